@@ -1,0 +1,11 @@
+"""Which divergence should a denoising diffusion GAN minimise, at which number of steps, and why?
+
+The package is flat and layered; imports point down only (`tests/test_layers.py` holds the table).
+Start with `diffusion` (the Gaussian facts) and `divergences` (the table of rows).
+"""
+
+__version__ = "0.1.0"
+
+
+class UserError(ValueError):
+    """A mistake the user can mend. The command line prints its message as one line, without a traceback."""

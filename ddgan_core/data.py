@@ -1,0 +1,161 @@
+"""Image sets as uint8 tensors, and the two crossings between uint8 and floats in [-1, 1].
+
+FashionMNIST is read in the layout torchvision downloads, from `DDGAN_DATA` (or --data-dir), else `./data`; CIFAR-10 by
+the same door. `digits`, from scikit-learn, is embedded and needs no network. One is never substituted for another.
+"""
+
+import gzip
+import hashlib
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddgan_core import UserError
+from ddgan_core.shapes import Float, Int, Tensor, UInt8
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the rest of the package must know of an image set before any image is read."""
+
+    name: str
+    label: str
+    channels: int
+    size: int
+    classes: tuple[str, ...]
+
+
+DATASETS = {
+    d.name: d
+    for d in (
+        Dataset(
+            "fashion_mnist", "FashionMNIST", 1, 28,
+            ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+        ),
+        Dataset(
+            "cifar10", "CIFAR-10", 3, 32,
+            ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        ),
+        Dataset("digits", "digits (8x8)", 1, 8, tuple("0123456789")),
+    )
+}  # fmt: skip
+
+# As published with the data sets; torchvision verifies the same sums.
+_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_FASHION_FILES = {
+    "train": (
+        ("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        ("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+    ),
+    "test": (
+        ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+        ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+    ),
+}
+# The binary edition: the one torchvision reads is a pickle, and nothing pickled is loaded here.
+_CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
+_CIFAR_FILE = ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
+
+
+def get_dataset(name: str) -> Dataset:
+    """The image set of that name. Raises UserError with the known names."""
+    if name not in DATASETS:
+        raise UserError(f"dataset {name!r} is not known: choose one of {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def data_dir() -> Path:
+    """The folder of `FashionMNIST/raw`, and of CIFAR-10's archive: $DDGAN_DATA, else ./data."""
+    return Path(os.environ.get("DDGAN_DATA", "data"))
+
+
+def load_images(
+    name: str, split: str = "train", root: Path | str | None = None
+) -> tuple[UInt8[Tensor, "n c h w"], Int[Tensor, " n"]]:
+    """All images of a split ("train" or "test") with their labels, downloaded and verified where they are missing."""
+    get_dataset(name)
+    if split not in ("train", "test"):
+        raise UserError(f"split {split!r} is not known: choose train or test")
+    root = Path(root) if root is not None else data_dir()
+    images, labels = {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10, "digits": _digits}[name](split, root)
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+
+def data_hash(images: UInt8[Tensor, "n c h w"]) -> str:
+    """Twelve hex digits that name the exact pixels."""
+    return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()[:12]
+
+
+def draw_batch(
+    images: UInt8[Tensor, "n c h w"], batch_size: int, generator: torch.Generator
+) -> Float[Tensor, "b c h w"]:
+    """A batch drawn uniformly with replacement, in [-1, 1]; the generator is on the images' device."""
+    return to_float(images[torch.randint(len(images), (batch_size,), generator=generator, device=images.device)])
+
+
+def to_float(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """uint8 -> [-1, 1]; never stretched image by image."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(x: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+    """[-1, 1] -> uint8: the one place where samples are quantised."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def _digits(split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    part = slice(0, 1500) if split == "train" else slice(1500, None)
+    images = np.round(bunch.images[part] * (255 / 16)).astype(np.uint8)
+    return images[:, None], bunch.target[part]
+
+
+def _fashion_mnist(split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
+    folder = root / "FashionMNIST" / "raw"
+    paths = [_verified(folder / name, md5, _FASHION_URL, "fashion_mnist") for name, md5 in _FASHION_FILES[split]]
+    images = np.frombuffer(gzip.decompress(paths[0].read_bytes()), np.uint8, offset=16)
+    labels = np.frombuffer(gzip.decompress(paths[1].read_bytes()), np.uint8, offset=8)
+    return images.reshape(-1, 1, 28, 28).copy(), labels
+
+
+def _cifar10(split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
+    name, md5 = _CIFAR_FILE
+    path = _verified(root / name, md5, _CIFAR_URL, "cifar10")
+    parts = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    with tarfile.open(path) as archive:
+        files = [archive.extractfile(f"cifar-10-batches-bin/{part}") for part in parts]
+        records = np.frombuffer(b"".join(file.read() for file in files if file), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+    return records[:, 1:].reshape(-1, 3, 32, 32).copy(), records[:, 0]
+
+
+def _verified(path: Path, md5: str, url: str, dataset: str) -> Path:
+    """The path, once a file with that MD5 is there."""
+    if not path.exists():
+        _download(path, md5, url, dataset)
+    found = hashlib.md5(path.read_bytes()).hexdigest()  # noqa: S324
+    if found != md5:
+        size = path.stat().st_size
+        raise UserError(f"{path} is damaged: MD5 {found} ({size:,} bytes), expected {md5}. Delete it to download it again.")
+    return path
+
+
+def _download(path: Path, md5: str, url: str, dataset: str) -> None:
+    held = "FashionMNIST/raw" if dataset == "fashion_mnist" else path.name
+    ways = (
+        f"connect to the network; or point DDGAN_DATA (or --data-dir) at a folder that holds {held}; "
+        "or use --dataset digits, which needs no download"
+    )
+    partial = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url + path.name, str(partial))  # shows its progress, writes aside
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path} is missing and could not be downloaded ({error}): {ways}.") from None

@@ -1,0 +1,242 @@
+"""The table of divergences a denoising step may minimise, and the penalties on their critics.
+
+D_f(Q || P) = E_P f(u), u = q/p, with Q = q(x_{t-1} | x_t) the data and P = p_theta(x_{t-1} | x_t) the model, eq. (11).
+The critic's logit v enters through T = g_f(v), g_f the row's `activation`, and maximises the variational bound
+
+    E_Q[g_f(v)] - E_P[f*(g_f(v))]  <=  D_f(Q || P),  with equality at g_f(v) = f'(q/p)       eqs. (14)-(17)
+
+One convention for all rows: a larger logit means more real. The source paper's activations for squared Hellinger
+and reverse KL (eqs. 20 and 23) decrease in v; the optimum is the same under v -> -v.
+
+`critic` is minus the bound, `generator` is what the model minimises; both give one value per image. They are written
+in fused form, because f*(g_f(v)) simplifies and overflows less; the tests rebuild them from f*, g_f and compare.
+
+Adding a row to `DIVERGENCES` is all it takes for it to be trained, tested, plotted and tabled.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.nn.functional import softplus
+
+from ddgan_core import UserError
+from ddgan_core.shapes import Float, Tensor
+
+LOG_2 = math.log(2)
+
+# Exponentials of the logit continue linearly beyond |log(q/p)| = 10: beyond a density ratio of 22,000 a critic's
+# opinion should still have a gradient, but no larger one. Within the bound the row is the divergence exactly.
+LOG_RATIO_BOUND = 10.0
+
+Pointwise = Callable[[Tensor], Tensor]
+Score = Callable[[Tensor], Tensor]
+Penalty = Callable[[Score, Tensor, Tensor, Tensor], Tensor]
+
+
+def linear_tail_exp(v: Float[Tensor, "*n"], bound: float) -> Float[Tensor, "*n"]:
+    """exp(v) up to `bound`, its tangent line beyond: convex, increasing, finite in float32 for every finite v."""
+    low = v.clamp(max=bound)
+    return low.exp() + math.exp(bound) * (v - low)
+
+
+def r1_penalty(
+    score: Score, x_real: Float[Tensor, "n *d"], x_fake: Float[Tensor, "n *d"], mix: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """|grad D(x_{t-1})|^2 / 2 at real x_{t-1}, per image (Mescheder et al. 2018, eq. 9).
+
+    score: x_{t-1} -> logits at fixed x_t and t. Fakes and mixing weights are not looked at.
+    """
+    return _gradient(score, x_real).square().flatten(1).sum(1) / 2
+
+
+def gradient_penalty(
+    score: Score, x_real: Float[Tensor, "n *d"], x_fake: Float[Tensor, "n *d"], mix: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """(|grad D| - 1)^2 at mix * real + (1 - mix) * fake, per image (Gulrajani et al. 2017, eq. 3).
+
+    Only x_{t-1} is interpolated: the Lipschitz condition of eq. (31) is in x_{t-1}, for each (x_t, t).
+    """
+    mix = mix.view(-1, *[1] * (x_real.ndim - 1))
+    norm = _gradient(score, mix * x_real + (1 - mix) * x_fake).flatten(1).norm(dim=1)
+    return (norm - 1).square()
+
+
+def _gradient(score: Score, x: Tensor) -> Tensor:
+    x = x.detach().requires_grad_(True)
+    return torch.autograd.grad(score(x).sum(), x, create_graph=True)[0]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """One row: what the two players minimise, and what is known about it in closed form.
+
+    critic, generator: losses per image from logits on real and fake x_{t-1}; only `generator` reaches the model.
+    penalty: on the critic; its default weight, and the default learning rates of both players, follow.
+    f, f_prime, conjugate, activation, log_ratio: f, f', f*, g_f and log(q/p) as a function of the optimal logit;
+    curvature: f''(1). They are None where the row is not an f-divergence (or, for total variation, undefined).
+    """
+
+    name: str
+    label: str
+    latex: str
+    reference: str
+    critic: Callable[[Tensor, Tensor], Tensor]
+    generator: Pointwise
+    penalty: Penalty = r1_penalty
+    penalty_weight: float = 0.02
+    lr_generator: float = 2e-4
+    lr_critic: float = 2e-4
+    f: Pointwise | None = None
+    f_prime: Pointwise | None = None
+    conjugate: Pointwise | None = None
+    activation: Pointwise | None = None
+    log_ratio: Pointwise | None = None
+    curvature: float | None = None
+
+
+def _js_critic(v_real: Tensor, v_fake: Tensor) -> Tensor:
+    return softplus(-v_real) + softplus(v_fake) - 2 * LOG_2
+
+
+# f*(g_f(v)) = softplus(v) - log 2; the optimal logit is log(q/p), the classical discriminator's.
+_JS = Divergence(
+    name="jensen_shannon",
+    label="Jensen-Shannon (minimax)",
+    latex=r"u\log u-(1+u)\log\frac{1+u}{2}",
+    reference="Goodfellow et al. 2014; eqs. (8) and (9)",
+    critic=_js_critic,
+    generator=lambda v: LOG_2 - softplus(v),
+    f=lambda u: torch.xlogy(u, u) - (1 + u) * torch.log((1 + u) / 2),
+    f_prime=lambda u: torch.log(2 * u / (1 + u)),
+    conjugate=lambda t: -torch.log(2 - t.exp()),
+    activation=lambda v: LOG_2 - softplus(-v),
+    log_ratio=lambda v: v,
+    curvature=0.5,
+)
+
+# The critic is the one above, but the model maximises log sigmoid(v), eq. (9). Given the optimal critic it minimises
+# the softened reverse KL, 2 KL((P + Q)/2 || Q), not Jensen-Shannon (Shannon et al. 2020, table 1). The f-facts
+# describe what the critic estimates.
+_NON_SATURATING_JS = Divergence(
+    name="non_saturating_js",
+    label="JS (non-saturating)",
+    latex=r"2\,\mathrm{KL}\left(\tfrac{P+Q}{2}\,\|\,Q\right)",
+    reference="Goodfellow et al. 2014; Shannon et al. 2020; eqs. (8) and (9)",
+    critic=_js_critic,
+    generator=lambda v: softplus(-v),
+    f=lambda u: (1 + u) * torch.log((1 + u) / (2 * u)),
+    f_prime=lambda u: torch.log((1 + u) / (2 * u)) - 1 / u,
+    log_ratio=lambda v: v,
+    curvature=0.5,
+)
+
+# The optimal logit is half the log ratio: the exponentials grow half as fast, so the bound on v is half as large.
+_exp_half = partial(linear_tail_exp, bound=LOG_RATIO_BOUND / 2)
+_SQUARED_HELLINGER = Divergence(
+    name="squared_hellinger",
+    label="Squared Hellinger",
+    latex=r"(\sqrt u-1)^2",
+    reference="eqs. (19)-(21), without the factor 1/2 of (19)",
+    critic=lambda v_real, v_fake: _exp_half(-v_real) + _exp_half(v_fake) - 2,
+    generator=lambda v: 1 - _exp_half(v),
+    f=lambda u: (u.sqrt() - 1).square(),
+    f_prime=lambda u: 1 - u.rsqrt(),
+    conjugate=lambda t: t / (1 - t),
+    activation=lambda v: 1 - torch.exp(-v),
+    log_ratio=lambda v: 2 * v,
+    curvature=0.5,
+)
+
+_exp = partial(linear_tail_exp, bound=LOG_RATIO_BOUND)
+_REVERSE_KL = Divergence(
+    name="reverse_kl",
+    label="Reverse KL",
+    latex=r"-\log u",
+    reference="eqs. (22)-(24)",
+    critic=lambda v_real, v_fake: _exp(-v_real) + v_fake - 1,
+    generator=lambda v: 1 - v,
+    f=lambda u: -u.log(),
+    f_prime=lambda u: -1 / u,
+    conjugate=lambda t: -1 - torch.log(-t),
+    activation=lambda v: -torch.exp(-v),
+    log_ratio=lambda v: v,
+    curvature=1.0,
+)
+
+_KL = Divergence(
+    name="kl",
+    label="KL",
+    latex=r"u\log u",
+    reference="Nowozin et al. 2016, table 1",
+    critic=lambda v_real, v_fake: _exp(v_fake - 1) - v_real,
+    generator=lambda v: -_exp(v - 1),
+    f=lambda u: torch.xlogy(u, u),
+    f_prime=lambda u: 1 + u.log(),
+    conjugate=lambda t: torch.exp(t - 1),
+    activation=lambda v: v,
+    log_ratio=lambda v: v - 1,
+    curvature=1.0,
+)
+
+
+def _pearson_conjugate(t: Tensor) -> Tensor:
+    # f = +inf below u = 0, so f* is constant where its unconstrained maximiser u = 1 + t/2 would be negative.
+    return t.clamp(min=-2).square() / 4 + t.clamp(min=-2)
+
+
+_PEARSON = Divergence(
+    name="pearson",
+    label="Pearson chi-square",
+    latex=r"(u-1)^2",
+    reference="Nowozin et al. 2016, table 1",
+    critic=lambda v_real, v_fake: _pearson_conjugate(v_fake) - v_real,
+    generator=lambda v: -_pearson_conjugate(v),
+    f=lambda u: (u - 1).square(),
+    f_prime=lambda u: 2 * (u - 1),
+    conjugate=_pearson_conjugate,
+    activation=lambda v: v,
+    log_ratio=lambda v: torch.log1p(v / 2),
+    curvature=2.0,
+)
+
+# f' = sign(u - 1) / 2 is reached only at infinite logits, so there is no finite optimal logit to invert.
+_TOTAL_VARIATION = Divergence(
+    name="total_variation",
+    label="Total variation",
+    latex=r"\tfrac12|u-1|",
+    reference="eqs. (25)-(27)",
+    critic=lambda v_real, v_fake: (v_fake.tanh() - v_real.tanh()) / 2,
+    generator=lambda v: -v.tanh() / 2,
+    f=lambda u: (u - 1).abs() / 2,
+    f_prime=lambda u: torch.sign(u - 1) / 2,
+    conjugate=lambda t: t.clamp(min=-0.5),
+    activation=lambda v: v.tanh() / 2,
+)
+
+_WASSERSTEIN = Divergence(
+    name="wasserstein",
+    label="Wasserstein-GP",
+    latex=r"\sup_{\|D\|_L\le1}\mathbb{E}_Q D-\mathbb{E}_P D",
+    reference="Arjovsky et al. 2017; Gulrajani et al. 2017; eqs. (28)-(31)",
+    critic=lambda v_real, v_fake: v_fake - v_real,
+    generator=lambda v: -v,
+    penalty=gradient_penalty,
+    penalty_weight=10.0,
+)
+
+DIVERGENCES: dict[str, Divergence] = {
+    row.name: row
+    for row in (
+        _NON_SATURATING_JS, _JS, _SQUARED_HELLINGER, _REVERSE_KL, _TOTAL_VARIATION, _WASSERSTEIN, _KL, _PEARSON,
+    )
+}  # fmt: skip
+
+
+def get_divergence(name: str) -> Divergence:
+    """The row of that name. Raises UserError with the known names."""
+    if name not in DIVERGENCES:
+        raise UserError(f"divergence {name!r} is not known: choose one of {', '.join(DIVERGENCES)}")
+    return DIVERGENCES[name]

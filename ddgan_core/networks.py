@@ -1,0 +1,259 @@
+"""The networks, built from explicit numbers: one U-Net family, and a critic that is its encoder half.
+
+DDPM and DDGAN share the U-Net, so that a comparison is one of methods: `NoisePredictor` is `Generator` without the
+latent z. The width of each resolution is listed from the finest to the coarsest; a thin finest level is what makes
+28x28 affordable on a CPU, without the pixel grid that a pixel-shuffle head leaves behind.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ddgan_core import UserError
+from ddgan_core.shapes import Float, Int, Tensor
+
+GROUP_CHANNELS = 8  # channels per group in GroupNorm
+STD_GROUP = 4  # images per group in the critic's minibatch standard deviation
+
+
+def time_features(t: Int[Tensor, " n"], dim: int) -> Float[Tensor, "n dim"]:
+    """Sinusoids of t at geometrically spaced frequencies (Vaswani et al. 2017, section 3.5)."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    angles = t[:, None].float() * frequencies[None]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """t -> a vector, through sinusoids and two layers."""
+
+    def __init__(self, dim: int, activation: type[nn.Module] = nn.SiLU) -> None:
+        super().__init__()
+        self.dim = dim
+        self.layers = nn.Sequential(nn.Linear(dim, 2 * dim), activation(), nn.Linear(2 * dim, dim), activation())
+
+    def forward(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]:
+        return self.layers(time_features(t, self.dim))
+
+
+class LatentMapping(nn.Module):
+    """z -> style: a normalised MLP (Karras et al. 2019; Xiao et al. 2021, appendix C)."""
+
+    def __init__(self, z_dim: int, style_dim: int, depth: int = 3) -> None:
+        super().__init__()
+        widths = [z_dim] + [style_dim] * depth
+        layers = [layer for i in range(depth) for layer in (nn.Linear(widths[i], widths[i + 1]), nn.SiLU())]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Float[Tensor, "n z"]) -> Float[Tensor, "n style"]:
+        return self.layers(z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8))
+
+
+class AdaptiveGroupNorm(nn.Module):
+    """GroupNorm whose scale and shift come from the style; with style_dim = 0, a plain affine GroupNorm."""
+
+    def __init__(self, channels: int, style_dim: int) -> None:
+        super().__init__()
+        groups = max(1, channels // GROUP_CHANNELS)
+        self.norm = nn.GroupNorm(groups, channels, affine=style_dim == 0)
+        if style_dim:
+            self.modulate = nn.Linear(style_dim, 2 * channels)
+            nn.init.constant_(self.modulate.bias[:channels], 1.0)
+            nn.init.zeros_(self.modulate.bias[channels:])
+        else:
+            self.modulate = None
+
+    def forward(self, x: Float[Tensor, "n c h w"], style: Float[Tensor, "n style"] | None) -> Float[Tensor, "n c h w"]:
+        x = self.norm(x)
+        if self.modulate is None:
+            return x
+        scale, shift = self.modulate(style)[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, x, scale)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions; time is added between them, the style modulates both norms."""
+
+    def __init__(self, c_in: int, c_out: int, time_dim: int, style_dim: int) -> None:
+        super().__init__()
+        self.norm_1 = AdaptiveGroupNorm(c_in, style_dim)
+        self.conv_1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time = nn.Linear(time_dim, c_out)
+        self.norm_2 = AdaptiveGroupNorm(c_out, style_dim)
+        self.conv_2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        nn.init.zeros_(self.conv_2.weight)  # the block starts as its skip connection
+        nn.init.zeros_(self.conv_2.bias)
+
+    def forward(self, x: Tensor, time: Tensor, style: Tensor | None) -> Tensor:
+        h = self.conv_1(F.silu(self.norm_1(x, style)))
+        h = h + self.time(time)[:, :, None, None]
+        h = self.conv_2(F.silu(self.norm_2(h, style)))
+        return self.skip(x) + h
+
+
+class SelfAttention(nn.Module):
+    """Single-head attention over positions, with a residual connection."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(max(1, channels // GROUP_CHANNELS), channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        n, c, height, width = x.shape
+        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(attended.transpose(1, 2).reshape(n, c, height, width))
+
+
+class UNet(nn.Module):
+    """x_t, t (and z) -> an image-shaped output (Ronneberger et al. 2015; Ho et al. 2020, appendix B).
+
+    widths: channels from the finest to the coarsest resolution, each half the one before.
+    z_dim: length of the latent, 0 for none. attention: self-attention at the coarsest resolution.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], z_dim: int, attention: bool) -> None:
+        super().__init__()
+        self.z_dim, self.levels = z_dim, len(widths)
+        time_dim = widths[-1]
+        style_dim = widths[-1] if z_dim else 0
+        self.time = TimeEmbedding(time_dim)
+        self.mapping = LatentMapping(z_dim, style_dim) if z_dim else None
+        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        # A level's first act is to change resolution, so that a thin level stays thin.
+        finer = [widths[0], *widths[:-1]]
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.down = nn.ModuleList(ResidualBlock(w, w, time_dim, style_dim) for w in widths)
+        self.middle = SelfAttention(widths[-1]) if attention else nn.Identity()
+        self.up = nn.ModuleList(ResidualBlock(2 * w, w, time_dim, style_dim) for w in widths)
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in zip(finer[1:], widths[1:], strict=True))
+        self.norm = AdaptiveGroupNorm(widths[0], style_dim)
+        self.head = nn.Conv2d(widths[0], channels, 3, padding=1)
+
+    def forward(
+        self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"], z: Float[Tensor, "n z"] | None = None
+    ) -> Float[Tensor, "n c h w"]:
+        factor = 2 ** (self.levels - 1)
+        if x.shape[-1] % factor or x.shape[-2] % factor:
+            raise UserError(f"images of {x.shape[-2]}x{x.shape[-1]}: {self.levels} levels need sides divisible by {factor}")
+        time = self.time(t)
+        style = self.mapping(z) if self.mapping is not None else None
+        h = self.stem(x)
+        kept = []
+        for level, block in enumerate(self.down):
+            h = block(self.shrink[level - 1](h) if level else h, time, style)
+            kept.append(h)
+        h = self.middle(h)
+        for level in reversed(range(self.levels)):
+            h = self.up[level](torch.cat([h, kept[level]], dim=1), time, style)
+            if level:
+                # Nearest-neighbour growth followed by a convolution leaves no pixel grid (Odena et al. 2016).
+                h = self.grow[level - 1](F.interpolate(h, scale_factor=2.0, mode="nearest"))
+        return self.head(F.silu(self.norm(h, style)))
+
+
+class NoisePredictor(UNet):
+    """eps_theta(x_t, t) of the DDPM, eq. (6)."""
+
+    def __init__(self, channels: int, widths: Sequence[int], attention: bool) -> None:
+        super().__init__(channels, widths, z_dim=0, attention=attention)
+        nn.init.zeros_(self.head.weight)
+
+
+class Generator(UNet):
+    """G_theta(x_t, z, t) = x_0 hat in [-1, 1], eq. (10)."""
+
+    def forward(
+        self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"], z: Float[Tensor, "n z"] | None = None
+    ) -> Float[Tensor, "n c h w"]:
+        return super().forward(x, t, z).tanh()
+
+
+class CriticBlock(nn.Module):
+    """Residual block without normalisation; halves the resolution when asked to."""
+
+    def __init__(self, c_in: int, c_out: int, time_dim: int, shrink: bool) -> None:
+        super().__init__()
+        self.shrink = shrink
+        self.conv_1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time = nn.Linear(time_dim, c_out)
+        self.conv_2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.skip = nn.Conv2d(c_in, c_out, 1, bias=False)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        if self.shrink:
+            x = F.avg_pool2d(x, 2)
+        h = self.conv_1(F.leaky_relu(x, 0.2))
+        h = self.conv_2(F.leaky_relu(h + self.time(time)[:, :, None, None], 0.2))
+        return (self.skip(x) + h) * math.sqrt(0.5)
+
+
+class Discriminator(nn.Module):
+    """D_phi(x_{t-1}, x_t, t) -> one logit per image, larger = more real, eq. (8).
+
+    The encoder half of the U-Net: no normalisation, minibatch standard deviation, sum pooling (Xiao et al. 2021, C).
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        time_dim = widths[-1]
+        self.time = TimeEmbedding(time_dim, nn.SiLU)
+        self.stem = nn.Conv2d(2 * channels, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList(
+            CriticBlock(widths[max(i - 1, 0)], w, time_dim, shrink=i > 0) for i, w in enumerate(widths)
+        )
+        self.last = nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1)
+        self.logit = nn.Linear(widths[-1], 1)
+
+    def forward(
+        self, x_prev: Float[Tensor, "n c h w"], x_t: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        time = self.time(t)
+        h = self.stem(torch.cat([x_prev, x_t], dim=1))
+        for block in self.blocks:
+            h = block(h, time)
+        h = F.leaky_relu(self.last(torch.cat([h, minibatch_std(h)], dim=1)), 0.2)
+        return self.logit(h.sum(dim=(2, 3))).squeeze(1)
+
+
+def minibatch_std(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
+    """How much the images of a group differ, as one more channel (Karras et al. 2018, section 3).
+
+    Groups are strided, image i with i + n/g, ..., and as large as STD_GROUP where that divides the batch.
+    """
+    n, c, height, width = x.shape
+    group = next(g for g in range(min(STD_GROUP, n), 0, -1) if n % g == 0)
+    grouped = x.view(group, n // group, c, height, width)
+    std = (grouped.var(0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    return std.repeat(group)[:, None, None, None].expand(n, 1, height, width)
+
+
+class Classifier(nn.Module):
+    """A small convolutional classifier; its pooled last layer is the feature space of `fd_fashion`.
+
+    widths: channels at each resolution, finest first; the last is also the number of features.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, width in enumerate(widths):
+            layers += [nn.MaxPool2d(2)] if i else []
+            for c_in in (widths[i - 1] if i else channels, width):
+                layers += [nn.Conv2d(c_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.logits = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n f"], Float[Tensor, "n k"]]:
+        """Features and logits of images in [-1, 1]."""
+        features = self.body(x)
+        return features, self.logits(features)

@@ -1,0 +1,225 @@
+"""What a run is and where it lives.
+
+A run is one trained network with everything measured on it, in results/runs/<dataset>/<run id>/:
+
+    config.json       the RunConfig, guarded by its hash      samples.png       a grid from fixed noise
+    status.json       running / done / failed, and why        checkpoints/      to resume from; not committed
+    history.csv       losses over training, also per t        ema.safetensors   the EMA weights; not committed
+    evaluations.csv   one row per score                       (shipped weights: results/checkpoints/, fp16)
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ddgan_core import UserError
+
+METHODS = ("ddgan", "ddpm")
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Every number a training depends on, flat. Same config, device and thread count: same weights."""
+
+    # what is trained
+    dataset: str = "fashion_mnist"
+    method: str = "ddgan"
+    divergence: str = "non_saturating_js"  # of the GAN; "none" for a DDPM
+    T: int = 4
+    schedule: str = "vp"
+    seed: int = 0
+    preset: str = "cpu"
+    tag: str = ""  # where one more thing differs from the preset
+    # the networks
+    widths: tuple[int, ...] = (32, 64, 128)  # U-Net channels, finest resolution first
+    critic_widths: tuple[int, ...] = (32, 64, 128)
+    z_dim: int = 32
+    attention: bool = False
+    # the training
+    updates: int = 10_000
+    batch_size: int = 64
+    lr_generator: float = 2e-4
+    lr_critic: float = 2e-4
+    lr_final: float = 1e-5  # both learning rates follow a cosine down to this
+    penalty_weight: float = 0.02
+    penalty_every: int = 1  # lazy penalties are multiplied by this interval
+    critic_steps: int = 1
+    ema_decay: float = 0.999
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UserError(f"method = {self.method!r}: choose one of {', '.join(METHODS)}")
+        if (self.method == "ddpm") != (self.divergence == "none"):
+            raise UserError(f"divergence = {self.divergence!r} with method {self.method!r}: a DDPM has none, a DDGAN has one")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
+        if not isinstance(self.T, int) or not 1 <= self.T <= 1000:
+            raise UserError(f"T = {self.T}: the number of diffusion steps is a whole number from 1 to 1000")
+        for name in ("updates", "batch_size", "z_dim", "penalty_every", "critic_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} = {getattr(self, name)}: a whole number of 1 or more")
+        for name in ("seed", "lr_generator", "lr_critic", "lr_final", "penalty_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} = {getattr(self, name)}: 0 or more")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay = {self.ema_decay}: from 0 to just below 1")
+        for name in ("widths", "critic_widths"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise UserError(f"{name} = {getattr(self, name)}: channels of at least 1, finest resolution first")
+        for name in ("dataset", "divergence", "preset", "tag"):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*" if name != "tag" else r"[a-zA-Z0-9.-]*", getattr(self, name)):
+                raise UserError(f"{name} = {getattr(self, name)!r}: letters, digits, '.', '_' and '-' only")
+
+    @property
+    def run_id(self) -> str:
+        """Readable and unique within a dataset, e.g. squared_hellinger_T04_s0_cpu."""
+        method = "ddpm" if self.method == "ddpm" else self.divergence
+        return f"{method}_T{self.T:02d}_s{self.seed}_{self.preset}" + (f"_{self.tag}" if self.tag else "")
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunConfig":
+        """Raises UserError when a field is missing, unknown or impossible."""
+        values = json.loads(text)
+        known = {f.name for f in fields(cls)}
+        if values.keys() != known:
+            raise UserError(f"not a run's config: unknown {sorted(values.keys() - known)}, missing {sorted(known - values.keys())}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def changed(self, **changes: Any) -> "RunConfig":
+        """A copy with some fields changed; numbers given as lists become tuples. Raises UserError on unknown fields."""
+        unknown = changes.keys() - {f.name for f in fields(self)}
+        if unknown:
+            raise UserError(f"unknown setting {', '.join(sorted(unknown))}: a run has {', '.join(f.name for f in fields(self))}")
+        return replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()})
+
+
+# Presets never share a curve. `smoke` proves that everything runs; `cpu` is a laptop's; `full` wants a GPU.
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "dataset": "digits", "widths": (8, 16), "critic_widths": (8, 16), "z_dim": 4,
+        "updates": 30, "batch_size": 16, "ema_decay": 0.9,
+    },
+    "cpu": {
+        "widths": (16, 48, 96), "critic_widths": (16, 48, 96), "z_dim": 32,
+        "updates": 20_000, "batch_size": 32,
+    },
+    "full": {
+        "widths": (64, 128, 256), "critic_widths": (64, 128, 256), "z_dim": 64, "attention": True,
+        "updates": 20_000, "batch_size": 256, "ema_decay": 0.9995, "precision": "bf16",
+    },
+}  # fmt: skip
+
+
+def results_dir() -> Path:
+    """Where runs live: $DDGAN_RESULTS, else the results folder beside the package, else ./results."""
+    if "DDGAN_RESULTS" in os.environ:
+        return Path(os.environ["DDGAN_RESULTS"])
+    beside = Path(__file__).parent.parent / "results"
+    return beside if beside.is_dir() else Path("results")
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write aside, flush to disk, rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+class Run:
+    """A run's folder. Opening one checks its config against its hash; nothing is written before `create`."""
+
+    def __init__(self, config: RunConfig, results: Path | None = None) -> None:
+        self.config = config
+        self.results = results_dir() if results is None else results
+        self.path = self.results / "runs" / config.dataset / config.run_id
+
+    @classmethod
+    def create(cls, config: RunConfig, results: Path | None = None) -> "Run":
+        """The run of this config, its folder made if need be. Another config under the same id is refused."""
+        run = cls(config, results)
+        if (run.path / "config.json").exists():
+            existing = cls.open(config.run_id, config.dataset, results).config
+            if existing != config:
+                differ = [
+                    f"{f.name} {getattr(existing, f.name)!r} there, {getattr(config, f.name)!r} asked for"
+                    for f in fields(config) if getattr(existing, f.name) != getattr(config, f.name)
+                ]  # fmt: skip
+                raise UserError(
+                    f"run {config.run_id} exists with another configuration ({'; '.join(differ)}): "
+                    "give yours a --tag, or delete the folder"
+                )
+        else:
+            write_atomic(run.path / "config.json", json.dumps({"hash": config.hash} | json.loads(config.to_json()), indent=1))
+        return run
+
+    @classmethod
+    def open(cls, run_id: str, dataset: str | None = None, results: Path | None = None) -> "Run":
+        """An existing run by its id. Raises UserError naming the runs there are."""
+        results = results_dir() if results is None else results
+        found = {p.parent.name: p for p in sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))}
+        if run_id not in found:
+            there = ", ".join(found) or f"none in {results}"
+            raise UserError(f"run {run_id!r} does not exist: there are {there}")
+        stored = json.loads(found[run_id].read_text())
+        stored_hash = stored.pop("hash", None)
+        config = RunConfig.from_json(json.dumps(stored))
+        if stored_hash != config.hash:
+            raise UserError(f"{found[run_id]} was edited by hand: hash {stored_hash}, its content gives {config.hash}")
+        if (config.dataset, config.run_id) != (found[run_id].parent.parent.name, run_id):
+            raise UserError(f"{found[run_id]} belongs to run {config.run_id} of {config.dataset}: the folder was renamed")
+        return cls(config, results)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """{"state": missing | running | done | failed, "reason": ..., and what `set_status` was given}."""
+        path = self.path / "status.json"
+        return json.loads(path.read_text()) if path.exists() else {"state": "missing", "reason": ""}
+
+    def set_status(self, state: str, reason: str = "", **facts: Any) -> None:
+        write_atomic(self.path / "status.json", json.dumps({"state": state, "reason": reason, **facts}, indent=1))
+
+    @property
+    def history(self) -> pd.DataFrame:
+        return self._table("history.csv")
+
+    @property
+    def evaluations(self) -> pd.DataFrame:
+        return self._table("evaluations.csv")
+
+    def _table(self, name: str) -> pd.DataFrame:
+        path = self.path / name
+        return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+    @property
+    def weights(self) -> Path | None:
+        """The EMA weights: this machine's own, else the shipped ones, else None."""
+        shipped = self.results / "checkpoints" / self.config.dataset / f"{self.config.run_id}.safetensors"
+        return next((p for p in (self.path / "ema.safetensors", shipped) if p.exists()), None)
+
+
+def all_runs(dataset: str | None = None, results: Path | None = None) -> list[Run]:
+    """Every run there is, in the order of their ids."""
+    results = results_dir() if results is None else results
+    return [Run.open(p.parent.name, p.parent.parent.name, results) for p in sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))]

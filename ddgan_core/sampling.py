@@ -1,0 +1,120 @@
+"""Noise to images: one reverse chain, and the steps that make it a DDGAN, an ancestral DDPM or a DDIM sampler.
+
+A step maps (x_t, i, draw) to x_{i-1}, where i counts the schedule's own steps and `draw(name, shape)` gives standard
+normal noise. Image k is made of noise that depends on (seed, k) alone: the same in any batch size, on any device.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ddgan_core.diffusion import Schedule, random_generator, sample_posterior
+from ddgan_core.networks import Generator, NoisePredictor
+from ddgan_core.shapes import Float, Tensor
+
+NOISE_BLOCK = 64  # noise is drawn for this many image indices at a time: fewer generators, same independence of batching
+
+Draw = Callable[[str, tuple[int, ...]], Tensor]
+Step = Callable[[Tensor, int, Draw], Tensor]
+
+
+@dataclass(frozen=True)
+class SeededNoise:
+    """Standard normal noise for images `start` .. `start + count - 1` of a seed, drawn on the CPU."""
+
+    seed: int
+    start: int
+    count: int
+    device: torch.device | str = "cpu"
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Noise of `count` times `shape` for the purpose `name`."""
+        first, last = self.start // NOISE_BLOCK, (self.start + self.count - 1) // NOISE_BLOCK
+        blocks = [
+            torch.randn(NOISE_BLOCK, *shape, generator=random_generator(self.seed, f"sample/{name}", block))
+            for block in range(first, last + 1)
+        ]
+        offset = self.start - first * NOISE_BLOCK
+        return torch.cat(blocks)[offset : offset + self.count].to(self.device)
+
+
+def reverse_chain(step: Step, steps: int, shape: tuple[int, ...], draw: Draw) -> Iterator[Float[Tensor, "n c h w"]]:
+    """Yields x_T ~ N(0, I), x_{T-1}, ..., x_0, in `steps` steps; `shape` is that of one image."""
+    x = draw("x_T", shape)
+    yield x
+    for i in range(steps, 0, -1):
+        x = step(x, i, draw)
+        yield x
+
+
+def _times(schedule: Schedule, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+    """Index i and the time the network knows it by, one per image."""
+    index = torch.full((len(x),), i, device=x.device)
+    return index, schedule.time.to(x.device)[index]
+
+
+def ddgan_step(generator: Generator, schedule: Schedule) -> Step:
+    """x_{t-1} ~ q(x_{t-1} | x_t, x_0 = G(x_t, z, t)) with z ~ N(0, I), eq. (10)."""
+
+    def step(x: Tensor, i: int, draw: Draw) -> Tensor:
+        index, time = _times(schedule, x, i)
+        x_0 = generator(x, time, draw(f"z/{i}", (generator.z_dim,))).float()
+        return sample_posterior(schedule, x_0, x, index, draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x))
+
+    return step
+
+
+def ancestral_step(network: NoisePredictor, schedule: Schedule) -> Step:
+    """The DDPM's own step (Ho et al. 2020, algorithm 2, variance beta-tilde), with x_0 hat clipped to [-1, 1].
+
+    Give it `schedule.respaced(n)` to sample in n steps from the marginals it was trained on.
+    """
+
+    def step(x: Tensor, i: int, draw: Draw) -> Tensor:
+        x_0, _ = _predict(network, schedule, x, i)
+        index, _ = _times(schedule, x, i)
+        return sample_posterior(schedule, x_0, x, index, draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x))
+
+    return step
+
+
+def ddim_step(network: NoisePredictor, schedule: Schedule) -> Step:
+    """The deterministic step (Song et al. 2021a, eq. 12 with sigma = 0), with x_0 hat clipped to [-1, 1]."""
+
+    def step(x: Tensor, i: int, draw: Draw) -> Tensor:
+        x_0, noise = _predict(network, schedule, x, i)
+        previous = float(schedule.alpha_bar[i - 1])
+        return previous**0.5 * x_0 + (1 - previous) ** 0.5 * noise
+
+    return step
+
+
+def _predict(network: NoisePredictor, schedule: Schedule, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+    """x_0 hat, clipped to the data's range, and the noise that is consistent with it."""
+    _, time = _times(schedule, x, i)
+    alpha_bar = float(schedule.alpha_bar[i])
+    noise = network(x, time).float()
+    x_0 = ((x - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5).clamp(-1, 1)
+    return x_0, (x - alpha_bar**0.5 * x_0) / (1 - alpha_bar) ** 0.5
+
+
+DDPM_STEPS = {"ancestral": ancestral_step, "ddim": ddim_step}
+
+
+@torch.no_grad()
+def sample_images(
+    step: Step,
+    steps: int,
+    shape: tuple[int, ...],
+    n: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    batch_size: int = 250,
+    start: int = 0,
+) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Yields x_0 for images start .. start + n - 1, batch by batch."""
+    for first in range(start, start + n, batch_size):
+        draw = SeededNoise(seed, first, min(batch_size, start + n - first), device)
+        *_, x_0 = reverse_chain(step, steps, shape, draw)
+        yield x_0

@@ -1,0 +1,236 @@
+"""Training: the only place with optimisers and `.backward()`.
+
+`train` yields one record after each update, so that whoever asked decides about budgets, progress and files. All
+randomness is a function of (seed, purpose, step): resuming needs the tensors of `Trainer.state` and nothing else.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from ddgan_core.data import draw_batch, to_float
+from ddgan_core.diffusion import SCHEDULES, Schedule, diffuse_pair, random_generator, sample_posterior
+from ddgan_core.divergences import get_divergence
+from ddgan_core.networks import Classifier, Discriminator, Generator, NoisePredictor
+from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
+from ddgan_core.runs import RunConfig
+from ddgan_core.shapes import Int, Tensor, UInt8
+
+MAX_TIME_BINS = 10  # losses are kept apart by t: exactly up to T = 10, in ten equal ranges beyond
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or a gradient was not finite; raised before the update it would have spoiled."""
+
+
+def make_schedule(config: RunConfig) -> Schedule:
+    return SCHEDULES[config.schedule](config.T)
+
+
+def make_model(config: RunConfig, channels: int) -> Generator | NoisePredictor:
+    """The network that samples: the generator of a DDGAN, the noise predictor of a DDPM; initialised from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.method == "ddpm":
+            return NoisePredictor(channels, config.widths, config.attention)
+        return Generator(channels, config.widths, config.z_dim, config.attention)
+
+
+def make_critic(config: RunConfig, channels: int) -> Discriminator:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 1)
+        return Discriminator(channels, config.critic_widths)
+
+
+class TimeMeans:
+    """Running means of named quantities, per range of t and overall, since the last `read`."""
+
+    def __init__(self, T: int, device: torch.device | str) -> None:
+        self.T, self.bins, self.device = T, min(T, MAX_TIME_BINS), device
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, values: Tensor, t: Tensor) -> None:
+        total = self.sums.setdefault(name, torch.zeros(2, self.bins, device=self.device))
+        where = (t - 1) * self.bins // self.T
+        total[0].index_add_(0, where, values.detach().float())
+        total[1].index_add_(0, where, torch.ones_like(values, dtype=torch.float32))
+
+    def read(self) -> dict[str, float]:
+        """{name: mean, name_t1: mean at the first range, ...}; NaN where nothing was seen. Starts anew."""
+        means: dict[str, float] = {}
+        for name, total in self.sums.items():
+            total = total.cpu().double()
+            means[name] = (total[0].sum() / total[1].sum()).item()
+            means |= {f"{name}_t{b + 1}": v for b, v in enumerate((total[0] / total[1]).tolist())}
+        self.sums.clear()
+        return means
+
+
+class Trainer:
+    """The networks of a run, their optimisers, and the update that moves them."""
+
+    def __init__(self, config: RunConfig, images: UInt8[Tensor, "n c h w"], device: torch.device | str = "cpu") -> None:
+        self.config, self.device, self.step = config, torch.device(device), 0
+        self.images = images.to(self.device)
+        self.schedule = make_schedule(config).to(self.device)
+        channels = images.shape[1]
+        self.model = make_model(config, channels).to(self.device, memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.model).requires_grad_(False)
+        self.means = TimeMeans(config.T, self.device)
+        betas = (0.9, 0.999) if config.method == "ddpm" else (0.5, 0.9)
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr_generator, betas=betas, fused=True)
+        if config.method == "ddgan":
+            self.row = get_divergence(config.divergence)
+            self.critic = make_critic(config, channels).to(self.device, memory_format=torch.channels_last)
+            self.critic_optimiser = torch.optim.Adam(
+                self.critic.parameters(), lr=config.lr_critic, betas=betas, fused=True
+            )
+
+    def update(self) -> None:
+        """One update of the model, after `critic_steps` of the critic; `step` counts them."""
+        if self.config.method == "ddpm":
+            self._update_ddpm()
+        else:
+            for k in range(self.config.critic_steps):
+                self._update_critic(k)
+            self._update_generator()
+        self.step += 1
+        # Warm-up: a young average must not remember the initial weights (as in TensorFlow's num_updates).
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+
+    def _update_ddpm(self) -> None:
+        generator = random_generator(self.config.seed, "ddpm", self.step, self.device)
+        x_0, t = self._draw(generator)
+        with self._autocast():
+            loss = ddpm_loss(self.model, self.schedule, x_0, t, self._noise(x_0, generator))
+        self.means.add("loss", loss, t)
+        self._descend(self.optimiser, loss.mean(), "model", t)
+
+    def _update_critic(self, k: int) -> None:
+        config, row = self.config, self.row
+        generator = random_generator(config.seed, f"critic/{k}", self.step, self.device)
+        x_0, t = self._draw(generator)
+        x_prev, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
+        with torch.no_grad():
+            fake = self._fake(x_t, t, generator)
+        with self._autocast():
+            loss = critic_loss(row, self.critic, x_prev, fake, x_t, t)
+        self.means.add("critic", loss, t)
+        total = loss.mean()
+        if self.step % config.penalty_every == 0 and config.penalty_weight > 0:
+            mix = torch.rand(len(t), generator=generator, device=self.device)
+            with self._autocast():
+                penalty = critic_penalty(row, self.critic, x_prev, fake, x_t, t, mix)
+            self.means.add("penalty", penalty, t)
+            # A lazy penalty stands for the updates it skips (Karras et al. 2020, appendix B); the original code omits this.
+            total = total + config.penalty_weight * config.penalty_every * penalty.mean()
+        self._descend(self.critic_optimiser, total, "critic", t)
+
+    def _update_generator(self) -> None:
+        generator = random_generator(self.config.seed, "generator", self.step, self.device)
+        x_0, t = self._draw(generator)
+        _, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
+        self.critic.requires_grad_(False)  # its weights need no gradient here
+        fake = self._fake(x_t, t, generator)
+        with self._autocast():
+            loss = generator_loss(self.row, self.critic, fake, x_t, t)
+        self.means.add("generator", loss, t)
+        self._descend(self.optimiser, loss.mean(), "generator", t)
+        self.critic.requires_grad_(True)
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        x_0 = draw_batch(self.images, self.config.batch_size, generator)
+        return x_0, torch.randint(1, self.config.T + 1, (len(x_0),), generator=generator, device=self.device)
+
+    def _fake(self, x_t: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+        """x_{t-1} ~ p_theta(x_{t-1} | x_t), eq. (10)."""
+        z = torch.randn(len(t), self.config.z_dim, generator=generator, device=self.device)
+        with self._autocast():
+            x_0 = self.model(x_t, t, z).float()
+        return sample_posterior(self.schedule, x_0, x_t, t, self._noise(x_t, generator))
+
+    def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.randn(like.shape, generator=generator, device=self.device)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _descend(self, optimiser: torch.optim.Optimizer, loss: Tensor, player: str, t: Tensor) -> None:
+        config = self.config
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not math.isfinite(loss.item() + norm.item()):
+            raise TrainingDiverged(
+                f"step {self.step}: the {player}'s loss is {loss.item():.4g} and its gradient norm {norm.item():.4g}; "
+                "stopped before this update"
+            )
+        self.means.add(f"gradient_{player}", norm.expand(len(t)), t)
+        lr = config.lr_critic if player == "critic" else config.lr_generator
+        cosine = (1 + math.cos(math.pi * self.step / config.updates)) / 2
+        for group in optimiser.param_groups:
+            group["lr"] = min(lr, config.lr_final) + (lr - min(lr, config.lr_final)) * cosine
+        optimiser.step()
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs, as plain containers of tensors and numbers."""
+        parts: dict[str, Any] = {
+            "step": self.step, "config_hash": self.config.hash, "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(), "optimiser": self.optimiser.state_dict(), "means": self.means.sums,
+        }  # fmt: skip
+        if self.config.method == "ddgan":
+            parts |= {"critic": self.critic.state_dict(), "critic_optimiser": self.critic_optimiser.state_dict()}
+        return parts
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.step, self.means.sums = state["step"], state["means"]
+        for name in ("model", "ema", "optimiser", "critic", "critic_optimiser"):
+            if name in state:
+                getattr(self, name).load_state_dict(state[name])
+
+
+def train(trainer: Trainer, record_every: int) -> Iterator[dict[str, float]]:
+    """Updates until the run's end. Yields {"step": n} after each, with the means since the last record now and then."""
+    while trainer.step < trainer.config.updates:
+        trainer.update()
+        due = trainer.step % record_every == 0 or trainer.step == trainer.config.updates
+        yield {"step": trainer.step} | (trainer.means.read() if due else {})
+
+
+def train_classifier(
+    network: Classifier,
+    images: UInt8[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    epochs: int,
+    batch_size: int = 128,
+    lr: float = 3e-3,
+    seed: int = 0,
+) -> Iterator[dict[str, float]]:
+    """Cross-entropy with a one-cycle learning rate, no augmentation; yields the loss after each update.
+
+    A fixed recipe: its features are a ruler, so it is trained once and shipped.
+    """
+    order = random_generator(seed, "classifier")
+    per_epoch = len(images) // batch_size
+    optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.01)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * per_epoch)
+    network.train()
+    for step in range(epochs * per_epoch):
+        if step % per_epoch == 0:
+            shuffled = torch.randperm(len(images), generator=order)
+        index = shuffled[(step % per_epoch) * batch_size :][:batch_size]
+        _, logits = network(to_float(images[index]))
+        loss = nn.functional.cross_entropy(logits, labels[index])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        cycle.step()
+        yield {"step": step + 1, "steps": epochs * per_epoch, "loss": loss.item()}
+    network.eval()
