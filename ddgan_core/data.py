@@ -138,7 +138,7 @@ def _verified(path: Path, md5: str, url: str, dataset: str) -> Path:
     """The path, once a file with that MD5 is there."""
     if not path.exists():
         _download(path, md5, url, dataset)
-    found = hashlib.md5(path.read_bytes()).hexdigest()  # noqa: S324
+    found = hashlib.md5(path.read_bytes()).hexdigest()
     if found != md5:
         size = path.stat().st_size
         raise UserError(f"{path} is damaged: MD5 {found} ({size:,} bytes), expected {md5}. Delete it to download it again.")

@@ -7,6 +7,7 @@ latent z. The width of each resolution is listed from the finest to the coarsest
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -29,10 +30,10 @@ def time_features(t: Int[Tensor, " n"], dim: int) -> Float[Tensor, "n dim"]:
 class TimeEmbedding(nn.Module):
     """t -> a vector, through sinusoids and two layers."""
 
-    def __init__(self, dim: int, activation: type[nn.Module] = nn.SiLU) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
-        self.layers = nn.Sequential(nn.Linear(dim, 2 * dim), activation(), nn.Linear(2 * dim, dim), activation())
+        self.layers = nn.Sequential(nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim), nn.SiLU())
 
     def forward(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]:
         return self.layers(time_features(t, self.dim))
@@ -127,15 +128,11 @@ class UNet(nn.Module):
         self.time = TimeEmbedding(time_dim)
         self.mapping = LatentMapping(z_dim, style_dim) if z_dim else None
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
-        # A level's first act is to change resolution, so that a thin level stays thin.
-        finer = [widths[0], *widths[:-1]]
-        self.shrink = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
         self.down = nn.ModuleList(ResidualBlock(w, w, time_dim, style_dim) for w in widths)
         self.middle = SelfAttention(widths[-1]) if attention else nn.Identity()
         self.up = nn.ModuleList(ResidualBlock(2 * w, w, time_dim, style_dim) for w in widths)
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in zip(finer[1:], widths[1:], strict=True))
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in pairwise(widths))
         self.norm = AdaptiveGroupNorm(widths[0], style_dim)
         self.head = nn.Conv2d(widths[0], channels, 3, padding=1)
 
@@ -206,7 +203,7 @@ class Discriminator(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         time_dim = widths[-1]
-        self.time = TimeEmbedding(time_dim, nn.SiLU)
+        self.time = TimeEmbedding(time_dim)
         self.stem = nn.Conv2d(2 * channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList(
             CriticBlock(widths[max(i - 1, 0)], w, time_dim, shrink=i > 0) for i, w in enumerate(widths)

@@ -1,0 +1,70 @@
+"""Tensors to files and back, verified: checkpoints to resume from, and EMA weights to share.
+
+A checkpoint's name carries the SHA-256 of its content, because neither torch.save nor safetensors notices a flipped
+bit. Nothing pickled is loaded: `weights_only` for checkpoints, safetensors for weights.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+
+from ddgan_core import UserError
+from ddgan_core.runs import write_atomic
+from ddgan_core.shapes import Tensor
+
+KEEP = 2  # checkpoints kept: the newest, and one to fall back on should it be damaged
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write a state of plain containers and tensors; older checkpoints than the last `KEEP` are removed."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    path = folder / f"{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+    write_atomic(path, content)
+    for old in sorted(folder.glob("*.pt"))[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, or None; a damaged one is passed over with a word on it."""
+    for path in sorted(folder.glob("*.pt"), reverse=True):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest()[:16] == path.stem.partition("-")[2]:
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        print(f"checkpoint {path.name} is damaged: going back to the one before it")
+    return None
+
+
+def weights_hash(state: dict[str, Tensor]) -> str:
+    """Twelve hex digits over all tensors, by name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def write_weights(path: Path, state: dict[str, Tensor], config_hash: str, dtype: torch.dtype = torch.float32) -> None:
+    """EMA weights as safetensors that remember which configuration they belong to."""
+    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
+    write_atomic(path, safetensors_bytes(tensors, {"config_hash": config_hash}))
+
+
+def read_weights(path: Path, config_hash: str) -> dict[str, Tensor]:
+    """The weights in float32. Raises UserError when the file is damaged or belongs to another configuration."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = (file.metadata() or {}).get("config_hash")
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a whole weights file ({error}): train the run again or restore the file") from None
+    if found != config_hash:
+        raise UserError(f"{path} belongs to configuration {found}, this run's is {config_hash}: delete it or use its own run")
+    return state
