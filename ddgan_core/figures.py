@@ -1,0 +1,298 @@
+"""One look for all plots: the same colour for a row everywhere, pixels shown as they are, files that do not change.
+
+Figures made here are plain `matplotlib.figure.Figure`s: in a notebook, leave one as the last expression of a cell.
+"""
+
+import io
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ddgan_core import UserError
+from ddgan_core.data import DATASETS, to_uint8
+from ddgan_core.divergences import DIVERGENCES
+from ddgan_core.runs import write_atomic
+
+if TYPE_CHECKING:  # training and sampling import this module for its PNG grids alone
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# After Okabe and Ito (2008) and P. Tol: told apart with every common colour vision, all readable on white.
+_LOOKS = {
+    "ddpm": ("#333333", "D"),
+    "non_saturating_js": ("#0072b2", "o"),
+    "jensen_shannon": ("#56b4e9", "p"),
+    "squared_hellinger": ("#d55e00", "s"),
+    "reverse_kl": ("#009e73", "^"),
+    "total_variation": ("#e69f00", "v"),
+    "wasserstein": ("#cc79a7", "P"),
+    "kl": ("#999933", "<"),
+    "pearson": ("#882255", "X"),
+}
+_SPARE_LOOKS = (("#332288", "h"), ("#117733", "*"), ("#aa4499", "8"), ("#88ccee", "d"), ("#661100", ">"))
+
+
+class _Look(dict[str, str]):
+    """Row name -> colour or marker; a row that was registered later gets one when it is first asked for."""
+
+    def __init__(self, part: int) -> None:
+        super().__init__({name: look[part] for name, look in _LOOKS.items()})
+        self.part = part
+
+    def __missing__(self, name: str) -> str:
+        later = [row for row in DIVERGENCES if row not in _LOOKS]
+        if name not in later:
+            raise UserError(f"no colour for {name!r}: choose ddpm or one of {', '.join(DIVERGENCES)}")
+        return self.setdefault(name, _SPARE_LOOKS[later.index(name) % len(_SPARE_LOOKS)][self.part])
+
+
+COLOURS = _Look(0)
+MARKERS = _Look(1)
+
+FEATURE_LABELS = {
+    "inception": "FID (Inception features)",
+    "fashion_classifier": "Fréchet distance (FashionMNIST classifier features)",
+    "pixels": "Fréchet distance (pixels)",
+}
+COMPARABLE = ("dataset", "preset", "features", "features_hash", "n", "reference", "reference_n")
+
+GRID_WIDTH = 700  # pixels: grids are scaled by the largest whole number that stays within
+DPI = 100
+
+
+def use_style() -> None:
+    """The look of every plot. Call it once, before the first figure of a notebook or script."""
+    import matplotlib.pyplot as plt
+    import seaborn
+
+    seaborn.set_theme(context="notebook", style="ticks", palette=list(COLOURS.values())[1:])
+    plt.rcParams.update({
+        "figure.figsize": (7.2, 4.2), "figure.dpi": DPI, "figure.constrained_layout.use": True,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12, "axes.titlelocation": "left",
+        "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 10,
+        "legend.frameon": False, "axes.grid": True, "grid.color": "0.92", "lines.linewidth": 1.8, "lines.markersize": 6,
+        "image.cmap": "gray", "image.interpolation": "nearest", "font.family": "DejaVu Sans",
+    })  # fmt: skip
+    if plt.get_backend().lower().endswith("inline"):
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina", bbox_inches=None)  # cropping would move grids off whole pixels
+
+
+def fid_curve(
+    ax: "Axes",
+    evaluations: pd.DataFrame,
+    x: str = "steps",
+    floor: float | None = None,
+    ceiling: float | None = None,
+) -> None:
+    """`frechet` against `x`, one line per row (DDPM: per sampler), labelled at its end; seeds are points about it.
+
+    floor, ceiling: the distances of real images and of noise in the same features, drawn where given. Baseline rows in
+    `evaluations` are left out. Without rows the axes say so. Raises UserError when rows are not comparable: an axis
+    has one dataset, preset, feature network, N and reference.
+    """
+    rows = evaluations[~evaluations["sampler"].isin(["real", "noise"])] if len(evaluations) else evaluations
+    if not len(rows):
+        ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", va="center", color="0.5")
+        ax.set_axis_off()
+        return
+    for column in COMPARABLE:
+        found = rows[column].drop_duplicates().tolist() if column in rows else []
+        if len(found) > 1:
+            raise UserError(f"{column} differs within one axis ({', '.join(map(str, found))}): select one of them")
+    ends = []
+    for (name, label, dashed), line in rows.groupby(_line_of(rows), sort=False):
+        by_x = line.groupby(x)["frechet"].agg(["mean", "min", "max", "size"]).sort_index()
+        style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKERS[name], "ls": "--" if dashed else "-"}
+        ax.plot(by_x.index, by_x["mean"], label=label, markeredgecolor="white", markeredgewidth=0.6, **style)
+        if (by_x["size"] > 1).any():
+            ax.vlines(by_x.index, by_x["min"], by_x["max"], color=COLOURS[name], lw=1)
+            ax.plot(line[x], line["frechet"], ls="", marker=".", ms=3, color=COLOURS[name])
+        ends.append((float(by_x.index[-1]), float(by_x["mean"].iloc[-1]), label, COLOURS[name]))
+    for value, label in ((floor, "real images"), (ceiling, "noise")):
+        if value is not None:
+            ax.axhline(value, color="0.6", lw=1, ls=":")
+            ends.append((float("nan"), value, label, "0.45"))
+    _scale_axes(ax, rows[x], [*rows["frechet"], *(v for v in (floor, ceiling) if v is not None)])
+    first = rows.iloc[0]
+    dataset = DATASETS[first["dataset"]].label if first["dataset"] in DATASETS else first["dataset"]
+    ax.set_xlabel({"steps": "denoising steps (network evaluations)", "T": "T"}.get(x, x.replace("_", " ")))
+    ax.set_ylabel(
+        f"{FEATURE_LABELS.get(first['features'], first['features'])}\n"
+        f"{int(first['n']):,} samples, {int(first['reference_n']):,} {first['reference']} images", fontsize=10,
+    )  # fmt: skip
+    ax.set_title(f"{dataset}, preset {first['preset']}")
+    _label_ends(ax, ends)
+
+
+def _line_of(rows: pd.DataFrame) -> pd.Series:
+    """(row name, label, dashed?) of the line each evaluation belongs to."""
+
+    def line(row: Any) -> tuple[str, str, bool]:
+        tag = "" if pd.isna(row.tag) or not row.tag else f", {row.tag}"
+        if row.method == "ddpm":
+            return "ddpm", f"DDPM, {'DDIM' if row.sampler == 'ddim' else row.sampler}{tag}", row.sampler == "ddim"
+        label = DIVERGENCES[row.divergence].label if row.divergence in DIVERGENCES else row.divergence
+        as_trained = row.protocol == "as_trained"
+        return row.divergence, label + tag + ("" if as_trained else f", {row.protocol}"), not as_trained
+
+    return pd.Series([line(row) for row in rows.itertuples()], index=rows.index)
+
+
+def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
+    """Logarithmic where values span more than a factor of eight (y) or twenty (x); ticks at the steps there are."""
+    from matplotlib.ticker import NullLocator, ScalarFormatter
+
+    if min(y) > 0 and max(y) / min(y) > 8:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+    if min(x) > 0 and max(x) / min(x) > 20:
+        ax.set_xscale("log")
+    values = sorted(set(x))
+    if len(values) <= 12 and all(float(v).is_integer() for v in values):
+        ax.set_xticks(values, [f"{int(v):,}" for v in values])
+        ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _label_ends(ax: "Axes", ends: list[tuple[float, float, str, Any]]) -> None:
+    """Names right of the axes at the height where each line ends, moved apart where they would overlap."""
+    ax.figure.canvas.draw_idle()
+    ax.autoscale_view()
+    height = ax.get_position().height * ax.figure.get_figheight() * 72  # points
+    gap = 12.5 / height
+    to_axes = ax.transData + ax.transAxes.inverted()
+    placed = sorted((to_axes.transform((1, y))[1], x, y, label, colour) for x, y, label, colour in ends)
+    heights = np.array([p[0] for p in placed])
+    for _ in range(100):  # neighbours push each other away
+        for i, j in pairwise(range(len(heights))):
+            overlap = gap - (heights[j] - heights[i])
+            if overlap > 1e-6:
+                heights[i] -= overlap / 2
+                heights[j] += overlap / 2
+    for at, (_, x, y, label, colour) in zip(heights, placed, strict=True):
+        ax.annotate(
+            label, xy=(1.0 if np.isnan(x) else x, y), xytext=(1.02, at), fontsize=9, color=colour, va="center",
+            xycoords=ax.get_yaxis_transform() if np.isnan(x) else "data", textcoords="axes fraction",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4},
+        )  # fmt: skip
+
+
+def tile(images: Any, columns: int = 10) -> np.ndarray:
+    """uint8 images [n, c, h, w] (c = 1 or 3) side by side, without gaps: uint8 [rows * h, columns * w, c].
+
+    Places left in the last row are white. Gaps would lay a grid over the images, the very pattern one looks for.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise UserError(
+            f"images of type {images.dtype} and shape {images.shape}: give uint8 [n, 1 or 3, h, w] (data.to_uint8)"
+        )
+    columns = min(columns, len(images))
+    n, c, h, w = images.shape
+    rows = -(-n // columns)
+    full = np.full((rows * columns, c, h, w), 255, np.uint8)
+    full[:n] = images
+    return full.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
+
+
+def write_png_grid(images: Any, path: Path | str, columns: int = 10, scale: int = 2) -> None:
+    """Images [n, c, h, w] uint8 as one PNG, every pixel `scale` x `scale`, nothing around it."""
+    from PIL import Image
+
+    pixels = tile(images, columns).repeat(scale, 0).repeat(scale, 1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", optimize=True)
+    write_atomic(Path(path), buffer.getvalue())
+
+
+def image_grid(images: Any, columns: int = 10, labels: Sequence[str] | None = None) -> "Figure":
+    """Images [n, c, h, w] uint8 in rows of `columns`, scaled by a whole number; labels: one a row, at its left."""
+    return _pixel_figure(tile(images, columns), np.asarray(images).shape[2:], labels, None)
+
+
+def chain_strip(states: Sequence[Any], columns: int = 11) -> "Figure":
+    """A reverse chain x_T, ..., x_0 ([n, c, h, w] each, floats in [-1, 1] or uint8): a row per image, a column per t.
+
+    Chains of more than `columns` states are shown at so many times, evenly spaced, both ends among them.
+    """
+    T = len(states) - 1
+    chosen = sorted(set(np.linspace(0, T, min(columns, T + 1)).round().astype(int).tolist()))
+    shown = [np.asarray(s if "uint8" in str(s.dtype) else to_uint8(s)) for s in (states[i] for i in chosen)]
+    by_image = np.stack(shown, 1)
+    canvas = tile(by_image.reshape(-1, *by_image.shape[2:]), len(chosen))
+    return _pixel_figure(canvas, by_image.shape[3:], None, [f"t = {T - i}" for i in chosen])
+
+
+def _pixel_figure(
+    pixels: np.ndarray, size: tuple[int, ...], row_labels: Sequence[str] | None, column_labels: Sequence[str] | None
+) -> "Figure":
+    """A figure whose axes have exactly one screen pixel, or a whole number of them, for each pixel of the image."""
+    from matplotlib.figure import Figure
+
+    height, width, channels = pixels.shape
+    scale = max(1, GRID_WIDTH // width)
+    left = 8 * max(map(len, row_labels)) + 8 if row_labels else 0
+    top = 22 if column_labels else 0
+    full = (left + width * scale, top + height * scale)
+    figure = Figure(figsize=(full[0] / DPI, full[1] / DPI), dpi=DPI, layout="none", facecolor="white")
+    ax = figure.add_axes((left / full[0], 0, width * scale / full[0], height * scale / full[1]))
+    # "none" is nearest on screens, and keeps SVG files at one stored pixel for each.
+    image = pixels[..., 0] if channels == 1 else pixels
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="auto")
+    ax.set_axis_off()
+    for i, label in enumerate(row_labels or ()):
+        at = (-6 / (width * scale), 1 - (i + 0.5) * size[0] / height)
+        ax.text(*at, label, transform=ax.transAxes, ha="right", va="center", fontsize=9)
+    for i, label in enumerate(column_labels or ()):
+        at = ((i + 0.5) * size[1] / width, 1 + 5 / (height * scale))
+        ax.text(*at, label, transform=ax.transAxes, ha="center", fontsize=9)
+    return figure
+
+
+def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str, T: int | None = None) -> None:
+    """Columns of a run's history against the updates; a column kept apart by t ("critic") is drawn for each range of t.
+
+    T: the run's, to name the ranges where it has more than ten steps. Raises UserError for a column that is not there.
+    """
+    from matplotlib import colormaps
+
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    if not len(history):
+        ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", va="center", color="0.5")
+        ax.set_axis_off()
+        return
+    for name, style in zip(columns, ("-", "--", ":", "-.") * len(columns), strict=False):
+        if name not in history:
+            raise UserError(f"history has no column {name!r}: it has {', '.join(history.columns)}")
+        bins = sum(f"{name}_t{k}" in history for k in range(1, 11))
+        prefix = f"{name}, " if len(columns) > 1 else ""
+        for k in range(1, bins + 1):
+            upper = k if T is None or bins == T else -(-k * T // bins)
+            label = f"{prefix}t {'=' if T is None or bins == T else '≤'} {upper}"
+            colour = colormaps["viridis"](0.92 * (k - 1) / max(bins - 1, 1))
+            ax.plot(history["step"], history[f"{name}_t{k}"], ls=style, color=colour, lw=1.3, label=label)
+        if not bins:
+            ax.plot(history["step"], history[name], ls=style, label=name)
+    ax.set_xlabel("updates")
+    ax.set_ylabel(columns[0].replace("_", " ") if len(columns) == 1 else "mean since the record before")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def save(fig: "Figure", stem: Path | str) -> list[Path]:
+    """Write `stem`.svg and `stem`.png, whole or not at all; the same figure gives the same bytes. Returns the paths."""
+    from matplotlib import rc_context
+
+    stem, paths = Path(stem), []
+    with rc_context({"svg.hashsalt": "ddgan"}):
+        for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            buffer = io.BytesIO()
+            fig.savefig(buffer, format=kind, dpi=2 * DPI, metadata=metadata, bbox_inches=None)
+            paths.append(stem.with_name(f"{stem.name}.{kind}"))
+            write_atomic(paths[-1], buffer.getvalue())
+    return paths
