@@ -65,14 +65,15 @@ class Extractor:
     def check(self, images: Tensor) -> None:
         """Raises UserError unless these are images that this extractor takes."""
         if images.dtype != torch.uint8:
-            raise UserError(f"images of {images.dtype}: {self.name} features take uint8 (data.to_uint8 quantises samples, once)")
+            raise UserError(f"images of {images.dtype}: {self.name} features take uint8, see data.to_uint8")
         if images.ndim != 4 or len(images) == 0:
-            raise UserError(f"images of shape {tuple(images.shape)}: {self.name} features take [n, c, h, w] with n of 1 or more")
+            raise UserError(f"images of shape {tuple(images.shape)}: {self.name} features take [n, c, h, w], n > 0")
         if self.channels and images.shape[1] not in self.channels:
             allowed = " or ".join(map(str, self.channels))
             raise UserError(f"images of {images.shape[1]} channels: {self.name} features take {allowed}")
         if self.side and images.shape[2:] != (self.side, self.side):
-            raise UserError(f"images of {images.shape[2]}x{images.shape[3]}: {self.name} features take {self.side}x{self.side}")
+            found = f"{images.shape[2]}x{images.shape[3]}"
+            raise UserError(f"images of {found}: {self.name} features take {self.side}x{self.side}")
 
 
 def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
@@ -106,13 +107,18 @@ def classifier_facts() -> dict:
         return {name: json.loads(value) for name, value in file.metadata().items()}
 
 
+def cache_dir() -> Path:
+    """What can be made or downloaded again: $DDGAN_CACHE, else ~/.cache/ddgan."""
+    return Path(os.environ.get("DDGAN_CACHE", Path.home() / ".cache" / "ddgan"))
+
+
 def inception_file() -> Path:
     """The Inception weights: $DDGAN_INCEPTION, else the cache ($DDGAN_CACHE), downloaded into it once."""
     if named := os.environ.get("DDGAN_INCEPTION"):
         if not Path(named).is_file():
-            raise UserError(f"DDGAN_INCEPTION = {named}: no such file; correct it, or unset it to download {INCEPTION_FILE}")
+            raise UserError(f"DDGAN_INCEPTION = {named}: no such file; correct it, or unset it to download one")
         return Path(named)
-    path = Path(os.environ.get("DDGAN_CACHE", Path.home() / ".cache" / "ddgan")) / INCEPTION_FILE
+    path = cache_dir() / INCEPTION_FILE
     if not path.exists():
         aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -121,8 +127,8 @@ def inception_file() -> Path:
             aside.replace(path)
         except OSError as error:
             raise UserError(
-                f"{path} is missing and could not be downloaded ({error}): connect to the network, point DDGAN_INCEPTION "
-                f"at a copy of {INCEPTION_FILE}, or use fashion_classifier features"
+                f"{path} is missing and could not be downloaded ({error}): connect to the network, "
+                f"point DDGAN_INCEPTION at a copy of {INCEPTION_FILE}, or use fashion_classifier features"
             ) from None
         finally:
             aside.unlink(missing_ok=True)
@@ -150,15 +156,55 @@ def _inception(device: torch.device) -> Extractor:
     try:
         layers = torch.jit.load(path, map_location="cpu").eval().layers
     except (RuntimeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a whole {INCEPTION_FILE} ({str(error).splitlines()[0]}): delete it, or name another") from None
-    name_hash = tensors_hash(layers.state_dict())
-    layers.to(device)
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not a whole {INCEPTION_FILE} ({reason}): delete it, or name another") from None
+    plain = _folded(layers).requires_grad_(False).to(device, memory_format=torch.channels_last)
 
     def network(images: Tensor) -> Tensor:
         x = clean_resize(images).expand(-1, 3, -1, -1)
-        return layers((x - 128) / 128).flatten(1)
+        return plain(((x - 128) / 128).contiguous(memory_format=torch.channels_last)).flatten(1)
 
-    return Extractor("inception", name_hash, network, device, 50 if device.type == "cpu" else 250, channels=(1, 3))
+    batch_size = 16 if device.type == "cpu" else 250
+    return Extractor("inception", tensors_hash(layers.state_dict()), network, device, batch_size, channels=(1, 3))
+
+
+class _Branches(nn.ModuleList):
+    """Several ways through a block, concatenated along the channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self], 1)
+
+
+def _folded(scripted: nn.Module) -> nn.Module:
+    """The scripted Inception as plain modules, its batch norm folded into the convolutions: the same function, faster.
+
+    The script forces every block's output out of channels_last, which together with separate batch norm costs a CPU
+    most of its speed.
+    """
+    kind = scripted.original_name
+    if kind.endswith("Pool2d"):
+        return scripted
+    if kind == "Conv2dLayer":
+        out, c_in, *kernel = scripted.weight.shape
+        conv = nn.Conv2d(c_in, out, kernel, scripted.stride, scripted.padding)
+        scale = (scripted.var.double() + 1e-3).rsqrt()  # the epsilon of its batch norm, which has no gain
+        conv.weight.data = (scripted.weight.double() * scale[:, None, None, None]).float()
+        conv.bias.data = (scripted.beta.double() - scripted.mean.double() * scale).float()
+        return nn.Sequential(conv, nn.ReLU(inplace=True))
+    parts = {name: _folded(child) for name, child in scripted.named_children()}
+    if kind == "Sequential":
+        return nn.Sequential(*parts.values())
+    if kind == "InceptionE":  # its second and third branches split once more
+        return _Branches([
+            parts["conv"],
+            nn.Sequential(parts["tower_conv"], _Branches([parts["tower_mixed_conv"], parts["tower_mixed_conv_1"]])),
+            nn.Sequential(
+                parts["tower_1_conv"], parts["tower_1_conv_1"],
+                _Branches([parts["tower_1_mixed_conv"], parts["tower_1_mixed_conv_1"]]),
+            ),
+            nn.Sequential(parts["tower_2_pool"], parts["tower_2_conv"]),
+        ])  # fmt: skip
+    return _Branches(parts.values())
 
 
 @functools.cache

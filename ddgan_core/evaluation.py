@@ -1,0 +1,310 @@
+"""A run, or a baseline, to rows of numbers that say everything needed to compare them honestly.
+
+One evaluation is one row of `COLUMNS`. It is identified by `KEY`, is written once, and lives beside its run in
+evaluations.csv; what bounds every curve (real images against real ones, and noise) in results/baselines/<dataset>.csv.
+"""
+
+import fcntl
+import functools
+import io
+import os
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ddgan_core import UserError
+from ddgan_core.checkpoints import read_weights
+from ddgan_core.data import data_hash, get_dataset, load_images, to_uint8
+from ddgan_core.diffusion import SCHEDULES, Schedule, random_generator
+from ddgan_core.features import Extractor, cache_dir, classify, load_extractor
+from ddgan_core.metrics import Moments, class_statistics, frechet_distance
+from ddgan_core.networks import Generator, NoisePredictor
+from ddgan_core.runs import Run, all_runs, results_dir, write_atomic
+from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ddgan_step, reverse_chain, sample_images
+from ddgan_core.shapes import Float, Tensor, UInt8
+
+KEY = (
+    "sampler", "steps", "protocol", "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",
+)  # fmt: skip
+COLUMNS = (
+    "dataset", "run_id", "method", "divergence", "T", "seed", "preset", "tag",  # whose images
+    "sampler", "steps", "protocol",  # how they were drawn; protocol: as_trained, or respaced to fewer steps
+    "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",  # how they were scored
+    "frechet",  # squared Frechet distance in those features
+    "top_probability", "classes_present", "class_entropy",  # see metrics.class_statistics; only for FashionMNIST
+    "seconds_per_image",  # of sampling alone
+    "device", "torch", "commit",
+)  # fmt: skip
+_NUMBERS = {"T", "seed", "steps", "reference_n", "n", "sample_seed", "frechet", "top_probability", "classes_present",
+            "class_entropy", "seconds_per_image"}  # fmt: skip
+
+
+def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator | NoisePredictor, Schedule]:
+    """The run's EMA network in evaluation mode, and its schedule. Raises UserError if there are no weights."""
+    config = run.config
+    if run.weights is None:
+        raise UserError(f"run {config.run_id} has no weights here, neither its own nor shipped ones: train it first")
+    channels = get_dataset(config.dataset).channels
+    if config.method == "ddpm":
+        network: Generator | NoisePredictor = NoisePredictor(channels, config.widths, config.attention)
+    else:
+        network = Generator(channels, config.widths, config.z_dim, config.attention)
+    network.load_state_dict(read_weights(run.weights, config.hash))
+    return network.eval().requires_grad_(False).to(device), SCHEDULES[config.schedule](config.T).to(device)
+
+
+def resolve_sampler(run: Run, sampler: str | None = None, steps: int | None = None) -> tuple[str, int]:
+    """The sampler and its steps, by default those the run was trained for. Raises UserError when they do not fit it."""
+    config = run.config
+    allowed = ["ddgan"] if config.method == "ddgan" else list(DDPM_STEPS)
+    sampler, steps = sampler or allowed[0], config.T if steps is None else steps
+    if sampler not in allowed:
+        raise UserError(f"sampler {sampler!r} for run {config.run_id}: choose {' or '.join(allowed)}")
+    if config.method == "ddgan" and steps != config.T:
+        raise UserError(f"steps = {steps} for run {config.run_id}: a DDGAN takes the {config.T} it was trained for")
+    if not 1 <= steps <= config.T:
+        raise UserError(f"steps = {steps} for run {config.run_id}: choose 1 to {config.T}")
+    return sampler, steps
+
+
+def _chain_step(run: Run, sampler: str, steps: int, device: torch.device | str) -> tuple[Step, tuple[int, int, int]]:
+    """The sampler's step, and the shape of one image."""
+    network, schedule = load_model(run, device)
+    dataset = get_dataset(run.config.dataset)
+    shape = (dataset.channels, dataset.size, dataset.size)
+    if isinstance(network, Generator):
+        return ddgan_step(network, schedule), shape
+    # Re-spaced to all T steps, a schedule is itself.
+    return DDPM_STEPS[sampler](network, schedule.respaced(steps)), shape
+
+
+def sample(
+    run: Run, n: int, *, sampler: str | None = None, steps: int | None = None, seed: int = 0, start: int = 0,
+    batch_size: int = 250, device: torch.device | str = "cpu",
+) -> UInt8[Tensor, "n c h w"]:  # fmt: skip
+    """Images `start` .. `start + n - 1` of a seed, on the CPU; image i is the same in any call.
+
+    sampler: "ddgan" for a DDGAN; "ancestral" (the default) or "ddim" for a DDPM, re-spaced to `steps`.
+    Raises UserError for a sampler or a number of steps that does not fit the run, and when it has no weights.
+    """
+    for name, value, least in (("n", n, 1), ("start", start, 0), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise UserError(f"{name} = {value}: {least} or more")
+    sampler, steps = resolve_sampler(run, sampler, steps)
+    step, shape = _chain_step(run, sampler, steps, device)
+    batches = sample_images(step, steps, shape, n, seed, device, batch_size, start)
+    total = -(-n // batch_size)
+    bar = tqdm(batches, f"{run.config.run_id} samples", total, unit="batch", leave=False, delay=2, disable=None)
+    return torch.cat([to_uint8(x).cpu() for x in bar])
+
+
+@torch.no_grad()
+def sample_chain(
+    run: Run, n: int, *, sampler: str | None = None, steps: int | None = None, seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> list[Float[Tensor, "n c h w"]]:  # fmt: skip
+    """The whole chains [x_T, ..., x_0] of images 0 .. n - 1, unquantised: the last agrees with `sample`."""
+    sampler, steps = resolve_sampler(run, sampler, steps)
+    step, shape = _chain_step(run, sampler, steps, device)
+    return [x.cpu() for x in reverse_chain(step, steps, shape, SeededNoise(seed, 0, n, device))]
+
+
+def evaluate(
+    run: Run, *, sampler: str | None = None, steps: int | None = None, n: int = 10_000,
+    features: str | Sequence[str] = "fashion_classifier", reference: str = "test", reference_n: int | None = None,
+    seed: int = 0, batch_size: int = 250, device: torch.device | str = "cpu", force: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """Sample n images and score them against a split of the run's dataset: one row per feature network.
+
+    Rows are added to the run's evaluations.csv; what is there already is read, not computed, unless `force` is set.
+    features: one name of features.EXTRACTORS or several, which then share the samples. reference_n: the first so many
+    images of the split, by default all. Frechet distances compare only at one n, reference and feature network.
+    """
+    sampler, steps = resolve_sampler(run, sampler, steps)
+    _check_n(n)
+    config, path = run.config, run.path / "evaluations.csv"
+    whose = {
+        "dataset": config.dataset, "run_id": config.run_id, "method": config.method, "divergence": config.divergence,
+        "T": config.T, "seed": config.seed, "preset": config.preset, "tag": config.tag,
+        "sampler": sampler, "steps": steps, "protocol": "as_trained" if steps == config.T else "respaced",
+    }  # fmt: skip
+
+    @functools.cache
+    def draw() -> tuple[Tensor, float]:
+        begin = time.perf_counter()
+        images = sample(run, n, sampler=sampler, steps=steps, seed=seed, batch_size=batch_size, device=device)
+        return images, (time.perf_counter() - begin) / n
+
+    names = [features] if isinstance(features, str) else list(features)
+    how = {"weights": "ema", "sample_seed": seed, "n": n, "reference": reference}
+    rows = [_row(path, whose | how, name, reference_n, draw, device, force) for name in names]
+    return pd.concat(rows, ignore_index=True)
+
+
+def evaluate_baseline(
+    kind: str, dataset: str, *, features: str = "fashion_classifier", n: int = 10_000, reference: str = "test",
+    reference_n: int | None = None, seed: int = 0, device: torch.device | str = "cpu", force: bool = False,
+    results: Path | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """The floor or the ceiling of a plot, scored like a run's images, as a row of results/baselines/<dataset>.csv.
+
+    kind: "real", n images of the other split drawn without replacement, or "noise", uniform pixels.
+    """
+    get_dataset(dataset)
+    if kind not in ("real", "noise"):
+        raise UserError(f"baseline {kind!r} is not known: choose real or noise")
+    _check_n(n)
+    generator = random_generator(seed, f"baseline/{kind}")
+
+    def draw() -> tuple[Tensor, float]:
+        images, _ = load_images(dataset, "train" if reference == "test" else "test")
+        if kind == "noise":
+            return torch.randint(0, 256, (n, *images.shape[1:]), dtype=torch.uint8, generator=generator), float("nan")
+        if n > len(images):
+            raise UserError(f"n = {n}: the split compared with {reference} holds {len(images)} images of {dataset}")
+        return images[torch.randperm(len(images), generator=generator)[:n]], float("nan")
+
+    row = {
+        "dataset": dataset,
+        "run_id": kind,
+        "T": 0,
+        "seed": 0,
+        "sampler": kind,
+        "steps": 0,
+        "protocol": "",
+        "weights": "",
+    }
+    row |= {"sample_seed": seed, "n": n, "reference": reference}
+    path = (results_dir() if results is None else results) / "baselines" / f"{dataset}.csv"
+    return _row(path, row, features, reference_n, draw, device, force)
+
+
+def _check_n(n: int) -> None:
+    if n < 2:
+        raise UserError(f"n = {n}: a covariance needs 2 images or more")
+
+
+def _row(
+    path: Path, row: dict[str, Any], features: str, reference_n: int | None, draw: Callable[[], tuple[Tensor, float]],
+    device: torch.device | str, force: bool,
+) -> pd.DataFrame:  # fmt: skip
+    """The table's row with this row's key; computed from the images of `draw()` and added if it is not there."""
+    extractor = load_extractor(features, device)
+    target, reference_n = _reference_images(row["dataset"], row["reference"], reference_n)
+    row = row | {"features": features, "features_hash": extractor.hash, "reference_n": reference_n}
+    there = read_evaluations(path)
+    there = there[_same_key(there, row)]
+    if len(there) and not force:
+        return there.reset_index(drop=True)
+    images, seconds = draw()
+    row["frechet"] = frechet_distance(
+        Moments.of(extractor.batches(images)), reference_moments(row["dataset"], row["reference"], target, extractor)
+    )
+    if row["dataset"] == "fashion_mnist":
+        row |= class_statistics(classify(images, device))
+    row |= {"seconds_per_image": seconds, "device": device_name(device)}
+    row |= {"torch": torch.__version__, "commit": code_version()}
+    with _locked(path.parent):
+        table = read_evaluations(path)
+        new = _typed(pd.DataFrame([row]).reindex(columns=list(COLUMNS)))
+        kept = table[~_same_key(table, row)]
+        write_atomic(path, (pd.concat([kept, new]) if len(kept) else new).to_csv(index=False, float_format="%.6g"))
+    return new
+
+
+def _reference_images(dataset: str, split: str, n: int | None) -> tuple[UInt8[Tensor, "n c h w"], int]:
+    images, _ = load_images(dataset, split)
+    n = len(images) if n is None else n
+    _check_n(n)
+    if n > len(images):
+        raise UserError(f"reference_n = {n}: the {split} split of {dataset} holds {len(images)} images")
+    return images[:n], n
+
+
+def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"], extractor: Extractor) -> Moments:
+    """Moments of reference images, kept in the cache under the hashes of pixels and network: never stale."""
+    name = f"{dataset}-{split}-{len(images)}-{data_hash(images)}-{extractor.name}-{extractor.hash}.npz"
+    path = cache_dir() / "moments" / name
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mean, scatter = torch.from_numpy(file["mean"]), torch.from_numpy(file["scatter"])
+        return Moments(len(images), mean, scatter)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # not there, or not whole
+        moments = Moments.of(extractor.batches(images))
+    buffer = io.BytesIO()
+    np.savez(buffer, mean=moments.mean.numpy(), scatter=moments.scatter.numpy())
+    write_atomic(path, buffer.getvalue())
+    return moments
+
+
+def load_evaluations(dataset: str, preset: str | None = None, results: Path | None = None) -> pd.DataFrame:
+    """All evaluations of a dataset's runs, of one preset or of all, followed by the dataset's baselines."""
+    get_dataset(dataset)
+    results = results_dir() if results is None else results
+    runs = [run for run in all_runs(dataset, results) if preset in (None, run.config.preset)]
+    paths = [run.path / "evaluations.csv" for run in runs] + [results / "baselines" / f"{dataset}.csv"]
+    tables = [table for path in paths if len(table := read_evaluations(path))]
+    return pd.concat(tables, ignore_index=True) if tables else read_evaluations(Path())
+
+
+def read_evaluations(path: Path) -> pd.DataFrame:
+    """A table of evaluations, with text kept as text (a hash may look like a number); empty without a file."""
+    if not path.is_file():
+        return _typed(pd.DataFrame(columns=list(COLUMNS)))
+    return _typed(pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=list(COLUMNS), fill_value=""))
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as numbers, everything else as text."""
+    return table.assign(
+        **{c: pd.to_numeric(table[c]) if c in _NUMBERS else table[c].fillna("").astype(str) for c in table.columns}
+    )
+
+
+def _same_key(table: pd.DataFrame, row: dict[str, Any]) -> pd.Series:
+    same = pd.Series(True, index=table.index)
+    for column in KEY:
+        same &= table[column] == row[column]
+    return same
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time adds a row; the lock is on the folder itself and dies with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def device_name(device: torch.device | str) -> str:
+    """The device as a table should name it: CPU results depend on the number of threads."""
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+@functools.cache
+def code_version() -> str:
+    """The commit of the package, with + where its files differ from it; "unknown" outside a git checkout."""
+    package = Path(__file__).parent
+    git = ("git", "-C", str(package))
+    try:
+        commit, changed = (
+            subprocess.run([*git, *ask], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for ask in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "."))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit + ("+" if changed else "")
