@@ -1,0 +1,98 @@
+"""Executed notebooks, figures and tables as pages that need no network: everything they show is inside them."""
+
+import html
+import string
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def notebook_page(notebook: Path, folder: Path) -> tuple[str, str]:
+    """(title, body) of an executed notebook: formulas as MathML, images inside, nothing fetched from anywhere.
+
+    folder: that of the source notebook, from which its relative image paths lead.
+    """
+    import nbconvert
+    import nbformat
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body: str) -> str:
+            return mathml(body)
+
+        def block_math(self, body: str) -> str:
+            return mathml(body, block=True)
+
+        def latex_environment(self, name: str, body: str) -> str:
+            return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", block=True)
+
+        def image(self, text: str, url: str, title: str | None = None) -> str:
+            path = folder / url
+            return _image(path, text) if path.exists() else f"<em>{html.escape(text or path.name)}: not made yet</em>"
+
+    class Exporter(nbconvert.HTMLExporter):
+        def markdown2html(self, context: Any, source: str) -> str:
+            return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(source)
+
+    Exporter.markdown2html.__dict__.update(nbconvert.HTMLExporter.markdown2html.__dict__)  # jinja's mark for filters
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        for output in cell.get("outputs", []):
+            if "text/latex" in output.get("data", {}):  # sympy's; the page has no MathJax
+                output.data["text/html"] = mathml(output.data["text/latex"].strip("$\n "), block=True)
+    prose = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
+    titles = [line for line in prose.splitlines() if line.startswith("# ")]
+    body, _ = Exporter(template_name="basic").from_notebook_node(content)
+    return (titles[0][2:].strip() if titles else notebook.stem), body
+
+
+def mathml(latex: str, block: bool = False) -> str:
+    """MathML, which browsers draw themselves; LaTeX that cannot be converted is shown as it is."""
+    from latex2mathml.converter import convert
+
+    try:
+        return str(convert(latex, display="block" if block else "inline"))
+    except Exception:  # the converter raises whatever it stumbles on
+        return f"<code>{html.escape(latex)}</code>"
+
+
+def _image(path: Path, text: str) -> str:
+    kind = {"svg": "svg+xml", "jpg": "jpeg"}.get(path.suffix[1:], path.suffix[1:])
+    return f'<img alt="{html.escape(text)}" src="data:image/{kind};base64,{b64encode(path.read_bytes()).decode()}">'
+
+
+def page(title: str, body: str) -> str:
+    """A whole HTML document."""
+    from pygments.formatters import HtmlFormatter
+
+    template = string.Template((Path(__file__).parent / "report_template.html").read_text(encoding="utf-8"))
+    return template.substitute(title=html.escape(title), body=body, code=HtmlFormatter().get_style_defs(".highlight"))
+
+
+def index(title: str, pages: list[tuple[str, str, float, bool]], results: Path, parameters: Mapping[str, Any]) -> str:
+    """Contents, figures and tables; pages: (file stem, title, seconds, failed?) of each notebook."""
+    import pandas as pd
+
+    rows = [
+        f'<tr><td><a href="{stem}.html">{html.escape(name)}</a></td><td>{seconds:.0f} s</td>'
+        f"<td>{'failed' if failed else 'done'}</td></tr>"
+        for stem, name, seconds, failed in pages
+    ]
+    said = ", ".join(f"{name} = {value}" for name, value in parameters.items())
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>At which number of steps, and why? Made by executing the notebooks with {said}.</p>",
+        "<h2>Contents</h2><table><thead><tr><th>notebook</th><th>time</th><th></th></tr></thead>",
+        f"<tbody>{''.join(rows)}</tbody></table>",
+    ]
+    figures = {p.stem: p for kind in ("png", "svg") for p in sorted((results / "figures").glob(f"*.{kind}"))}
+    parts += ["<h2>Figures</h2>"] if figures else []
+    for stem in sorted(figures):
+        parts.append(f"<figure>{_image(figures[stem], stem)}<figcaption>{html.escape(stem)}</figcaption></figure>")
+    tables = sorted((results / "tables").glob("*.csv"))
+    parts += ["<h2>Tables</h2>"] if tables else []
+    for path in tables:
+        table = pd.read_csv(path).to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
+        parts.append(f'<h3>{html.escape(path.stem)}</h3><div class="wide">{table}</div>')
+    return "\n".join(parts)
