@@ -33,19 +33,20 @@ from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ddgan_step, rever
 from ddgan_core.shapes import Float, Tensor, UInt8
 
 KEY = (
-    "sampler", "steps", "protocol", "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",
+    "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, or respaced to fewer steps
+    "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",  # how they were scored
 )  # fmt: skip
 COLUMNS = (
-    "dataset", "run_id", "method", "divergence", "T", "seed", "preset", "tag",  # whose images
-    "sampler", "steps", "protocol",  # how they were drawn; protocol: as_trained, or respaced to fewer steps
-    "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",  # how they were scored
+    "dataset", "run_id", "method", "divergence", "T", "seed", "preset", "tag", *KEY,
     "frechet",  # squared Frechet distance in those features
     "top_probability", "classes_present", "class_entropy",  # see metrics.class_statistics; only for FashionMNIST
     "seconds_per_image",  # of sampling alone
     "device", "torch", "commit",
 )  # fmt: skip
-_NUMBERS = {"T", "seed", "steps", "reference_n", "n", "sample_seed", "frechet", "top_probability", "classes_present",
-            "class_entropy", "seconds_per_image"}  # fmt: skip
+_NUMBERS = {
+    "T", "seed", "steps", "reference_n", "n", "sample_seed", "frechet", "top_probability", "classes_present",
+    "class_entropy", "seconds_per_image",
+}  # fmt: skip
 
 
 def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator | NoisePredictor, Schedule]:
@@ -130,7 +131,6 @@ def evaluate(
     images of the split, by default all. Frechet distances compare only at one n, reference and feature network.
     """
     sampler, steps = resolve_sampler(run, sampler, steps)
-    _check_n(n)
     config, path = run.config, run.path / "evaluations.csv"
     whose = {
         "dataset": config.dataset, "run_id": config.run_id, "method": config.method, "divergence": config.divergence,
@@ -162,7 +162,6 @@ def evaluate_baseline(
     get_dataset(dataset)
     if kind not in ("real", "noise"):
         raise UserError(f"baseline {kind!r} is not known: choose real or noise")
-    _check_n(n)
     generator = random_generator(seed, f"baseline/{kind}")
 
     def draw() -> tuple[Tensor, float]:
@@ -173,24 +172,10 @@ def evaluate_baseline(
             raise UserError(f"n = {n}: the split compared with {reference} holds {len(images)} images of {dataset}")
         return images[torch.randperm(len(images), generator=generator)[:n]], float("nan")
 
-    row = {
-        "dataset": dataset,
-        "run_id": kind,
-        "T": 0,
-        "seed": 0,
-        "sampler": kind,
-        "steps": 0,
-        "protocol": "",
-        "weights": "",
-    }
-    row |= {"sample_seed": seed, "n": n, "reference": reference}
+    row = {"dataset": dataset, "run_id": kind, "sampler": kind, "T": 0, "seed": 0, "steps": 0}
+    row |= {"protocol": "", "weights": "", "sample_seed": seed, "n": n, "reference": reference}
     path = (results_dir() if results is None else results) / "baselines" / f"{dataset}.csv"
     return _row(path, row, features, reference_n, draw, device, force)
-
-
-def _check_n(n: int) -> None:
-    if n < 2:
-        raise UserError(f"n = {n}: a covariance needs 2 images or more")
 
 
 def _row(
@@ -198,6 +183,8 @@ def _row(
     device: torch.device | str, force: bool,
 ) -> pd.DataFrame:  # fmt: skip
     """The table's row with this row's key; computed from the images of `draw()` and added if it is not there."""
+    if row["n"] < 2:
+        raise UserError(f"n = {row['n']}: a covariance needs 2 images or more")
     extractor = load_extractor(features, device)
     target, reference_n = _reference_images(row["dataset"], row["reference"], reference_n)
     row = row | {"features": features, "features_hash": extractor.hash, "reference_n": reference_n}
@@ -215,7 +202,7 @@ def _row(
     row |= {"torch": torch.__version__, "commit": code_version()}
     with _locked(path.parent):
         table = read_evaluations(path)
-        new = _typed(pd.DataFrame([row]).reindex(columns=list(COLUMNS)))
+        new = _typed(pd.DataFrame([row]).reindex(columns=list(COLUMNS), fill_value=""))
         kept = table[~_same_key(table, row)]
         write_atomic(path, (pd.concat([kept, new]) if len(kept) else new).to_csv(index=False, float_format="%.6g"))
     return new
@@ -224,9 +211,8 @@ def _row(
 def _reference_images(dataset: str, split: str, n: int | None) -> tuple[UInt8[Tensor, "n c h w"], int]:
     images, _ = load_images(dataset, split)
     n = len(images) if n is None else n
-    _check_n(n)
-    if n > len(images):
-        raise UserError(f"reference_n = {n}: the {split} split of {dataset} holds {len(images)} images")
+    if not 2 <= n <= len(images):
+        raise UserError(f"reference_n = {n}: choose 2 to {len(images)} images, all of {dataset}'s {split} split")
     return images[:n], n
 
 
@@ -266,7 +252,7 @@ def read_evaluations(path: Path) -> pd.DataFrame:
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
     """Numbers as numbers, everything else as text."""
     return table.assign(
-        **{c: pd.to_numeric(table[c]) if c in _NUMBERS else table[c].fillna("").astype(str) for c in table.columns}
+        **{c: pd.to_numeric(table[c]) if c in _NUMBERS else table[c].astype(str) for c in table.columns}
     )
 
 

@@ -19,7 +19,7 @@ class Moments:
         self.n, self.mean, self.scatter = n, mean, scatter
 
     @classmethod
-    def of(cls, batches: Float[Tensor, "n d"] | Iterable[Float[Tensor, "b d"]]) -> "Moments":
+    def of(cls, batches: Float[Tensor, "n d"] | Iterable[Float[Tensor, "_ d"]]) -> "Moments":
         """The moments of features [n, d], or of batches of them."""
         moments: Moments | None = None
         for batch in [batches] if isinstance(batches, Tensor) else batches:

@@ -1,0 +1,200 @@
+"""A run becomes the same images in any batch size, and each score is written once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from ddgan_core import UserError, evaluation
+from ddgan_core.checkpoints import write_weights
+from ddgan_core.data import load_images, to_uint8
+from ddgan_core.evaluation import (
+    COLUMNS,
+    evaluate,
+    evaluate_baseline,
+    load_evaluations,
+    load_model,
+    read_evaluations,
+    reference_moments,
+    sample,
+    sample_chain,
+)
+from ddgan_core.features import load_extractor
+from ddgan_core.networks import Generator, NoisePredictor
+from ddgan_core.runs import PRESETS, Run, RunConfig
+
+DDGAN = RunConfig(preset="smoke").changed(**PRESETS["smoke"], T=3)
+DDPM = DDGAN.changed(method="ddpm", divergence="none", T=20)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DDGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def make_run(config: RunConfig) -> Run:
+    """A run whose network is as it was initialised."""
+    torch.manual_seed(0)
+    run = Run.create(config)
+    if config.method == "ddpm":
+        network: torch.nn.Module = NoisePredictor(1, config.widths, attention=False)
+    else:
+        network = Generator(1, config.widths, config.z_dim, attention=False)
+    write_weights(run.path / "ema.safetensors", network.state_dict(), config.hash)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("config", "sampler", "steps"), [(DDGAN, None, None), (DDPM, None, 5), (DDPM, "ddim", 4), (DDPM, "ancestral", None)]
+)
+def test_image_i_is_the_same_in_any_call(config: RunConfig, sampler: str | None, steps: int | None) -> None:
+    run = make_run(config)
+    images = sample(run, 10, sampler=sampler, steps=steps, seed=3)
+    assert images.shape == (10, 1, 8, 8)
+    assert images.dtype == torch.uint8
+    again = sample(run, 4, sampler=sampler, steps=steps, seed=3, start=6, batch_size=3)
+    assert (images[6:].int() - again.int()).abs().max() <= 1  # rounding may differ with the batch size
+    chain = sample_chain(run, 10, sampler=sampler, steps=steps, seed=3)
+    assert len(chain) == (steps or config.T) + 1
+    assert torch.equal(to_uint8(chain[-1]), images)
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "message"),
+    [
+        (DDGAN, {"steps": 2}, "takes the 3 it was trained for"),
+        (DDGAN, {"sampler": "ddim"}, "choose ddgan"),
+        (DDPM, {"steps": 21}, "choose 1 to 20"),
+        (DDPM, {"steps": 0}, "choose 1 to 20"),
+        (DDPM, {"sampler": "ddgan"}, "choose ancestral or ddim"),
+    ],
+)
+def test_a_sampler_that_does_not_fit_the_run_is_refused(config: RunConfig, arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sample(make_run(config), 4, **arguments)
+
+
+def test_weights_must_be_there_and_belong_to_the_configuration() -> None:
+    run = Run.create(DDGAN)
+    with pytest.raises(UserError, match="no weights"):
+        load_model(run)
+    write_weights(run.path / "ema.safetensors", {}, "0" * 12)
+    with pytest.raises(UserError, match="belongs to configuration 000000000000"):
+        load_model(run)
+
+
+def test_shipped_half_precision_weights_are_loaded_in_single() -> None:
+    run = make_run(DDGAN)
+    before, _ = load_model(run)
+    (run.path / "ema.safetensors").unlink()
+    shipped = run.results / "checkpoints" / "digits" / f"{run.config.run_id}.safetensors"
+    write_weights(shipped, before.state_dict(), run.config.hash, torch.float16)
+    network, schedule = load_model(run)
+    assert schedule.T == 3
+    assert not network.training
+    for name, value in network.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, before.state_dict()[name], rtol=1e-3, atol=1e-6)
+
+
+def test_a_score_is_computed_and_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(DDGAN)
+    row = evaluate(run, n=20, features="pixels", reference_n=100)
+    assert list(row.columns) == list(COLUMNS)
+    assert len(row) == 1
+    first = row.iloc[0]
+    assert first[["sampler", "steps", "protocol", "reference_n"]].tolist() == ["ddgan", 3, "as_trained", 100]
+    assert first["frechet"] > 0
+    assert first["seconds_per_image"] > 0
+    assert pd.isna(first["top_probability"])
+
+    monkeypatch.setattr(evaluation, "sample", lambda *_, **__: pytest.fail("sampled again"))
+    again = evaluate(run, n=20, features="pixels", reference_n=100)
+    pd.testing.assert_frame_equal(row, again, rtol=1e-5)
+    monkeypatch.undo()
+    evaluate(run, n=20, features="pixels", reference_n=100, force=True)
+    assert len(read_evaluations(run.path / "evaluations.csv")) == 1
+    evaluate(run, n=20, features="pixels", reference_n=100, seed=1)
+    evaluate(run, n=20, features="pixels", reference="train")
+    assert len(read_evaluations(run.path / "evaluations.csv")) == 3
+
+
+def test_the_distance_is_that_of_the_images() -> None:
+    from ddgan_core.metrics import Moments, frechet_distance
+
+    run, pixels = make_run(DDPM), load_extractor("pixels")
+    row = evaluate(run, sampler="ddim", steps=4, n=50, features="pixels").iloc[0]
+    images, _ = load_images("digits", "test")
+    a, b = Moments.of(pixels(sample(run, 50, sampler="ddim", steps=4))), Moments.of(pixels(images))
+    assert row["protocol"] == "respaced"
+    assert row["reference_n"] == len(images)
+    assert row["frechet"] == pytest.approx(frechet_distance(a, b), rel=1e-5)
+
+
+def test_writers_that_score_at_once_lose_no_row() -> None:
+    run = make_run(DDGAN)
+    evaluate(run, n=5, features="pixels", reference_n=9)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda seed: evaluate(run, n=5, features="pixels", reference_n=9, seed=seed), range(8)))
+    assert sorted(read_evaluations(run.path / "evaluations.csv")["sample_seed"]) == list(range(8))
+
+
+def test_text_that_looks_like_a_number_stays_text() -> None:
+    run = make_run(DDGAN)
+    evaluate(run, n=5, features="pixels", reference_n=9)
+    path = run.path / "evaluations.csv"
+    table = read_evaluations(path).assign(features_hash="000012345678", commit="1e5")
+    table.to_csv(path, index=False)
+    row = read_evaluations(path).iloc[0]
+    assert (row["features_hash"], row["commit"], row["tag"]) == ("000012345678", "1e5", "")
+
+
+def test_baselines_bound_a_run(results: Path) -> None:
+    run = make_run(DDGAN)
+    evaluate(run, n=100, features="pixels")
+    for kind in ("real", "noise", "real"):
+        evaluate_baseline(kind, "digits", n=100, features="pixels")
+    table = load_evaluations("digits", "smoke").set_index("sampler")["frechet"]
+    assert len(table) == 3
+    assert table["real"] < table["noise"]
+    assert table["real"] < table["ddgan"]
+    assert len(load_evaluations("digits", "full")) == 2  # no runs, the dataset's baselines all the same
+    assert load_evaluations("fashion_mnist").empty
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "real", "n": 1501}, "holds 1500 images"),
+        ({"kind": "real", "n": 100, "reference_n": 298}, "choose 2 to 297 images"),
+        ({"kind": "real", "n": 1}, "2 images or more"),
+        ({"kind": "perfect", "n": 10}, "choose real or noise"),
+        ({"kind": "real", "n": 10, "reference": "valid"}, "choose train or test"),
+    ],
+)
+def test_impossible_baselines_are_refused(arguments: dict, message: str, results: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate_baseline(dataset="digits", features="pixels", **arguments)
+    assert not list(results.rglob("*.csv"))
+
+
+def test_reference_moments_are_kept_and_a_damaged_file_is_made_again(cache: Path) -> None:
+    images, pixels = load_images("digits", "test")[0][:50], load_extractor("pixels")
+    first = reference_moments("digits", "test", images, pixels)
+    (path,) = (cache / "moments").iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    again = reference_moments("digits", "test", images, pixels)
+    kept = reference_moments("digits", "test", images, pixels)
+    for other in (again, kept):
+        assert torch.equal(first.mean, other.mean)
+        assert torch.equal(first.covariance, other.covariance)
+
+
+def test_the_version_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    evaluation.code_version.cache_clear()
+    assert evaluation.code_version() == "unknown"
+    evaluation.code_version.cache_clear()

@@ -1,0 +1,131 @@
+"""Extractors keep their contract, and agree with the definitions they claim."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ddgan_core import UserError
+from ddgan_core.data import load_images
+from ddgan_core.features import (
+    EXTRACTORS,
+    bicubic_matrix,
+    classifier_facts,
+    classify,
+    clean_resize,
+    inception_file,
+    load_extractor,
+)
+
+needs_inception = pytest.mark.skipif(
+    not Path(os.environ.get("DDGAN_INCEPTION", "")).is_file(), reason="DDGAN_INCEPTION names no Inception weights"
+)
+needs_fashion = pytest.mark.skipif(
+    not (Path(os.environ.get("DDGAN_DATA", "data")) / "FashionMNIST/raw").is_dir(),
+    reason="no FashionMNIST in DDGAN_DATA",
+)
+
+
+def grey(n: int, side: int = 28, channels: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(n)
+    return torch.randint(0, 256, (n, channels, side, side), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize(("name", "d"), [("fashion_classifier", 128), ("pixels", 784)])
+def test_features_are_float32_rows_that_do_not_depend_on_the_batch(name: str, d: int) -> None:
+    extractor, images = load_extractor(name), grey(1003)
+    features = extractor(images)
+    assert features.shape == (1003, d)
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features[998:], extractor(images[998:]), rtol=1e-4, atol=1e-5)
+    assert len(extractor.hash) == 12
+    assert load_extractor(name) is extractor
+
+
+def test_pixels_are_the_pixels_over_255() -> None:
+    images = torch.tensor([0, 51, 255, 102], dtype=torch.uint8).view(1, 1, 2, 2)
+    torch.testing.assert_close(load_extractor("pixels")(images), torch.tensor([[0.0, 0.2, 1.0, 0.4]]))
+
+
+@pytest.mark.parametrize("name", ["fashion_classifier", "pixels"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_anything_but_uint8_is_refused(name: str, dtype: torch.dtype) -> None:
+    with pytest.raises(UserError, match="take uint8"):
+        load_extractor(name)(grey(2).to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [(grey(2, channels=3), "3 channels"), (grey(2, side=32), "32x32"), (grey(2)[0], "shape"), (grey(2)[:0], "shape")],
+)
+def test_images_the_classifier_was_not_made_for_are_refused(images: torch.Tensor, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_extractor("fashion_classifier")(images)
+
+
+def test_an_unknown_extractor_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=", ".join(EXTRACTORS)):
+        load_extractor("vgg")
+
+
+@needs_fashion
+def test_the_shipped_classifier_is_as_accurate_as_its_file_says() -> None:
+    images, labels = load_images("fashion_mnist", "test")
+    probabilities = classify(images[:2000])
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(2000))
+    accuracy = (probabilities.argmax(1) == labels[:2000]).float().mean().item()
+    # Three standard errors of 2,000 images.
+    assert accuracy == pytest.approx(classifier_facts()["test_accuracy"], abs=0.017)
+
+
+@pytest.mark.parametrize("side", [8, 28, 32])
+def test_the_resize_is_clean_fids(side: int) -> None:
+    resize = pytest.importorskip("cleanfid.resize").build_resizer("clean")
+    images = grey(2, side, channels=3)
+    ours = clean_resize(images)
+    theirs = np.stack([resize(image) for image in images.permute(0, 2, 3, 1).numpy()])
+    np.testing.assert_allclose(ours.permute(0, 2, 3, 1).numpy(), theirs, atol=2e-4)
+    assert ours.min() >= 0
+    assert ours.max() <= 255
+
+
+def test_resizing_keeps_a_constant_image() -> None:
+    torch.testing.assert_close(bicubic_matrix(28).sum(1), torch.ones(299), rtol=0, atol=1e-5)
+    torch.testing.assert_close(bicubic_matrix(299), torch.eye(299))
+
+
+@needs_inception
+def test_inception_features_are_the_scripts() -> None:
+    """Folding batch norm and changing the memory layout leave the features as they are, for grey as for colour."""
+    images = grey(2)
+    layers = torch.jit.load(inception_file(), map_location="cpu").eval().layers
+    with torch.inference_mode():
+        expected = layers((clean_resize(images).expand(-1, 3, -1, -1) - 128) / 128).flatten(1)
+    extractor = load_extractor("inception")
+    features = extractor(images)
+    assert features.shape == (2, 2048)
+    assert float((features - expected).norm() / expected.norm()) < 1e-5
+    with pytest.raises(UserError, match="take uint8"):
+        extractor(images.float())
+    with pytest.raises(UserError, match="2 channels"):
+        extractor(grey(1, channels=2))
+
+
+def test_missing_inception_weights_end_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDGAN_INCEPTION", str(tmp_path / "nowhere.pt"))
+    with pytest.raises(UserError, match="nowhere.pt: no such file"):
+        inception_file()
+
+    def offline(url: str, path: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("no network")
+
+    monkeypatch.delenv("DDGAN_INCEPTION")
+    monkeypatch.setenv("DDGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UserError, match="could not be downloaded \\(no network\\)") as caught:
+        inception_file()
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").iterdir())
