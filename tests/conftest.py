@@ -1,0 +1,35 @@
+"""Every test runs with the shapes in the signatures checked, on one thread, and with results in a folder of its own."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Before numpy and torch start their thread pools. CPU results depend on the number of threads.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from beartype import BeartypeConf, beartype  # noqa: E402
+
+# Importing jaxtyping first turns the annotations of `ddgan_core.shapes` into its types; the hook checks each call.
+from jaxtyping import install_import_hook  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def check(function: Callable) -> Callable:
+    """beartype, with the usual reading of `float`: a whole number is one too (PEP 484)."""
+    return beartype(function, conf=BeartypeConf(is_pep484_tower=True))
+
+
+install_import_hook("ddgan_core", "conftest.check")
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder that is thrown away: no test can write beside the committed runs."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    monkeypatch.setenv("DDGAN_RESULTS", str(folder))
+    return folder

@@ -1,0 +1,135 @@
+"""Shapes at every image size, what each network listens to, and the one layer that looks across a batch."""
+
+import math
+
+import pytest
+import torch
+
+from ddgan_core import UserError
+from ddgan_core.networks import Classifier, Discriminator, Generator, NoisePredictor, minibatch_std, time_features
+
+SIZES = [(1, 8, (8, 16)), (1, 28, (8, 16, 24)), (3, 32, (8, 16, 24, 32))]
+sizes = pytest.mark.parametrize(("channels", "size", "widths"), SIZES, ids=["8x8", "28x28", "32x32x3"])
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@sizes
+@pytest.mark.parametrize("attention", [False, True])
+def test_unets_keep_the_shape_and_train_every_weight(
+    channels: int, size: int, widths: tuple[int, ...], attention: bool
+) -> None:
+    torch.manual_seed(0)
+    x, t, z = noise(3, channels, size, size), torch.tensor([1, 2, 4]), noise(3, 5, seed=1)
+    generator = Generator(channels, widths, 5, attention)
+    predictor = NoisePredictor(channels, widths, attention)
+    for network, y in ((generator, generator(x, t, z)), (predictor, predictor(x, t))):
+        assert y.shape == x.shape
+        assert y.isfinite().all()
+        y.square().sum().backward()
+        assert [n for n, p in network.named_parameters() if p.grad is None] == []
+    assert generator(100 * x, t, z).abs().max() <= 1
+
+
+@sizes
+def test_the_critic_gives_one_logit_per_image_and_trains_every_weight(
+    channels: int, size: int, widths: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    critic = Discriminator(channels, widths)
+    logits = critic(noise(4, channels, size, size), noise(4, channels, size, size, seed=1), torch.tensor([1, 2, 3, 4]))
+    assert logits.shape == (4,)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.parameters())
+
+
+def test_the_generator_listens_to_x_t_t_and_z() -> None:
+    torch.manual_seed(0)
+    network = Generator(1, (8, 16), 4, False)
+    for block in [*network.down, *network.up]:  # blocks start as their skip connections: wake them
+        torch.nn.init.normal_(block.conv_2.weight, std=0.05)
+    x, t, z = noise(2, 1, 8, 8), torch.tensor([1, 1]), noise(2, 4, seed=1)
+    y = network(x, t, z)
+    assert not torch.allclose(y, network(noise(2, 1, 8, 8, seed=2), t, z), atol=1e-3)
+    assert not torch.allclose(y, network(x, t + 1, z), atol=1e-4)
+    assert not torch.allclose(y, network(x, t, noise(2, 4, seed=3)), atol=1e-4)
+    assert torch.allclose(y, network(x, t, 3 * z), atol=1e-4)  # only z's direction counts: the mapping normalises it
+
+
+def test_even_an_untrained_generator_answers_differently_to_another_z() -> None:
+    torch.manual_seed(0)
+    network = Generator(1, (8, 16), 4, False)
+    x, t = noise(1, 1, 8, 8).expand(8, -1, -1, -1), torch.ones(8, dtype=torch.long)
+    assert network(x, t, noise(8, 4, seed=1)).std(0).mean() > 1e-3
+
+
+def test_the_critic_listens_to_x_prev_x_t_and_t() -> None:
+    torch.manual_seed(0)
+    critic = Discriminator(1, (8, 16))
+    x_prev, x_t, t = noise(4, 1, 8, 8), noise(4, 1, 8, 8, seed=1), torch.ones(4, dtype=torch.long)
+    v = critic(x_prev, x_t, t)
+    assert not torch.allclose(v, critic(x_t, x_t, t), atol=1e-3)
+    assert not torch.allclose(v, critic(x_prev, x_prev, t), atol=1e-3)
+    assert not torch.allclose(v, critic(x_prev, x_t, t + 1), atol=1e-4)
+
+
+def test_a_generator_treats_each_image_alone() -> None:
+    torch.manual_seed(0)
+    network = Generator(1, (8, 16), 4, True)
+    x, t, z = noise(4, 1, 8, 8), torch.tensor([1, 2, 3, 4]), noise(4, 4, seed=1)
+    alone = torch.cat([network(x[i : i + 1], t[i : i + 1], z[i : i + 1]) for i in range(4)])
+    assert torch.allclose(network(x, t, z), alone, atol=1e-5)
+
+
+def test_minibatch_std_by_hand() -> None:
+    """Eight images make two groups of four: {0, 2, 4, 6} and {1, 3, 5, 7}. One is constant; the other is 0, 2, 4, 6."""
+    x = torch.zeros(8, 2, 3, 3)
+    x[0::2] = torch.tensor([0.0, 2.0, 4.0, 6.0]).view(4, 1, 1, 1)
+    std = minibatch_std(x)
+    assert std.shape == (8, 1, 3, 3)
+    assert std[0::2].unique().tolist() == pytest.approx([math.sqrt(5)])
+    assert std[1::2].max() < 2e-4
+
+
+@pytest.mark.parametrize(("n", "group"), [(1, 1), (2, 2), (3, 3), (5, 1), (6, 3), (9, 3)])
+def test_minibatch_std_takes_any_batch(n: int, group: int) -> None:
+    x = noise(n, 2, 3, 3)
+    std = minibatch_std(x)[:, 0, 0, 0]
+    for i in range(n):
+        members = [j for j in range(n) if j % (n // group) == i % (n // group)]
+        expected = x[members].var(0, unbiased=False).add(1e-8).sqrt().mean()
+        assert std[i].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_identical_images_do_not_break_the_penalty() -> None:
+    """The square root in the minibatch standard deviation, differentiated twice where the variance is 0."""
+    torch.manual_seed(0)
+    critic = Discriminator(1, (8, 16))
+    x = torch.zeros(4, 1, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(critic(x, x, torch.ones(4, dtype=torch.long)).sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in critic.parameters())
+
+
+def test_time_features_are_sinusoids() -> None:
+    features = time_features(torch.tensor([3]), 4)[0]
+    assert features.tolist() == pytest.approx([math.sin(3), math.sin(0.03), math.cos(3), math.cos(0.03)], rel=1e-5)
+
+
+def test_every_time_up_to_1000_is_told_apart() -> None:
+    features = time_features(torch.arange(1, 1001), 16)
+    distances = torch.cdist(features.double(), features.double()) + 10 * torch.eye(1000)
+    assert distances.min() > 0.05
+
+
+def test_a_size_that_cannot_be_halved_is_refused() -> None:
+    with pytest.raises(UserError, match="30x30.*3 levels.*divisible by 4"):
+        NoisePredictor(1, (8, 8, 8), False)(torch.zeros(1, 1, 30, 30), torch.ones(1, dtype=torch.long))
+
+
+def test_classifier_shapes() -> None:
+    features, logits = Classifier(1, (8, 16), 10).eval()(noise(2, 1, 28, 28))
+    assert features.shape == (2, 16)
+    assert logits.shape == (2, 10)

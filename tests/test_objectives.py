@@ -1,0 +1,81 @@
+"""What each player minimises: which graph a loss reaches, and what it is worth."""
+
+import pytest
+import torch
+
+from ddgan_core.diffusion import diffuse, vp_schedule
+from ddgan_core.divergences import DIVERGENCES, Divergence
+from ddgan_core.networks import Discriminator, NoisePredictor
+from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
+
+each_row = pytest.mark.parametrize("row", DIVERGENCES.values(), ids=lambda row: row.name)
+N = 6
+
+
+@pytest.fixture
+def critic() -> Discriminator:
+    torch.manual_seed(0)
+    return Discriminator(1, (8, 16))
+
+
+def images(seed: int) -> torch.Tensor:
+    return torch.randn(N, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@each_row
+def test_the_critic_does_not_reach_the_fakes(row: Divergence, critic: Discriminator) -> None:
+    fake = images(1).requires_grad_(True)
+    t = torch.arange(N) % 4 + 1
+    loss = critic_loss(row, critic, images(0), fake, images(2), t)
+    penalty = critic_penalty(row, critic, images(0), fake, images(2), t, torch.rand(N))
+    (loss + penalty).sum().backward()
+    assert loss.shape == penalty.shape == (N,)
+    assert fake.grad is None
+    assert all(p.grad is not None for name, p in critic.named_parameters() if name != "logit.bias")
+    assert (penalty >= 0).all()
+
+
+@each_row
+def test_the_generator_reaches_the_fakes(row: Divergence, critic: Discriminator) -> None:
+    fake = images(1).requires_grad_(True)
+    generator_loss(row, critic, fake, images(2), torch.ones(N, dtype=torch.long)).sum().backward()
+    assert fake.grad is not None
+    assert fake.grad.abs().sum() > 0
+
+
+@each_row
+def test_losses_are_the_rows_values_on_the_critics_logits(row: Divergence, critic: Discriminator) -> None:
+    real, fake, x_t, t = images(0), images(1), images(2), torch.arange(N) % 4 + 1
+    v_real, v_fake = critic(real, x_t, t), critic(fake, x_t, t)
+    assert torch.equal(critic_loss(row, critic, real, fake, x_t, t), row.critic(v_real, v_fake))
+    assert torch.equal(generator_loss(row, critic, fake, x_t, t), row.generator(v_fake))
+
+
+@each_row
+def test_a_penalty_is_the_finite_difference_of_the_critic(row: Divergence, critic: Discriminator) -> None:
+    """Its gradient norm at real images, squared (R1) or against 1 (GP at mix = 1), by central differences."""
+    real, x_t, t = images(0)[:1], images(2)[:1], torch.ones(1, dtype=torch.long)
+    step, squared = 1e-2, 0.0  # the critic is piecewise linear in one image
+    for nudge in (step * torch.eye(64)).view(64, 1, 1, 8, 8):
+        with torch.no_grad():
+            difference = critic(real + nudge, x_t, t) - critic(real - nudge, x_t, t)
+        squared += (difference.item() / (2 * step)) ** 2
+    expected = squared / 2 if row.name != "wasserstein" else (squared**0.5 - 1) ** 2
+    penalty = critic_penalty(row, critic, real, images(1)[:1], x_t, t, torch.ones(1))
+    assert penalty.item() == pytest.approx(expected, rel=0.02)
+
+
+def test_ddpm_loss_is_the_squared_error_per_pixel_of_the_noise() -> None:
+    class Echo(NoisePredictor):
+        """Answers with its input, and remembers the time it was told."""
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor, z: None = None) -> torch.Tensor:
+            self.told = t
+            return x
+
+    network, schedule = Echo(1, (8, 16), False), vp_schedule(1000).respaced(10)
+    t = torch.tensor([1, 5, 10, 2, 3, 4])
+    loss = ddpm_loss(network, schedule, images(0), t, images(1))
+    error = diffuse(schedule, images(0), t, images(1)) - images(1)
+    assert torch.allclose(loss, error.square().mean(dim=(1, 2, 3)))
+    assert network.told.tolist() == [100, 500, 1000, 200, 300, 400]  # in the network's own time

@@ -1,0 +1,189 @@
+"""What a run is: configs that survive the trip to disk, and everything that must be refused with one line."""
+
+import json
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from ddgan_core import UserError
+from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, results_dir, write_atomic
+
+SMOKE = RunConfig(**PRESETS["smoke"], preset="smoke")
+
+
+def refusal(call: object, *args: object, **options: object) -> str:
+    """The one line with which a call is refused."""
+    with pytest.raises(UserError) as error:
+        call(*args, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_config_survives_json(preset: str) -> None:
+    config = RunConfig(**PRESETS[preset], preset=preset, tag="lr3e-4", divergence="wasserstein", lr_critic=3.3e-4)
+    again = RunConfig.from_json(config.to_json())
+    assert again == config
+    assert again.hash == config.hash
+    assert isinstance(again.widths, tuple)
+
+
+def test_the_hash_covers_every_field() -> None:
+    others = {
+        "dataset": "digits", "schedule": "linear", "preset": "full", "tag": "x", "precision": "bf16",
+        "widths": (8,), "critic_widths": (8,), "attention": True,
+    }  # fmt: skip
+    base = RunConfig()
+    hashes = {base.hash, base.changed(divergence="kl").hash, base.changed(method="ddpm", divergence="none").hash}
+    for field in fields(base):
+        if field.name not in ("method", "divergence"):
+            now = getattr(base, field.name)
+            other = others[field.name] if field.name in others else now / 2 if isinstance(now, float) else now + 1
+            hashes.add(base.changed(**{field.name: other}).hash)
+    assert len(hashes) == len(fields(base)) + 1
+
+
+def test_ten_and_ten_point_zero_are_one_configuration() -> None:
+    a, b = RunConfig(penalty_weight=10), RunConfig(penalty_weight=10.0)
+    assert a == b
+    assert a.hash == b.hash
+
+
+def test_ids_are_readable() -> None:
+    assert RunConfig(divergence="squared_hellinger").run_id == "squared_hellinger_T04_s0_cpu"
+    assert RunConfig(T=10, seed=2, tag="sweep-lr3e-4").run_id == "non_saturating_js_T10_s2_cpu_sweep-lr3e-4"
+    assert RunConfig(method="ddpm", divergence="none", T=1000).run_id == "ddpm_T1000_s0_cpu"
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        SMOKE.T = 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("T", 0), ("T", 1001), ("T", -4), ("T", 2.5), ("method", "gan"), ("precision", "fp16"), ("batch_size", 0),
+        ("batch_size", -8), ("updates", 0), ("z_dim", 0), ("penalty_every", 0), ("critic_steps", 0), ("seed", -1),
+        ("lr_generator", -1e-4), ("lr_critic", -1.0), ("lr_final", -1.0), ("penalty_weight", -0.1), ("ema_decay", 1.0),
+        ("ema_decay", -0.1), ("widths", ()), ("widths", (8, -1)), ("widths", (8, 28)), ("critic_widths", (0,)),
+        ("lr_generator", float("nan")), ("penalty_weight", float("inf")), ("divergence", "none"),
+    ],
+)  # fmt: skip
+def test_impossible_values_are_refused_by_name(field: str, value: object) -> None:
+    try:
+        message = refusal(SMOKE.changed, **{field: value})
+    except Exception as error:  # the type check of the tests may speak first where the type is wrong
+        assert "Type-check" in str(error)
+        assert not isinstance(value, int | str | tuple)
+        return
+    assert field in message
+
+
+@pytest.mark.parametrize("bad", ["../../etc", "a/b", "..", "/tmp", "a b", "x\n", "a\x00b"])
+@pytest.mark.parametrize("field", ["dataset", "tag", "preset", "divergence"])
+def test_no_name_leads_out_of_the_results(field: str, bad: str, results: Path) -> None:
+    if field == "tag" and bad == "..":  # harmless: it ends the name of a folder
+        assert Run(SMOKE.changed(tag=bad)).path.parent == results / "runs" / "digits"
+        return
+    message = refusal(SMOKE.changed, **{field: bad})
+    assert field in message
+    assert repr(bad) in message
+
+
+def test_unknown_settings_are_refused_with_the_known_ones() -> None:
+    message = refusal(SMOKE.changed, learning_rate=1)
+    assert "learning_rate" in message
+    assert "lr_generator" in message
+    values = json.loads(SMOKE.to_json())
+    assert "colour" in refusal(RunConfig.from_json, json.dumps(values | {"colour": 1}))
+    values.pop("seed")
+    assert "seed" in refusal(RunConfig.from_json, json.dumps(values))
+
+
+def test_results_live_where_the_environment_says(results: Path) -> None:
+    assert results_dir() == results
+    assert Run(SMOKE).path.is_relative_to(results)
+    assert list(results.iterdir()) == []  # looking writes nothing
+
+
+def test_create_then_open(results: Path) -> None:
+    run = Run.create(SMOKE)
+    assert Run.open(SMOKE.run_id).config == SMOKE
+    assert Run.open(SMOKE.run_id, "digits").path == run.path
+    assert Run.create(SMOKE).path == run.path  # again is fine
+    assert [r.config for r in all_runs()] == [SMOKE]
+    assert all_runs("cifar10") == []
+    assert run.status == {"state": "missing", "reason": ""}
+    assert run.history.empty
+    assert run.weights is None
+    run.set_status("running", "stopped", step=3)
+    assert run.status == {"state": "running", "reason": "stopped", "step": 3}
+
+
+def test_an_unknown_id_is_refused_with_the_ids_there_are(results: Path) -> None:
+    assert "none in" in refusal(Run.open, "kl_T04_s0_cpu")
+    Run.create(SMOKE)
+    message = refusal(Run.open, "kl_T04_s0_cpu")
+    assert "'kl_T04_s0_cpu' does not exist" in message
+    assert SMOKE.run_id in message
+    for elsewhere in ("..", "../..", f"../digits/{SMOKE.run_id}", ""):
+        refusal(Run.open, elsewhere)
+
+
+def test_another_config_under_the_same_id_is_refused_field_by_field(results: Path) -> None:
+    run = Run.create(SMOKE)
+    before = (run.path / "config.json").read_bytes()
+    message = refusal(Run.create, SMOKE.changed(batch_size=99, widths=(8, 24)))
+    assert "batch_size 16 there, 99 asked for" in message
+    assert "widths (8, 16) there, (8, 24) asked for" in message
+    assert "updates" not in message
+    assert "--tag" in message
+    assert (run.path / "config.json").read_bytes() == before
+
+
+def test_an_edited_config_is_refused(results: Path) -> None:
+    path = Run.create(SMOKE).path / "config.json"
+    path.write_text(path.read_text().replace('"batch_size": 16', '"batch_size": 32'))
+    message = refusal(Run.open, SMOKE.run_id)
+    assert "edited by hand" in message
+    assert str(path) in message
+    assert SMOKE.hash in message
+    refusal(Run.create, SMOKE)
+    refusal(all_runs)
+
+
+def test_a_config_that_is_no_json_is_refused(results: Path) -> None:
+    path = Run.create(SMOKE).path / "config.json"
+    path.write_text(path.read_text()[:40])
+    refusal(Run.open, SMOKE.run_id)
+
+
+def test_a_renamed_folder_is_refused(results: Path) -> None:
+    path = Run.create(SMOKE).path
+    path.rename(path.with_name("kl_T04_s0_smoke"))
+    assert "renamed" in refusal(Run.open, "kl_T04_s0_smoke")
+
+
+def test_own_weights_come_before_shipped_ones(results: Path) -> None:
+    run = Run.create(SMOKE)
+    shipped = results / "checkpoints" / "digits" / f"{SMOKE.run_id}.safetensors"
+    write_atomic(shipped, b"shipped")
+    assert run.weights == shipped
+    write_atomic(run.path / "ema.safetensors", b"own")
+    assert run.weights == run.path / "ema.safetensors"
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_atomic(path, "old")
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
