@@ -115,12 +115,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "updates": 30, "batch_size": 16, "ema_decay": 0.9,
     },
     "cpu": {
-        "widths": (16, 48, 96), "critic_widths": (16, 48, 96), "z_dim": 32,
-        "updates": 20_000, "batch_size": 32,
+        "widths": (16, 32, 64), "critic_widths": (16, 32, 64), "z_dim": 32,
+        "updates": 9_000, "batch_size": 32, "penalty_every": 16,
     },
     "full": {
         "widths": (64, 128, 256), "critic_widths": (64, 128, 256), "z_dim": 64, "attention": True,
-        "updates": 20_000, "batch_size": 256, "ema_decay": 0.9995, "precision": "bf16",
+        "updates": 20_000, "batch_size": 256, "penalty_every": 16, "ema_decay": 0.9995, "precision": "bf16",
     },
 }  # fmt: skip
 

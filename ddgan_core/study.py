@@ -23,7 +23,7 @@ from ddgan_core import UserError
 from ddgan_core.checkpoints import load_checkpoint, read_weights, save_checkpoint, weights_hash, write_weights
 from ddgan_core.data import get_dataset, load_images
 from ddgan_core.divergences import get_divergence
-from ddgan_core.evaluation import code_version, evaluate, sample
+from ddgan_core.evaluation import code_version, device_name, evaluate, sample
 from ddgan_core.figures import write_png_grid
 from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, write_atomic
 from ddgan_core.training import Trainer, TrainingDiverged, train
@@ -226,12 +226,6 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
     keep("done")
     for checkpoint in folder.glob("*.pt"):
         checkpoint.unlink()
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def _noting_divergence(records: Iterator[dict[str, float]], keep: Callable[..., None]) -> Iterator[dict[str, float]]:
