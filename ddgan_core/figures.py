@@ -60,7 +60,7 @@ FEATURE_LABELS = {
 }
 COMPARABLE = ("dataset", "preset", "features", "features_hash", "n", "reference", "reference_n")
 
-GRID_WIDTH = 700  # pixels: grids are scaled by the largest whole number that stays within
+GRID_WIDTH, IMAGE_HEIGHT = 700, 112  # pixels: grids are scaled by the largest whole number that stays within both
 DPI = 100
 
 
@@ -179,7 +179,7 @@ def _label_ends(ax: "Axes", ends: list[tuple[float, float, str, Any]]) -> None:
             label, xy=(1.0 if np.isnan(x) else x, y), xytext=(1.02, at), fontsize=9, color=colour, va="center",
             xycoords=ax.get_yaxis_transform() if np.isnan(x) else "data", textcoords="axes fraction",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4},
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.4, "shrinkA": 1, "shrinkB": 4},
         )  # fmt: skip
 
 
@@ -236,15 +236,16 @@ def _pixel_figure(
     from matplotlib.figure import Figure
 
     height, width, channels = pixels.shape
-    scale = max(1, GRID_WIDTH // width)
+    scale = max(1, min(GRID_WIDTH // width, IMAGE_HEIGHT // size[0]))
     left = 8 * max(map(len, row_labels)) + 8 if row_labels else 0
     top = 22 if column_labels else 0
     full = (left + width * scale, top + height * scale)
-    figure = Figure(figsize=(full[0] / DPI, full[1] / DPI), dpi=DPI, layout="none", facecolor="white")
+    figure = Figure(figsize=(full[0] / DPI, full[1] / DPI), dpi=DPI, facecolor="white")
+    figure.set_layout_engine("none")
     ax = figure.add_axes((left / full[0], 0, width * scale / full[0], height * scale / full[1]))
     # "none" is nearest on screens, and keeps SVG files at one stored pixel for each.
-    image = pixels[..., 0] if channels == 1 else pixels
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="auto")
+    # As RGB, because a grey colour map is off by one in places.
+    ax.imshow(pixels.repeat(3 // channels, 2), interpolation="none", aspect="auto")
     ax.set_axis_off()
     for i, label in enumerate(row_labels or ()):
         at = (-6 / (width * scale), 1 - (i + 0.5) * size[0] / height)

@@ -1,0 +1,176 @@
+"""Plots: pixels as they are, curves of comparable numbers only, files that do not change when written again."""
+
+from itertools import pairwise
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.text import Text
+from PIL import Image
+
+from ddgan_core import UserError, figures
+from ddgan_core.divergences import DIVERGENCES, get_divergence
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures():
+    yield
+    plt.close("all")
+
+
+def evaluations(**changes) -> pd.DataFrame:
+    base = {
+        "dataset": "fashion_mnist", "method": "ddgan", "divergence": "squared_hellinger", "seed": 0, "preset": "cpu",
+        "tag": "", "sampler": "ddgan", "protocol": "as_trained", "features": "inception", "features_hash": "0a1b2c",
+        "reference": "test", "reference_n": 10_000, "n": 2_000,
+    }  # fmt: skip
+    return pd.DataFrame([base | changes | {"steps": T, "frechet": 40.0 / T} for T in (1, 2, 4)])
+
+
+def noise_images(n: int, c: int = 1, h: int = 5, w: int = 7) -> torch.Tensor:
+    return torch.randint(0, 256, (n, c, h, w), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("c", [1, 3])
+def test_tiles_touch_and_keep_their_place(c):
+    images = noise_images(7, c)
+    canvas = figures.tile(images, columns=3)
+    assert canvas.shape == (15, 21, c)
+    np.testing.assert_array_equal(canvas[5:10, 14:21], images[5].permute(1, 2, 0))
+    assert (canvas[10:, 7:] == 255).all(), "places left over are white"
+
+
+def test_png_grid_has_every_pixel_twice_in_both_directions(tmp_path):
+    images = noise_images(6)
+    figures.write_png_grid(images, tmp_path / "deep" / "grid.png", columns=3)
+    shown = np.asarray(Image.open(tmp_path / "deep" / "grid.png"))
+    np.testing.assert_array_equal(shown, figures.tile(images, 3)[..., 0].repeat(2, 0).repeat(2, 1))
+
+
+def test_image_grid_is_pixel_exact_whatever_the_style(tmp_path):
+    figures.use_style()
+    images = noise_images(20, h=28, w=28)
+    _, png = figures.save(figures.image_grid(images), tmp_path / "grid")
+    shown = np.asarray(Image.open(png).convert("L"))
+    scale = shown.shape[0] // 56
+    assert shown.shape == (56 * scale, 280 * scale)
+    np.testing.assert_array_equal(shown, figures.tile(images)[..., 0].repeat(scale, 0).repeat(scale, 1))
+
+
+def test_row_labels_stand_beside_the_images_not_on_them(tmp_path):
+    images = noise_images(20, h=28, w=28)
+    _, png = figures.save(figures.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
+    shown = np.asarray(Image.open(png).convert("L"))
+    expected = figures.tile(images)[..., 0].repeat(4, 0).repeat(4, 1)
+    np.testing.assert_array_equal(shown[:, -expected.shape[1] :], expected)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 1, 4, 4), torch.zeros(4, 4, dtype=torch.uint8)])
+def test_only_quantised_images_are_shown(images):
+    with pytest.raises(UserError, match="uint8"):
+        figures.image_grid(images)
+
+
+def test_chain_strip_runs_from_noise_to_image():
+    states = [torch.full((2, 1, 8, 8), v) for v in (-1.0, 0.0, 1.0)]
+    figure = figures.chain_strip(states)
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.texts] == ["t = 2", "t = 1", "t = 0"]
+    np.testing.assert_array_equal(axes.images[0].get_array()[0, ::8, 0], [0, 128, 255])
+
+
+def test_long_chains_are_thinned_evenly_and_keep_both_ends():
+    figure = figures.chain_strip([torch.zeros(1, 1, 8, 8)] * 1001)
+    assert [t.get_text() for t in figure.axes[0].texts] == [f"t = {t}" for t in range(1000, -1, -100)]
+
+
+def test_curve_names_its_ruler_and_labels_its_lines():
+    both = pd.concat([evaluations(), evaluations(divergence="wasserstein")])
+    _, ax = plt.subplots()
+    figures.fid_curve(ax, both, floor=3.1, ceiling=300.0)
+    assert "Inception" in ax.get_ylabel()
+    assert "2,000 samples" in ax.get_ylabel()
+    assert "10,000 test images" in ax.get_ylabel()
+    assert ax.get_yscale() == "log"
+    texts = {t.get_text() for t in ax.texts}
+    assert texts == {"Squared Hellinger", "Wasserstein-GP", "real images", "noise"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"features": "pixels"}, {"n": 10_000}, {"preset": "full"}, {"reference": "train"}, {"dataset": "digits"}],
+)
+def test_curve_refuses_what_cannot_be_compared(other):
+    _, ax = plt.subplots()
+    with pytest.raises(UserError, match=next(iter(other))):
+        figures.fid_curve(ax, pd.concat([evaluations(), evaluations(divergence="wasserstein", **other)]))
+
+
+def test_seeds_are_averaged_on_one_line_and_shown_each():
+    seeds = pd.concat([evaluations(seed=s).assign(frechet=[10.0 + s, 5.0 + s, 2.0 + s]) for s in (0, 2)])
+    _, ax = plt.subplots()
+    figures.fid_curve(ax, seeds)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [11, 6, 3])
+    assert len(ax.lines[1].get_ydata()) == 6
+
+
+def test_samplers_of_a_ddpm_are_lines_of_their_own():
+    rows = [
+        evaluations(method="ddpm", divergence="none", sampler=s, protocol="respaced") for s in ("ancestral", "ddim")
+    ]
+    _, ax = plt.subplots()
+    figures.fid_curve(ax, pd.concat(rows))
+    assert {t.get_text() for t in ax.texts} == {"DDPM, ancestral", "DDPM, DDIM"}
+
+
+def test_end_labels_do_not_overlap():
+    close = [evaluations(divergence=d) for d in DIVERGENCES]
+    figure, ax = plt.subplots()
+    figures.fid_curve(ax, pd.concat(close))
+    figure.canvas.draw()
+    boxes = sorted((Text.get_window_extent(t) for t in ax.texts), key=lambda box: box.y0)  # without leader lines
+    assert all(low.y0 + 0.8 * low.height < high.y0 for low, high in pairwise(boxes))
+
+
+def test_nothing_to_plot_is_said():
+    for plot in (figures.fid_curve, lambda ax, table: figures.history_plot(ax, table, "critic")):
+        _, ax = plt.subplots()
+        plot(ax, pd.DataFrame())
+        assert [t.get_text() for t in ax.texts] == ["not run yet"]
+
+
+def test_history_is_drawn_per_t():
+    history = pd.DataFrame({"step": [1, 2], "loss": [1.0, 2.0]} | {f"loss_t{k}": [1.0, 2.0] for k in range(1, 11)})
+    _, ax = plt.subplots()
+    figures.history_plot(ax, history, "loss", T=1000)
+    assert [line.get_label() for line in ax.lines][::9] == ["t ≤ 100", "t ≤ 1000"]
+    with pytest.raises(UserError, match=r"no column 'critic'.*loss"):
+        figures.history_plot(ax, history, "critic")
+
+
+def test_every_row_has_a_look_of_its_own(monkeypatch):
+    names = ["ddpm", *DIVERGENCES]
+    assert len({figures.COLOURS[n] for n in names}) == len({figures.MARKERS[n] for n in names}) == len(names)
+    monkeypatch.setitem(DIVERGENCES, "registered_later", get_divergence("kl"))
+    later = figures._Look(0)
+    assert later["registered_later"] not in [figures.COLOURS[n] for n in names]
+    with pytest.raises(UserError, match="no colour"):
+        figures.COLOURS["hellinger"]
+
+
+def test_saved_files_do_not_change(tmp_path):
+    contents = []
+    for folder in ("a", "b"):
+        figure, ax = plt.subplots()
+        figures.fid_curve(ax, evaluations())
+        paths = figures.save(figure, tmp_path / folder / "fig.4")
+        assert [p.name for p in paths] == ["fig.4.svg", "fig.4.png"]
+        contents.append([p.read_bytes() for p in paths])
+    assert contents[0] == contents[1]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["fig.4.png", "fig.4.svg"], "no litter"
