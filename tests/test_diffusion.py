@@ -109,7 +109,7 @@ def test_one_step_is_the_degenerate_gan() -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=ids)
 def test_the_pair_has_the_marginals_of_the_direct_kernel(schedule: Schedule) -> None:
-    """The pair is linear in (x_0, noise_prev, noise): its coefficients are read off, their squares are the variances."""
+    """The pair is linear in (x_0, noise_prev, noise): coefficients are read off, their squares are variances."""
     one, zero = column(1.0), column(0.0)
     for t in times(schedule.T):
         index = torch.tensor([t])

@@ -64,7 +64,7 @@ def test_a_config_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("T", 0), ("T", 1001), ("T", -4), ("T", 2.5), ("method", "gan"), ("precision", "fp16"), ("batch_size", 0),
+        ("T", 0), ("T", 1001), ("T", -4), ("method", "gan"), ("precision", "fp16"), ("batch_size", 0),
         ("batch_size", -8), ("updates", 0), ("z_dim", 0), ("penalty_every", 0), ("critic_steps", 0), ("seed", -1),
         ("lr_generator", -1e-4), ("lr_critic", -1.0), ("lr_final", -1.0), ("penalty_weight", -0.1), ("ema_decay", 1.0),
         ("ema_decay", -0.1), ("widths", ()), ("widths", (8, -1)), ("widths", (8, 28)), ("critic_widths", (0,)),
@@ -72,13 +72,7 @@ def test_a_config_is_frozen() -> None:
     ],
 )  # fmt: skip
 def test_impossible_values_are_refused_by_name(field: str, value: object) -> None:
-    try:
-        message = refusal(SMOKE.changed, **{field: value})
-    except Exception as error:  # the type check of the tests may speak first where the type is wrong
-        assert "Type-check" in str(error)
-        assert not isinstance(value, int | str | tuple)
-        return
-    assert field in message
+    assert field in refusal(SMOKE.changed, **{field: value})
 
 
 @pytest.mark.parametrize("bad", ["../../etc", "a/b", "..", "/tmp", "a b", "x\n", "a\x00b"])
