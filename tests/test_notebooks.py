@@ -1,0 +1,84 @@
+"""Every notebook is committed clean and runs from its first cell to its last, training tiny models on the way."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ddgan_core import UserError, report
+from ddgan_core.runs import PRESETS
+
+NOTEBOOKS = sorted(Path(__file__).parent.parent.glob("notebooks/*.ipynb"))
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|Users|mnt|content|kaggle)/|[A-Z]:\\\\")
+WRONG = {"preset": ["cup", 1], "compute": ["yes", 1], "T": [0, 1001, "four", True]}
+
+
+@pytest.fixture(scope="session")
+def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all notebooks: a run that two of them ask for is trained once."""
+    return tmp_path_factory.mktemp("results")
+
+
+@every_notebook
+def test_committed_clean(path: Path):
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor >= 5) == (4, True)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) <= {"kernelspec", "language_info"}, "editors leave their metadata elsewhere"
+    for cell in notebook.cells:
+        assert not ABSOLUTE.search(cell.source), f"absolute path in {cell.source!r}"
+        assert set(cell.metadata) <= {"tags"}
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None), (
+                "run `jupyter nbconvert --clear-output --inplace`"
+            )
+
+
+@every_notebook
+def test_parameters_are_typed_literals_checked_at_once(path: Path):
+    declared = report.declared_parameters(path)  # exactly one cell, literals only, or it raises
+    assert list(declared)[:2] == ["preset", "compute"], "these two mean the same everywhere and come first"
+    code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    at = next(i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", []))
+    assert at == 0, "nothing runs before the parameters"
+    for statement in ast.parse(code[at].source).body:
+        assert isinstance(statement, ast.AnnAssign), f"{ast.unparse(statement)!r} says no type"
+    lines = [line for line in code[at].source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert all("#" in line for line in lines), "each parameter has its comment"
+    assert "check_parameters(globals()" in code[at + 1].source
+    assert set(report._rules(code[at + 1].source)) == set(declared), "the check covers every parameter, literally"
+    assert declared["preset"][1] == tuple(PRESETS)
+    report.validate_parameters(path, {name: default for name, (default, _) in declared.items()})
+
+
+@every_notebook
+def test_bad_parameters_are_refused_before_a_kernel_starts(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("a kernel was started"))
+    declared = report.declared_parameters(path)
+    bad = [{"prest": "cpu"}, {"Compute": True}]
+    bad += [{name: value} for name, values in WRONG.items() if name in declared for value in values]
+    for parameters in bad:
+        with pytest.raises(UserError, match=re.escape(next(iter(parameters)))) as error:
+            report.execute(path, path.with_name("never.ipynb"), parameters)
+        assert "\n" not in str(error.value)
+    assert not path.with_name("never.ipynb").exists()
+
+
+@every_notebook
+def test_trains_small_and_runs_to_its_end(path: Path, tmp_path: Path, shared_results: Path, monkeypatch):
+    monkeypatch.setenv("DDGAN_RESULTS", str(shared_results))
+    out = report.execute(path, tmp_path / path.name, {"preset": "smoke", "compute": True})
+    outputs = [o for c in nbformat.read(out, as_version=4).cells for o in c.get("outputs", [])]
+    assert any("image/png" in o.get("data", {}) for o in outputs), "a notebook shows a picture"
+    assert not [o.text for o in outputs if o.get("name") == "stderr" and "Traceback" in o.text]
+
+
+@pytest.mark.slow
+@every_notebook
+def test_opens_where_nothing_has_been_run(path: Path, tmp_path: Path, results: Path):
+    report.execute(path, tmp_path / path.name, {"preset": "smoke", "compute": False})
+    assert not list(results.glob("runs/*/*")), "compute=False makes no runs"

@@ -1,0 +1,206 @@
+"""Parameters are refused before they cost anything, and a notebook that did not run never looks as if it had."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from ddgan_core import UserError, report
+from ddgan_core.pages import mathml
+from ddgan_core.report import ReportError, check_parameters
+
+PARAMETERS = 'preset: str = "cpu"  # which runs\ncompute: bool = False\nT: int = 4'
+CHECK = (
+    "from ddgan_core.report import check_parameters\n"
+    'check_parameters(globals(), preset=("smoke", "cpu", "full"), compute=bool, T=range(1, 11))'
+)
+RULES = {"preset": ("smoke", "cpu", "full"), "compute": bool, "T": range(1, 11)}
+
+
+def write_notebook(path: Path, *sources: str, parameters: str = PARAMETERS, check: str = CHECK) -> Path:
+    tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    cells = [new_markdown_cell("# A title\n\nText."), tagged, new_code_cell(check), *map(new_code_cell, sources)]
+    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), path)
+    return path
+
+
+def test_good_parameters_pass_beside_what_ipython_defines():
+    namespace = {"preset": "smoke", "compute": True, "T": 10, "In": [], "_ih": [], "check_parameters": check_parameters}
+    check_parameters(namespace, **RULES)
+    # Run again later in the same kernel, when the notebook has names of its own.
+    check_parameters(namespace | {"torch": object(), "T": 2}, **RULES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"T": 0}, r"T = 0: it must be a whole number from 1 to 10"),
+        ({"T": 4.0}, r"T = 4.0"),
+        ({"T": True}, r"T = True"),
+        ({"preset": "cup"}, r"'cup'.*smoke, cpu, full"),
+        ({"compute": 1}, r"compute = 1: it must be True or False"),
+        ({"comptue": True}, r"'comptue' is not known \(did you mean compute\?\).*preset, compute, T"),
+    ],
+)
+def test_one_line_says_what_is_wrong_with_a_parameter(wrong, message, tmp_path):
+    with pytest.raises(UserError, match=message) as in_kernel:
+        check_parameters({"preset": "cpu", "compute": False, "T": 4} | wrong, **RULES)
+    notebook = write_notebook(tmp_path / "n.ipynb")
+    with pytest.raises(UserError, match=message) as before:
+        report.validate_parameters(notebook, wrong)
+    assert "\n" not in str(in_kernel.value) + str(before.value)
+
+
+def test_missing_parameter_is_named():
+    with pytest.raises(UserError, match="parameter T is missing"):
+        check_parameters({"preset": "cpu", "compute": False}, **RULES)
+
+
+def test_rule_that_the_check_computes_falls_back_to_the_type(tmp_path):
+    check = "from ddgan_core.report import check_parameters\ncheck_parameters(globals(), row=tuple(ROWS), weight=float)"
+    notebook = write_notebook(tmp_path / "n.ipynb", parameters='row = "kl"\nweight = 0.5', check=check)
+    report.validate_parameters(notebook, {"row": "anything", "weight": 1})
+    with pytest.raises(UserError, match="row = 3: it must be a text"):
+        report.validate_parameters(notebook, {"row": 3})
+
+
+def test_parameters_cell_holds_literals_only(tmp_path):
+    notebook = write_notebook(tmp_path / "n.ipynb", parameters="T = 4\nn = 2 * T")
+    with pytest.raises(UserError, match=r"n = 2 \* T"):
+        report.declared_parameters(notebook)
+
+
+@pytest.mark.parametrize("content", [None, "{not json", '{"cells": []}'])
+def test_not_a_notebook(content, tmp_path):
+    path = tmp_path / "n.ipynb"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=r"n\.ipynb"):
+        report.execute(path, tmp_path / "out.ipynb")
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_execution_uses_the_parameters_and_leaves_one_file(tmp_path):
+    notebook = write_notebook(tmp_path / "n.ipynb", "print('T is', T)")
+    out = report.execute(notebook, tmp_path / "out" / "n.ipynb", {"T": 7})
+    assert nbformat.read(out, as_version=4).cells[-1].outputs[0].text == "T is 7\n"
+    assert [p.name for p in out.parent.iterdir()] == ["n.ipynb"]
+
+
+def test_bad_parameter_starts_no_kernel(tmp_path, monkeypatch):
+    monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("a kernel was started"))
+    with pytest.raises(UserError, match="'t' is not known"):
+        report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out" / "n.ipynb", {"t": 3})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 0\n1 / x", r"n\.ipynb.*cell 4.*x = 0.*ZeroDivisionError: division by zero"),
+        (
+            "from ddgan_core import UserError\nraise UserError('no such run: make one')",
+            r"cell 4: no such run: make one",
+        ),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", r"n\.ipynb.*[Dd]ied"),
+    ],
+)
+def test_failure_is_never_taken_for_success(source, message, tmp_path):
+    notebook = write_notebook(tmp_path / "n.ipynb", source, "print('after')")
+    out = tmp_path / "out" / "n.ipynb"
+    out.parent.mkdir()
+    out.write_text("of an earlier time")
+    with pytest.raises(ReportError, match=message) as error:
+        report.execute(notebook, out)
+    assert "\n" not in str(error.value)
+    assert not out.exists()
+    assert [p.name for p in out.parent.iterdir()] == ["n.failed.ipynb"]
+
+
+def test_user_error_in_a_notebook_is_one_line_without_traceback(tmp_path):
+    notebook = write_notebook(tmp_path / "n.ipynb", "from ddgan_core import UserError\nraise UserError('mend this')")
+    with pytest.raises(ReportError, match="mend this"):
+        report.execute(notebook, tmp_path / "out.ipynb")
+    cells = nbformat.read(tmp_path / "out.failed.ipynb", as_version=4).cells
+    (shown,) = [o for o in cells[-1].outputs if o.output_type == "error"]
+    assert shown.traceback == ["UserError: mend this"]
+
+
+def test_kernel_that_does_not_come_up_is_tried_once_more(tmp_path, monkeypatch):
+    import papermill
+
+    genuine, calls = papermill.execute_notebook, []
+
+    def first_time_in_vain(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return genuine(*args, **kwargs)
+
+    monkeypatch.setattr("papermill.execute_notebook", first_time_in_vain)
+    assert report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb").exists()
+    monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: (_ for _ in ()).throw(OSError("port taken")))
+    with pytest.raises(ReportError, match="port taken"):
+        report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb")
+
+
+def test_report_needs_no_network(tmp_path, results, capsys):
+    (results / "tables").mkdir()
+    pd.DataFrame({"row": ["kl"], "frechet": [12.3456]}).to_csv(results / "tables" / "scores.csv", index=False)
+    from ddgan_core.figures import image_grid, save
+
+    plot = "import numpy as np\nfrom ddgan_core import figures\nfigures.use_style()\n"
+    plot += "figures.image_grid(np.zeros((2, 1, 8, 8), np.uint8))"
+    good = write_notebook(tmp_path / "01_good.ipynb", plot, "import pandas as pd\npd.DataFrame({'a': [1]})")
+    with_math = nbformat.read(good, as_version=4)
+    text = r"With $\hat x_0$ and $$\mathbb{E}_Q[v]$$ ![Figure 9](figures/none.png) ![there](there.png)"
+    with_math.cells.append(new_markdown_cell(text))
+    nbformat.write(with_math, good)
+    import numpy as np
+
+    save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), tmp_path / "there")
+    save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), results / "figures" / "fig2")
+    bad = write_notebook(tmp_path / "02_bad.ipynb", "raise RuntimeError('broken')")
+
+    with pytest.raises(ReportError, match="1 of 2 notebooks failed.*broken"):
+        report.build("smoke", notebooks=[good, bad])
+    said = capsys.readouterr().out
+    assert re.search(r"Executing 2 notebooks.*minutes", said)
+    assert "MB of disk" in said
+    assert "[2/2] 02_bad.ipynb" in said
+    pages = {p.name: p.read_text() for p in (results / "report").glob("*.html")}
+    assert sorted(pages) == ["01_good.html", "02_bad.html", "index.html"]
+    for page in pages.values():
+        assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', page)
+        assert "<script" not in page
+        assert "url(" not in page
+    assert pages["01_good.html"].count("<math") == 2
+    assert pages["01_good.html"].count("data:image/png;base64") == 2
+    assert "Figure 9: not made yet" in pages["01_good.html"]
+    assert "broken" in pages["02_bad.html"]
+    for part in ("A title", "failed", "12.35", "data:image/svg+xml;base64"):
+        assert part in pages["index.html"]
+    assert "01_good smoke False" in json.loads((results / "executed" / "seconds.json").read_text())
+
+
+def test_build_refuses_before_it_starts(tmp_path):
+    with pytest.raises(UserError, match="'cup'"):
+        report.build("cup")
+    notebook = write_notebook(tmp_path / "01_a.ipynb", parameters="T = 4", check="pass")
+    with pytest.raises(UserError, match="'preset' is not known: 01_a.ipynb has T"):
+        report.build("smoke", notebooks=[notebook])
+
+
+def test_formula_that_cannot_be_converted_is_shown_as_it_is(monkeypatch):
+    assert mathml(r"\frac12").startswith("<math")
+
+    def fail(*args, **kwargs):
+        raise ValueError
+
+    monkeypatch.setattr("latex2mathml.converter.convert", fail)
+    assert mathml(r"a < \frac12") == r"<code>a &lt; \frac12</code>"
