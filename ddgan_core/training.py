@@ -6,16 +6,17 @@ randomness is a function of (seed, purpose, step): resuming needs the tensors of
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from ddgan_core import UserError
 from ddgan_core.data import draw_batch, to_float
-from ddgan_core.diffusion import SCHEDULES, Schedule, diffuse_pair, random_generator, sample_posterior
+from ddgan_core.diffusion import diffuse_pair, make_schedule, random_generator, sample_posterior
 from ddgan_core.divergences import get_divergence
-from ddgan_core.networks import Classifier, Discriminator, Generator, NoisePredictor
+from ddgan_core.networks import Classifier, Discriminator, make_model
 from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
 from ddgan_core.runs import RunConfig
 from ddgan_core.shapes import Int, Tensor, UInt8
@@ -27,23 +28,11 @@ class TrainingDiverged(RuntimeError):
     """A loss or a gradient was not finite; raised before the update it would have spoiled."""
 
 
-def make_schedule(config: RunConfig) -> Schedule:
-    return SCHEDULES[config.schedule](config.T)
-
-
-def make_model(config: RunConfig, channels: int) -> Generator | NoisePredictor:
-    """The network that samples: the generator of a DDGAN, the noise predictor of a DDPM; initialised from the seed."""
+def initialised(make: Callable[[], nn.Module], seed: int, purpose: str) -> Any:
+    """What `make` builds, its weights drawn for (seed, purpose), the global random state left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        if config.method == "ddpm":
-            return NoisePredictor(channels, config.widths, config.attention)
-        return Generator(channels, config.widths, config.z_dim, config.attention)
-
-
-def make_critic(config: RunConfig, channels: int) -> Discriminator:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed + 1)
-        return Discriminator(channels, config.critic_widths)
+        torch.manual_seed(random_generator(seed, purpose).initial_seed())
+        return make()
 
 
 class TimeMeans:
@@ -76,16 +65,22 @@ class Trainer:
     def __init__(self, config: RunConfig, images: UInt8[Tensor, "n c h w"], device: torch.device | str = "cpu") -> None:
         self.config, self.device, self.step = config, torch.device(device), 0
         self.images = images.to(self.device)
-        self.schedule = make_schedule(config).to(self.device)
+        self.schedule = make_schedule(config.schedule, config.T).to(self.device)
         channels = images.shape[1]
-        self.model = make_model(config, channels).to(self.device, memory_format=torch.channels_last)
+        model = initialised(
+            lambda: make_model(config.method, channels, config.widths, config.z_dim, config.attention),
+            config.seed,
+            "model",
+        )
+        self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.means = TimeMeans(config.T, self.device)
         betas = (0.9, 0.999) if config.method == "ddpm" else (0.5, 0.9)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr_generator, betas=betas, fused=True)
         if config.method == "ddgan":
             self.row = get_divergence(config.divergence)
-            self.critic = make_critic(config, channels).to(self.device, memory_format=torch.channels_last)
+            critic = initialised(lambda: Discriminator(channels, config.critic_widths), config.seed, "critic")
+            self.critic = critic.to(self.device, memory_format=torch.channels_last)
             self.critic_optimiser = torch.optim.Adam(
                 self.critic.parameters(), lr=config.lr_critic, betas=betas, fused=True
             )
@@ -128,7 +123,7 @@ class Trainer:
             with self._autocast():
                 penalty = critic_penalty(row, self.critic, x_prev, fake, x_t, t, mix)
             self.means.add("penalty", penalty, t)
-            # A lazy penalty stands for the updates it skips (Karras et al. 2020, appendix B); the original code omits this.
+            # A lazy penalty stands for the updates it skips (Karras et al. 2020, appendix B); the original code does not.
             total = total + config.penalty_weight * config.penalty_every * penalty.mean()
         self._descend(self.critic_optimiser, total, "critic", t)
 
@@ -190,7 +185,13 @@ class Trainer:
         return parts
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.step, self.means.sums = state["step"], state["means"]
+        """Goes on from `state`, wherever it was saved. Raises UserError where it belongs to another configuration."""
+        if state["config_hash"] != self.config.hash:
+            raise UserError(
+                f"the checkpoint is of configuration {state['config_hash']}, the run's is {self.config.hash}: delete it"
+            )
+        self.step = state["step"]
+        self.means.sums = {name: total.to(self.device) for name, total in state["means"].items()}
         for name in ("model", "ema", "optimiser", "critic", "critic_optimiser"):
             if name in state:
                 getattr(self, name).load_state_dict(state[name])

@@ -10,7 +10,7 @@ import torch
 from ddgan_core import UserError, training
 from ddgan_core.networks import Classifier
 from ddgan_core.runs import PRESETS, RunConfig
-from ddgan_core.training import TimeMeans, Trainer, TrainingDiverged, make_critic, make_model, train, train_classifier
+from ddgan_core.training import TimeMeans, Trainer, TrainingDiverged, train, train_classifier
 
 IMAGES = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 KINDS = {
@@ -249,12 +249,13 @@ def test_a_gan_learns_one_image() -> None:
 
 
 def test_networks_start_from_the_seed_and_fit_the_data() -> None:
-    config = trainer().config
-    assert equal(make_model(config, 1).state_dict(), make_model(config, 1).state_dict())
-    assert equal(make_critic(config, 1).state_dict(), make_critic(config, 1).state_dict())
-    assert not equal(make_model(config, 1).state_dict(), make_model(config.changed(seed=9), 1).state_dict())
-    three = make_model(config, 3)
-    assert three(torch.zeros(1, 3, 8, 8), torch.ones(1, dtype=torch.long), torch.ones(1, config.z_dim)).shape[1] == 3
+    first, again, other = trainer(), trainer(), trainer(seed=9)
+    assert equal(first.model.state_dict(), again.model.state_dict())
+    assert equal(first.critic.state_dict(), again.critic.state_dict())
+    assert not equal(first.model.state_dict(), other.model.state_dict())
+    three = Trainer(first.config, IMAGES.expand(-1, 3, -1, -1)).model
+    z = torch.ones(1, first.config.z_dim)
+    assert three(torch.zeros(1, 3, 8, 8), torch.ones(1, dtype=torch.long), z).shape[1] == 3
 
 
 def test_a_classifier_learns_bright_from_dark() -> None:
