@@ -42,15 +42,6 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def weights_hash(state: dict[str, Tensor]) -> str:
-    """Twelve hex digits over all tensors, by name."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
 def write_weights(path: Path, state: dict[str, Tensor], config_hash: str, dtype: torch.dtype = torch.float32) -> None:
     """EMA weights as safetensors that remember which configuration they belong to."""
     tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}

@@ -10,10 +10,9 @@ pixels              pixels in [0, 1]; d = c h w
 """
 
 import functools
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from ddgan_core import UserError
 from ddgan_core.data import to_float
-from ddgan_core.networks import Classifier
+from ddgan_core.networks import Classifier, tensors_hash
 from ddgan_core.shapes import Float, Tensor
 
 CLASSIFIER_FILE = Path(__file__).parent / "weights" / "fashion_classifier.safetensors"
@@ -227,12 +226,3 @@ EXTRACTORS: dict[str, Callable[[torch.device], Extractor]] = {
     "fashion_classifier": _fashion_classifier,
     "pixels": _pixels,
 }
-
-
-def tensors_hash(state: Mapping[str, Tensor]) -> str:
-    """Twelve hex digits over named tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]

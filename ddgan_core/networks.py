@@ -5,8 +5,9 @@ latent z. The width of each resolution is listed from the finest to the coarsest
 28x28 affordable on a CPU, without the pixel grid that a pixel-shuffle head leaves behind.
 """
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -265,3 +266,12 @@ class Classifier(nn.Module):
         """Features and logits of images in [-1, 1]."""
         features = self.body(x)
         return features, self.logits(features)
+
+
+def tensors_hash(state: Mapping[str, Tensor]) -> str:
+    """Twelve hex digits over named tensors: which weights exactly."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,11 +1,15 @@
 """Executed notebooks, figures and tables as pages that need no network: everything they show is inside them."""
 
 import html
+import re
 import string
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+# A function's name before its argument: the converter leaves out the thin space of LaTeX.
+_FUNCTION = re.compile(r"(<mi>(?:log|ln|exp|sin|cos|tanh|sinh|cosh|min|max|sup|inf|arg))(</mi><m[^o])")
 
 
 def notebook_page(notebook: Path, folder: Path) -> tuple[str, str]:
@@ -52,7 +56,8 @@ def mathml(latex: str, block: bool = False) -> str:
     from latex2mathml.converter import convert
 
     try:
-        return str(convert(latex, display="block" if block else "inline"))
+        converted = str(convert(latex, display="block" if block else "inline"))
+        return _FUNCTION.sub(r"\1&#x2009;\2", converted)
     except Exception:  # the converter raises whatever it stumbles on
         return f"<code>{html.escape(latex)}</code>"
 

@@ -123,7 +123,7 @@ class Trainer:
             with self._autocast():
                 penalty = critic_penalty(row, self.critic, x_prev, fake, x_t, t, mix)
             self.means.add("penalty", penalty, t)
-            # A lazy penalty stands for the updates it skips (Karras et al. 2020, appendix B); the original code does not.
+            # A lazy penalty stands for the updates it skips (Karras et al. 2020, appendix B); not so in the original.
             total = total + config.penalty_weight * config.penalty_every * penalty.mean()
         self._descend(self.critic_optimiser, total, "critic", t)
 

@@ -9,11 +9,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ddgan_core"
 LAYERS = {
     "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0,
-    "toys": 1, "objectives": 1, "sampling": 1, "features": 1, "metrics": 1, "checkpoints": 1,
+    "toys": 1, "objectives": 1, "sampling": 1, "features": 1, "metrics": 1, "checkpoints": 1, "arguments": 1,
     "training": 2, "evaluation": 2, "figures": 2,
-    "study": 3, "bench": 3, "pages": 3,
-    "report": 4, "doctor": 4,
-    "__main__": 5,
+    "executors": 3, "bench": 3, "pages": 3,
+    "study": 4,
+    "report": 5, "doctor": 5,
+    "__main__": 6,
 }  # fmt: skip
 FREE = {"__init__", "shapes"}  # importable by all, importing no room
 NOTEBOOK_ROOMS = {"report", "pages"}

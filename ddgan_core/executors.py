@@ -1,0 +1,147 @@
+"""Getting one run done, whatever happens: budgets, checkpoints, progress, a lock, signals."""
+
+import fcntl
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ddgan_core import UserError
+from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weights
+from ddgan_core.data import load_images
+from ddgan_core.divergences import get_divergence
+from ddgan_core.evaluation import code_version, device_name
+from ddgan_core.networks import tensors_hash
+from ddgan_core.runs import Run, RunConfig, write_atomic
+from ddgan_core.training import Trainer, TrainingDiverged, train
+
+CHECKPOINT_SECONDS = 120
+HISTORY_RECORDS = 200
+LINE_SECONDS = 30  # between progress lines where there is no terminal
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train_run(
+    config: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
+    results: Path | None = None,
+) -> Run:  # fmt: skip
+    """Train the run of this config to its end, or for so many minutes; a run that was begun goes on where it stopped.
+
+    Writes history.csv and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
+    and exits with 143. Raises TrainingDiverged, noted in status.json, and UserError if another process trains the run.
+    """
+    if config.method == "ddgan":
+        get_divergence(config.divergence)
+    images, _ = load_images(config.dataset)
+    run = Run.create(config, results)
+    if run.status["state"] == "done":
+        return run
+    with _locked(run), _stop_requests() as stop:
+        _train(run, Trainer(config, images, device or default_device()), minutes, progress, stop)
+    return run
+
+
+def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, stop: threading.Event) -> None:
+    config, folder = run.config, run.path / "checkpoints"
+    history: list[dict[str, float]] = []
+    seconds = 0.0
+    if (state := load_checkpoint(folder)) is not None:
+        trainer.load_state(state)
+        history, seconds = state["history"], state["seconds"]
+    start = saved = time.monotonic()
+    bar = _Progress(config.run_id, trainer.step, config.updates, progress)
+
+    def keep(state: str, reason: str = "") -> None:
+        spent = seconds + time.monotonic() - start
+        if state == "running":
+            save_checkpoint(folder, trainer.step, trainer.state() | {"history": history, "seconds": spent})
+        write_atomic(run.path / "history.csv", pd.DataFrame(history).to_csv(index=False, float_format="%.6g"))
+        run.set_status(
+            state, reason, step=trainer.step, seconds=round(spent, 1), device=device_name(trainer.device),
+            weights_hash=tensors_hash(trainer.ema.state_dict()), torch=torch.__version__, commit=code_version(),
+        )  # fmt: skip
+
+    for record in _noting_divergence(train(trainer, max(1, config.updates // HISTORY_RECORDS)), keep):
+        if len(record) > 1:
+            history.append(record)
+        bar.show(trainer.step)
+        now = time.monotonic()
+        unfinished = trainer.step < config.updates
+        if unfinished and stop.is_set():
+            keep("running", f"stopped by a signal after step {trainer.step} of {config.updates}")
+            raise SystemExit(143)
+        if unfinished and minutes is not None and now - start > 60 * minutes:
+            keep("running", f"stopped after step {trainer.step} of {config.updates}, its minutes being over")
+            return
+        if unfinished and now - saved > CHECKPOINT_SECONDS:
+            keep("running")
+            saved = now
+    write_weights(run.path / "ema.safetensors", trainer.ema.state_dict(), config.hash)
+    keep("done")
+    for checkpoint in folder.glob("*.pt"):
+        checkpoint.unlink()
+
+
+def _noting_divergence(records: Iterator[dict[str, float]], keep: Callable[..., None]) -> Iterator[dict[str, float]]:
+    try:
+        yield from records
+    except TrainingDiverged as error:
+        keep("failed", str(error))
+        raise
+
+
+class _Progress:
+    """How far a training is and how long it has to go: a bar on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, label: str, step: int, steps: int, shown: bool) -> None:
+        self.label, self.first, self.steps, self.shown = label, step, steps, shown
+        self.start = self.said = time.monotonic()
+        self.bar = tqdm(total=steps, initial=step, desc=label, unit="update") if shown and sys.stderr.isatty() else None
+
+    def show(self, step: int) -> None:
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+        elif self.shown and (now - self.said > LINE_SECONDS or step == self.steps):
+            self.said = now
+            left = (now - self.start) / (step - self.first) * (self.steps - step)
+            print(f"{self.label}: {step} of {self.steps} updates, {left / 60:.1f} minutes left", flush=True)
+        if self.bar is not None and step == self.steps:
+            self.bar.close()
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    """One process trains a run; the lock dies with its process."""
+    with open(run.path / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"run {run.config.run_id} is being trained by another process: wait for it, or stop it"
+            ) from None
+        yield
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that training stops between two updates; only a main thread can ask for it."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
