@@ -101,8 +101,8 @@ def _at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
 
 
 def diffuse(
-    schedule: Schedule, x_0: Float[Tensor, "n *d"], t: Int[Tensor, " n"], noise: Float[Tensor, "n *d"]
-) -> Float[Tensor, "n *d"]:
+    schedule: Schedule, x_0: Float[Tensor, " n *d"], t: Int[Tensor, " n"], noise: Float[Tensor, " n *d"]
+) -> Float[Tensor, " n *d"]:
     """x_t ~ q(x_t | x_0), eq. (2), by the given standard normal noise."""
     alpha_bar = schedule.alpha_bar
     return _at(alpha_bar.sqrt(), t, x_0) * x_0 + _at((1 - alpha_bar).sqrt(), t, x_0) * noise
@@ -110,11 +110,11 @@ def diffuse(
 
 def diffuse_pair(
     schedule: Schedule,
-    x_0: Float[Tensor, "n *d"],
+    x_0: Float[Tensor, " n *d"],
     t: Int[Tensor, " n"],
-    noise_prev: Float[Tensor, "n *d"],
-    noise: Float[Tensor, "n *d"],
-) -> tuple[Float[Tensor, "n *d"], Float[Tensor, "n *d"]]:
+    noise_prev: Float[Tensor, " n *d"],
+    noise: Float[Tensor, " n *d"],
+) -> tuple[Float[Tensor, " n *d"], Float[Tensor, " n *d"]]:
     """(x_{t-1}, x_t) ~ q(x_{t-1} | x_0) q(x_t | x_{t-1}), eqs. (2) and (1): the real pair a critic sees."""
     x_prev = diffuse(schedule, x_0, t - 1, noise_prev)
     beta = schedule.beta
@@ -122,8 +122,8 @@ def diffuse_pair(
 
 
 def posterior(
-    schedule: Schedule, x_0: Float[Tensor, "n *d"], x_t: Float[Tensor, "n *d"], t: Int[Tensor, " n"]
-) -> tuple[Float[Tensor, "n *d"], Float[Tensor, "n *d"]]:
+    schedule: Schedule, x_0: Float[Tensor, " n *d"], x_t: Float[Tensor, " n *d"], t: Int[Tensor, " n"]
+) -> tuple[Float[Tensor, " n *d"], Float[Tensor, " n *d"]]:
     """Mean and variance of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eqs. 6 and 7).
 
     The variance (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t is 0 at t = 1, where the mean is x_0 itself.
@@ -139,11 +139,11 @@ def posterior(
 
 def sample_posterior(
     schedule: Schedule,
-    x_0: Float[Tensor, "n *d"],
-    x_t: Float[Tensor, "n *d"],
+    x_0: Float[Tensor, " n *d"],
+    x_t: Float[Tensor, " n *d"],
     t: Int[Tensor, " n"],
-    noise: Float[Tensor, "n *d"],
-) -> Float[Tensor, "n *d"]:
+    noise: Float[Tensor, " n *d"],
+) -> Float[Tensor, " n *d"]:
     """x_{t-1} ~ q(x_{t-1} | x_t, x_0), eq. (10): how a predicted x_0 becomes the next state of the chain."""
     mean, variance = posterior(schedule, x_0, x_t, t)
     return mean + variance.sqrt() * noise

@@ -43,7 +43,7 @@ def linear_tail_exp(v: Float[Tensor, "*n"], bound: float) -> Float[Tensor, "*n"]
 
 
 def r1_penalty(
-    score: Score, x_real: Float[Tensor, "n *d"], x_fake: Float[Tensor, "n *d"], mix: Float[Tensor, " n"]
+    score: Score, x_real: Float[Tensor, " n *d"], x_fake: Float[Tensor, " n *d"], mix: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """|grad D(x_{t-1})|^2 / 2 at real x_{t-1}, per image (Mescheder et al. 2018, eq. 9).
 
@@ -53,7 +53,7 @@ def r1_penalty(
 
 
 def gradient_penalty(
-    score: Score, x_real: Float[Tensor, "n *d"], x_fake: Float[Tensor, "n *d"], mix: Float[Tensor, " n"]
+    score: Score, x_real: Float[Tensor, " n *d"], x_fake: Float[Tensor, " n *d"], mix: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """(|grad D| - 1)^2 at mix * real + (1 - mix) * fake, per image (Gulrajani et al. 2017, eq. 3).
 

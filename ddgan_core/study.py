@@ -17,7 +17,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from ddgan_core import UserError
 from ddgan_core.checkpoints import read_weights, write_weights
-from ddgan_core.data import get_dataset
+from ddgan_core.data import get_dataset, load_images, to_float
 from ddgan_core.divergences import get_divergence
 from ddgan_core.evaluation import evaluate, sample
 from ddgan_core.executors import default_device, train_run
