@@ -1,0 +1,211 @@
+"""The command line: each mistake is one line with a way out, and leaves nothing behind; each command does its work."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddgan_core.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ("train", "sample", "evaluate", "study status", "study run", "report", "doctor")
+
+
+@pytest.fixture(autouse=True)
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder, so that a stray file would show; main() sets these variables, so they are restored."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("DDGAN_DATA", str(tmp_path / "no-data"))
+    monkeypatch.setenv("DDGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def run(line: str) -> int:
+    return main(line.split())
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(
+        [sys.executable, "-m", "ddgan_core", *arguments], capture_output=True, text=True, env=variables, timeout=300
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("", "command"),
+        ("trian", "'trian'"),
+        ("study", "status|run"),
+        ("train --divergense kl", "--divergense"),
+        ("train --divergence js", "'js' is not known: choose one of non_saturating_js"),
+        ("train --T 0", "'0' is not a whole number from 1 to 1000"),
+        ("train --T 1001", "'1001' is not a whole number from 1 to 1000"),
+        ("train --T four", "'four' is not a whole number from 1 to 1000"),
+        ("train --method gan", "'gan': choose one of ddgan, ddpm"),
+        ("train --preset huge", "'huge' is not known: choose one of smoke, cpu, full"),
+        ("train --dataset mnist", "'mnist' is not known: choose one of fashion_mnist, cifar10, digits"),
+        ("train --seed -1", "'-1' is not a whole number of 0 or more"),
+        ("train --tag a/b", "'a/b'"),
+        ("train --minutes 0", "'0' is not a number above 0"),
+        ("train --minutes nan", "'nan' is not a number above 0"),
+        ("train --threads 0", "'0' is not a whole number of 1 or more"),
+        ("train --device tpu", "'tpu' is not known: choose cpu, cuda or cuda:N"),
+        ("train --device cuda:99", "cuda:99"),
+        ("train --data-dir nowhere", "'nowhere' is not a folder"),
+        ("train --set lr_critic", "field=value"),
+        ("train --set lr_critic=high", "lr_critic is a number"),
+        ("train --set lr_critic=nan", "lr_critic is a number"),
+        ("train --set lr_critic=-1", "0 or more"),
+        ("train --set batch_size=1.5", "batch_size is a whole number"),
+        ("train --set widths=8,x", "widths is whole numbers separated by commas"),
+        ("train --set attention=maybe", "attention is true or false"),
+        ("train --set precision=fp8", "'fp8': choose one of fp32, bf16"),
+        ("train --set T=4", "--T"),
+        ("train --set speed=4", "give one of schedule, widths"),
+        ("sample", "--run"),
+        ("sample --run nothing_T04", "'nothing_T04' does not exist"),
+        ("sample --run nothing_T04 -n -3", "'-3' is not a whole number of 1 or more"),
+        ("sample --run nothing_T04 -o grid.gif", ".png"),
+        ("evaluate", "either --run ID"),
+        ("evaluate --run a --baseline real", "either --run ID"),
+        ("evaluate --run nothing_T04", "'nothing_T04' does not exist"),
+        ("evaluate --baseline fake --dataset digits", "'fake' is not known: choose real or noise"),
+        ("evaluate --baseline real --dataset digits --n 1", "'1' is not a whole number of 2 or more"),
+        ("evaluate --baseline real --dataset digits --features vgg", "'vgg' are not known"),
+        ("evaluate --baseline real --dataset digits --features pixels --reference validation", "'validation'"),
+        ("evaluate --baseline real --dataset digits --features pixels --n 5000", "5000"),
+        ("study status --preset huge", "'huge' is not known"),
+        ("report --preset huge", "'huge' is not known"),
+    ],
+)
+def test_mistake_is_one_line_and_leaves_nothing(arguments, words, results, capfd):
+    assert run(arguments) == 2
+    out, err = capfd.readouterr()
+    assert err.startswith("ddgan_core: error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert not out
+    assert list(results.rglob("*")) == list(Path().rglob("*")) == []
+
+
+def test_mistake_in_a_process_of_its_own():
+    done = command("train", "--T", "1001")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_gives_an_example(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "--help"])
+    assert f"example:\n  python -m ddgan_core {name}" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom ddgan_core.__main__ import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'pandas', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_train_sample_evaluate(results, capsys):
+    """A run from nothing to a score; one that was stopped goes on; images do not depend on how they are asked for."""
+    train = ["train", "--preset", "smoke", "--divergence", "squared_hellinger", "--T", "2", "--set", "updates=6"]
+    name = "squared_hellinger_T02_s0_smoke"
+    assert main([*train, "--minutes", "1e-9"]) == 0
+    assert f"{name}: running" in capsys.readouterr().out
+    assert main(train) == 0
+    assert f"{name}: done at step 6 of 6" in capsys.readouterr().out
+    assert main([*train, "--set", "batch_size=8"]) == 2
+    assert "batch_size 16 there, 8 asked for" in capsys.readouterr().err
+
+    assert main(["sample", "--run", name, "-n", "5", "-o", "new/grid.png"]) == 0
+    assert Path("new/grid.png").read_bytes().startswith(b"\x89PNG")
+    for n in "35":
+        assert main(["sample", "--run", name, "-n", n, "--seed", "1", "-o", f"{n}.npy"]) == 0
+    three, five = np.load("3.npy"), np.load("5.npy")
+    assert (five.dtype, five.shape) == (np.uint8, (5, 1, 8, 8))
+    assert (three == five[:3]).all()
+    capsys.readouterr()
+    for mistake in ("--steps 3", "--sampler ddim"):
+        assert main(["sample", "--run", name, *mistake.split(), "-o", "no.png"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not Path("no.png").exists()
+
+    evaluate = ["evaluate", "--run", name, "--features", "pixels", "--n", "20"]
+    assert main(evaluate) == 0
+    assert main(evaluate) == 0
+    assert len((results / "runs/digits" / name / "evaluations.csv").read_text().splitlines()) == 2
+    assert main(["evaluate", "--baseline", "noise", "--dataset", "digits", "--features", "pixels", "--n", "20"]) == 0
+    assert (results / "baselines/digits.csv").exists()
+
+    (results / "runs/digits" / name / "ema.safetensors").write_bytes(b"not weights")
+    capsys.readouterr()
+    assert main(["sample", "--run", name, "-o", "no.png"]) == 2
+    assert "not a whole weights file" in capsys.readouterr().err
+
+
+def test_ddpm_is_sampled_in_fewer_steps(capsys):
+    assert run("train --preset smoke --method ddpm --set updates=4") == 0
+    assert run("sample --run ddpm_T50_s0_smoke -n 4 --sampler ddim --steps 5 -o grid.png") == 0
+    assert "ddim, 5 steps" in capsys.readouterr().out
+
+
+def test_diverged_training_ends_in_one_line(capsys):
+    arguments = "train --preset smoke --divergence wasserstein --set lr_critic=1e30 --set updates=50"
+    assert run(arguments) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("ddgan_core: training diverged: step ")
+
+
+def test_study_status(capsys):
+    assert main(["study", "status", "--preset", "smoke"]) == 0
+    out = capsys.readouterr().out
+    assert "squared_hellinger_T02_s0_smoke" in out
+    assert out.splitlines()[-1].endswith(" missing")
+
+
+def test_sigterm_leaves_a_run_to_go_on_with(results):
+    arguments = ["train", "--preset", "smoke", "--T", "1", "--set", "updates=1000000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ddgan_core", *arguments], env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    folder = results / "runs/digits/non_saturating_js_T01_s0_smoke"
+    try:
+        for _ in range(1200):  # up to two minutes for a busy machine to import torch
+            if (folder / ".lock").exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    assert '"state": "running"' in (folder / "status.json").read_text()
+
+
+def test_doctor_names_what_is_missing(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("DDGAN_INCEPTION", raising=False)
+    assert main(["doctor"]) == 0
+    lines = {line[6:28].strip(): line for line in capsys.readouterr().out.splitlines()}
+    hints = {"FashionMNIST": "--dataset digits", "Inception weights": "DDGAN_INCEPTION", "trained weights": " train"}
+    for name, hint in hints.items():
+        assert lines[name].startswith("todo")
+        assert hint in lines[name]
+    for name in ("PyTorch", "packages", "digits", "disk", "threads"):
+        assert lines[name].startswith("ok")
+    assert list(tmp_path.glob("no-data")) == list(tmp_path.glob("cache")) == []

@@ -1,0 +1,91 @@
+"""One truth for dependencies: pyproject.toml; the pins, the conda environment and the Makefile agree with it."""
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+REQUIREMENTS = [
+    Requirement(line)
+    for line in PROJECT["dependencies"] + [r for extra in PROJECT["optional-dependencies"].values() for r in extra]
+]
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "exact pins only, without local labels"
+    return {canonicalize_name(name): pinned for name, _, pinned in (line.partition("==") for line in lines)}
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda r: r.name)
+def test_pin_is_allowed_and_installed(requirement, pins):
+    pinned = pins[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pinned)
+    assert requirement.specifier.contains(version(requirement.name).partition("+")[0])
+
+
+def test_the_scores_need_an_older_scipy():
+    """clean-fid 0.1.35 calls sqrtm(disp=...), which SciPy 1.18 no longer has."""
+    scipy = next(r for r in REQUIREMENTS if r.name == "scipy")
+    assert not scipy.specifier.contains("1.18.0")
+
+
+def test_environment_yml_installs_what_pyproject_says():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge", "nodefaults"], "PyTorch's own channel is discontinued"
+    python, pip, from_pip = environment["dependencies"]
+    assert pip == "pip"
+    name, _, wanted = python.partition("=")
+    assert (name, Requirement(f"python{PROJECT['requires-python']}").specifier.contains(wanted)) == ("python", True)
+    constraints, editable = from_pip["pip"]
+    assert constraints == "-c constraints.txt"
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", editable)
+    assert extras
+    assert set(extras[1].split(",")) == set(PROJECT["optional-dependencies"]), (
+        "all of pyproject.toml, nothing beside it"
+    )
+
+
+def test_workflow_runs_the_supported_pythons():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    job = workflow["jobs"]["test"]
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
+    assert any(step.get("run") == "make test" for step in job["steps"])
+
+
+def test_package_data_is_there():
+    for pattern in PYPROJECT["tool"]["setuptools"]["package-data"]["ddgan_core"]:
+        assert list((ROOT / "ddgan_core").glob(pattern)), pattern
+
+
+@pytest.mark.parametrize("target", ["report", "test", "test-long", "lab", "study", "lint"])
+def test_make_target_builds_the_environment_first(target, tmp_path):
+    """Without .venv each target installs; `make -n` shows what would be done."""
+    done = subprocess.run(
+        ["make", "-n", target, f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    install = done.stdout.index("-c constraints.txt -e '.[dev]'")
+    assert done.stdout.index(f"-m venv {tmp_path}/venv") < install
+    assert done.stdout.rindex(f"{tmp_path}/venv/bin/") > install
+
+
+def test_make_report_passes_its_parameters(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for given, expected in {
+        "": "--preset cpu",
+        "COMPUTE=0": "--preset cpu",
+        "PRESET=smoke COMPUTE=1": "--preset smoke --compute",
+    }.items():
+        ask = ["make", "-n", "report", f"VENV={tmp_path}", *given.split()]
+        done = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1].strip().endswith(f"ddgan_core report {expected}")
