@@ -17,14 +17,14 @@ from safetensors.torch import save as safetensors_bytes
 
 from ddgan_core import UserError
 from ddgan_core.checkpoints import read_weights, write_weights
-from ddgan_core.data import get_dataset, load_images, to_float
+from ddgan_core.data import DATASETS, get_dataset, load_images, to_float
 from ddgan_core.divergences import get_divergence
-from ddgan_core.evaluation import evaluate, sample
+from ddgan_core.evaluation import evaluate, load_evaluations, sample
 from ddgan_core.executors import default_device, train_run
 from ddgan_core.features import CLASSIFIER_FILE
 from ddgan_core.figures import write_png_grid
 from ddgan_core.networks import Classifier
-from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, write_atomic
+from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.training import TrainingDiverged, initialised, train_classifier
 
 PAPER_ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein")
@@ -130,6 +130,7 @@ def run(
             continue
         if done.status["state"] == "done":
             score(done, device=device)
+    write_tables(results)
     return status(study, results)
 
 
@@ -150,6 +151,17 @@ def score(run: Run, device: str | None = None) -> None:
     if not grid.exists():
         steps = min(run.config.T, 100)
         write_png_grid(sample(run, 100, steps=steps, device=device), grid)
+
+
+def write_tables(results: Path | None = None) -> list[Path]:
+    """results/tables/evaluations_<dataset>.csv: every score of every run and baseline, rebuilt from their own files."""
+    results = results_dir() if results is None else results
+    paths = []
+    for dataset in DATASETS:
+        if len(table := load_evaluations(dataset, results=results)):
+            paths.append(results / "tables" / f"evaluations_{dataset}.csv")
+            write_atomic(paths[-1], table.to_csv(index=False, float_format="%.6g"))
+    return paths
 
 
 def ship(run: Run) -> Path:

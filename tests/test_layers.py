@@ -98,7 +98,7 @@ def test_rooms_stay_small(module: str) -> None:
     [
         ("runs", "from ddgan_core.data import x"), ("runs", "from ddgan_core import training"),
         ("training", "import ddgan_core.evaluation"), ("diffusion", "def f():\n    from ddgan_core.study import run"),
-        ("objectives", "from ddgan_core.sampling import x"), ("study", "from ddgan_core.bench import x"),
+        ("objectives", "from ddgan_core.sampling import x"), ("bench", "from ddgan_core.study import x"),
         ("data", "from .runs import Run"), ("shapes", "from ddgan_core.runs import Run"),
         ("study", "from ddgan_core import zebra"),
         ("training", "import papermill"), ("evaluation", "def f():\n    from cleanfid import fid"),
