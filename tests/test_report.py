@@ -1,5 +1,6 @@
 """Parameters are refused before they cost anything, and a notebook that did not run never looks as if it had."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -198,6 +199,8 @@ def test_build_refuses_before_it_starts(tmp_path):
 
 def test_formula_that_cannot_be_converted_is_shown_as_it_is(monkeypatch):
     assert mathml(r"\frac12").startswith("<math")
+    assert "log\u2009</mi><mi>u" in html.unescape(mathml(r"\log u"))
+    assert "log</mi>" in mathml(r"\log(u)")
 
     def fail(*args, **kwargs):
         raise ValueError
