@@ -88,7 +88,7 @@ class GaussianMixture:
         seen_covariances = scale**2 * self.covariances + variance * _identity(self.d)
         log_weights = self.weights.log() + _component_log_prob(seen_means, seen_covariances, y)
         gain = torch.linalg.solve(seen_covariances, scale * self.covariances).mT
-        means = self.means + ((y[..., None, :] - seen_means)[..., None, :] @ gain.mT).squeeze(-2)
+        means = self.means + (gain * (y[..., None, :] - seen_means)[..., None, :]).sum(-1)
         # Joseph's form of (1 - scale gain) cov: symmetric and semi-definite whatever the rounding.
         rest = _identity(self.d) - scale * gain
         covariances = rest @ self.covariances @ rest.mT + variance * gain @ gain.mT
