@@ -1,4 +1,4 @@
-"""The command line: `python -m ddgan_core train | sample | evaluate | study status | study run | report | doctor`.
+"""The command line: `python -m ddgan_core train | sample | evaluate | study | report | doctor`.
 
 A user's mistake ends in one line on stderr and exit status 2, a training that diverges in one line and 1, an
 interruption in 130 (Ctrl-C) or 143 (SIGTERM). Handlers import what they need, so that --help answers at once.
@@ -127,6 +127,26 @@ def study_run(args: argparse.Namespace) -> int:
     return 0
 
 
+def study_ship(args: argparse.Namespace) -> int:
+    from ddgan_core import study
+    from ddgan_core.runs import Run
+
+    target = study.ship(Run.open(args.run, args.dataset))
+    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, half precision")
+    return 0
+
+
+def study_classifier(args: argparse.Namespace) -> int:
+    prepare(args)
+    from ddgan_core import study
+    from ddgan_core.runs import results_dir
+
+    path = args.output or results_dir() / "fashion_classifier.safetensors"
+    facts = study.make_classifier(path)
+    print(f"{path}: test accuracy {facts['test_accuracy']:.4f}")
+    return 0
+
+
 def report(args: argparse.Namespace) -> int:
     prepare(args)
     from ddgan_core.report import ReportError, build
@@ -237,7 +257,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     parts = commands.add_parser(
         "study", help="The study's runs: how far they are, and going on with them."
-    ).add_subparsers(dest="part", required=True, metavar="status|run")
+    ).add_subparsers(dest="part", required=True, metavar="status|run|ship|classifier")
     this = command(parts, "status", study_status, "A table of the study's runs.", "study status --preset cpu")
     this.add_argument("--preset", **preset)
     this = command(
@@ -252,6 +272,20 @@ def make_parser() -> argparse.ArgumentParser:
         "--minutes", type=positive, help="stop after so long; the same command goes on (default: to the end)"
     )
     computing(this)
+
+    text = "Copy a finished run's weights, in half precision, to where they are committed."
+    this = command(parts, "ship", study_ship, text, "study ship --run squared_hellinger_T04_s0_cpu")
+    this.add_argument("--run", required=True, metavar="ID")
+    this.add_argument("--dataset", help="where two datasets have a run of that id")
+
+    text = (
+        "Train the classifier behind fashion_classifier features anew (10 minutes of one core); the shipped one stays."
+    )
+    this = command(parts, "classifier", study_classifier, text, "study classifier -o classifier.safetensors")
+    this.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="(default: results/fashion_classifier.safetensors)"
+    )
+    computing(this, device=False)
 
     this = command(
         commands, "report", report, "Execute the notebooks and write one page of them.", "report --preset cpu"

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from ddgan_core import UserError
 from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weights
 from ddgan_core.data import load_images
-from ddgan_core.divergences import get_divergence
 from ddgan_core.evaluation import code_version, device_name
 from ddgan_core.networks import tensors_hash
 from ddgan_core.runs import Run, RunConfig, write_atomic
@@ -40,14 +39,13 @@ def train_run(
     Writes history.csv and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
     and exits with 143. Raises TrainingDiverged, noted in status.json, and UserError if another process trains the run.
     """
-    if config.method == "ddgan":
-        get_divergence(config.divergence)
-    images, _ = load_images(config.dataset)
+    if Run(config, results).status["state"] == "done":
+        return Run.create(config, results)
+    # All that can be wrong with a configuration shows before its folder is made.
+    trainer = Trainer(config, load_images(config.dataset)[0], device or default_device())
     run = Run.create(config, results)
-    if run.status["state"] == "done":
-        return run
     with _locked(run), _stop_requests() as stop:
-        _train(run, Trainer(config, images, device or default_device()), minutes, progress, stop)
+        _train(run, trainer, minutes, progress, stop)
     return run
 
 

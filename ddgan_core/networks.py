@@ -114,6 +114,13 @@ class SelfAttention(nn.Module):
         return x + self.out(attended.transpose(1, 2).reshape(n, c, height, width))
 
 
+def check_image_size(height: int, width: int, levels: int) -> None:
+    """Raises UserError unless so many levels, each half the one before, fit the images."""
+    factor = 2 ** (levels - 1)
+    if height % factor or width % factor:
+        raise UserError(f"images of {height}x{width}: {levels} levels of widths need sides divisible by {factor}")
+
+
 class UNet(nn.Module):
     """x_t, t (and z) -> an image-shaped output (Ronneberger et al. 2015; Ho et al. 2020, appendix B).
 
@@ -140,11 +147,7 @@ class UNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"], z: Float[Tensor, "n z"] | None = None
     ) -> Float[Tensor, "n c h w"]:
-        factor = 2 ** (self.levels - 1)
-        if x.shape[-1] % factor or x.shape[-2] % factor:
-            raise UserError(
-                f"images of {x.shape[-2]}x{x.shape[-1]}: {self.levels} levels need sides divisible by {factor}"
-            )
+        check_image_size(x.shape[-2], x.shape[-1], self.levels)
         time = self.time(t)
         style = self.mapping(z) if self.mapping is not None else None
         h = self.stem(x)

@@ -189,22 +189,25 @@ class Run:
     def open(cls, run_id: str, dataset: str | None = None, results: Path | None = None) -> "Run":
         """An existing run by its id. Raises UserError naming the runs there are."""
         results = results_dir() if results is None else results
-        found = {p.parent.name: p for p in sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))}
-        if run_id not in found:
-            there = ", ".join(found) or f"none in {results}"
-            raise UserError(f"run {run_id!r} does not exist: there are {there}")
+        there = sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))
+        found = [path for path in there if path.parent.name == run_id]
+        if not found:
+            names = ", ".join(path.parent.name for path in there) or f"none in {results}"
+            raise UserError(f"run {run_id!r} does not exist: there are {names}")
+        if len(found) > 1:
+            sets = ", ".join(path.parent.parent.name for path in found)
+            raise UserError(f"run {run_id!r} exists for several datasets ({sets}): say which with --dataset")
+        path = found[0]
         try:
-            stored = json.loads(found[run_id].read_text())
+            stored = json.loads(path.read_text())
         except json.JSONDecodeError as error:
-            raise UserError(f"{found[run_id]} is damaged ({error}): restore it, or delete the run's folder") from None
+            raise UserError(f"{path} is damaged ({error}): restore it, or delete the run's folder") from None
         stored_hash = stored.pop("hash", None)
         config = RunConfig.from_json(json.dumps(stored))
         if stored_hash != config.hash:
-            raise UserError(f"{found[run_id]} was edited by hand: hash {stored_hash}, its content gives {config.hash}")
-        if (config.dataset, config.run_id) != (found[run_id].parent.parent.name, run_id):
-            raise UserError(
-                f"{found[run_id]} belongs to run {config.run_id} of {config.dataset}: the folder was renamed"
-            )
+            raise UserError(f"{path} was edited by hand: hash {stored_hash}, its content gives {config.hash}")
+        if (config.dataset, config.run_id) != (path.parent.parent.name, run_id):
+            raise UserError(f"{path} belongs to run {config.run_id} of {config.dataset}: the folder was renamed")
         return cls(config, results)
 
     @property

@@ -16,7 +16,7 @@ from ddgan_core import UserError
 from ddgan_core.data import draw_batch, to_float
 from ddgan_core.diffusion import diffuse_pair, make_schedule, random_generator, sample_posterior
 from ddgan_core.divergences import get_divergence
-from ddgan_core.networks import Classifier, Discriminator, make_model
+from ddgan_core.networks import Classifier, Discriminator, check_image_size, make_model
 from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
 from ddgan_core.runs import RunConfig
 from ddgan_core.shapes import Int, Tensor, UInt8
@@ -64,6 +64,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig, images: UInt8[Tensor, "n c h w"], device: torch.device | str = "cpu") -> None:
         self.config, self.device, self.step = config, torch.device(device), 0
+        check_image_size(*images.shape[2:], len(config.widths))
         self.images = images.to(self.device)
         self.schedule = make_schedule(config.schedule, config.T).to(self.device)
         channels = images.shape[1]
@@ -131,13 +132,15 @@ class Trainer:
         generator = random_generator(self.config.seed, "generator", self.step, self.device)
         x_0, t = self._draw(generator)
         _, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
-        self.critic.requires_grad_(False)  # its weights need no gradient here
         fake = self._fake(x_t, t, generator)
-        with self._autocast():
-            loss = generator_loss(self.row, self.critic, fake, x_t, t)
-        self.means.add("generator", loss, t)
-        self._descend(self.optimiser, loss.mean(), "generator", t)
-        self.critic.requires_grad_(True)
+        self.critic.requires_grad_(False)  # its weights need no gradient here
+        try:
+            with self._autocast():
+                loss = generator_loss(self.row, self.critic, fake, x_t, t)
+            self.means.add("generator", loss, t)
+            self._descend(self.optimiser, loss.mean(), "generator", t)
+        finally:
+            self.critic.requires_grad_(True)
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         x_0 = draw_batch(self.images, self.config.batch_size, generator)

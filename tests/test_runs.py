@@ -1,5 +1,6 @@
 """What a run is: configs that survive the trip to disk, and everything that must be refused with one line."""
 
+import hashlib
 import json
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -92,8 +93,15 @@ def test_unknown_settings_are_refused_with_the_known_ones() -> None:
     assert "lr_generator" in message
     values = json.loads(SMOKE.to_json())
     assert "colour" in refusal(RunConfig.from_json, json.dumps(values | {"colour": 1}))
-    values.pop("seed")
-    assert "seed" in refusal(RunConfig.from_json, json.dumps(values))
+
+
+def test_a_field_added_later_changes_no_older_run() -> None:
+    older = json.loads(SMOKE.to_json())
+    assert older.pop("attention") is RunConfig.attention  # as if it had not existed yet
+    assert RunConfig.from_json(json.dumps(older)) == SMOKE
+    only_T = hashlib.sha256(b'{"T": 2}').hexdigest()[:12]
+    assert RunConfig(T=2).hash == only_T
+    assert RunConfig(T=2, attention=True).hash != only_T
 
 
 def test_results_live_where_the_environment_says(results: Path) -> None:
