@@ -1,4 +1,4 @@
-"""What the command line's arguments may be; a mistake becomes a UserError before anything heavy is imported."""
+"""The commands, their options, and what these may be; a mistake is a UserError before anything heavy is imported."""
 
 import argparse
 import math
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ddgan_core import UserError
+from ddgan_core import UserError, __version__
 
 OWN_OPTIONS = ("dataset", "method", "divergence", "T", "seed", "preset", "tag")  # of `train`, so not for --set
 
@@ -86,3 +86,133 @@ def setting(text: str) -> tuple[str, Any]:
         kinds = {bool: "true or false", int: "a whole number", float: "a number"}
         kind = kinds.get(types[name], "whole numbers separated by commas")
         raise argparse.ArgumentTypeError(f"{text!r}: {name} is {kind}") from None
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Every command with its options; `handler` names the function of `__main__` that does it."""
+    parser = Parser(
+        prog="python -m ddgan_core", description="Train, sample, score and report denoising diffusion GANs."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(among: Any, name: str, handler: str, text: str, example: str) -> Any:
+        this = among.add_parser(name, help=text, description=text, epilog=f"example:\n  python -m ddgan_core {example}")
+        this.set_defaults(handler=handler)
+        return this
+
+    def computing(this: Any, device: bool = True, data: bool = True) -> None:
+        this.add_argument("--threads", type=whole(1), help="CPU threads (default: OMP_NUM_THREADS, else all cores)")
+        if device:
+            this.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+        if data:
+            this.add_argument(
+                "--data-dir", type=folder, help="folder of FashionMNIST/raw (default: DDGAN_DATA, else data)"
+            )
+
+    preset = {"default": "cpu", "help": "smoke, cpu or full (default: %(default)s)"}
+
+    this = command(
+        commands,
+        "train",
+        "train",
+        "Train one run, or go on with it.",
+        "train --divergence squared_hellinger --T 4 --minutes 9",
+    )
+    this.add_argument("--preset", **preset)
+    this.add_argument("--method", default="ddgan", help="ddgan or ddpm (default: %(default)s)")
+    this.add_argument("--divergence", default="non_saturating_js", help="a row of the table (default: %(default)s)")
+    this.add_argument(
+        "--T", type=whole(1, 1000), help="diffusion steps, 1 to 1000 (default: 4; a DDPM's: the preset's)"
+    )
+    this.add_argument("--seed", type=whole(0), default=0)
+    this.add_argument("--tag", default="", help="distinguishes a run that differs from its preset in one more thing")
+    this.add_argument("--dataset", help="fashion_mnist, cifar10 or digits (default: the preset's)")
+    this.add_argument("--minutes", type=positive, help="stop after so long, with a checkpoint to go on from")
+    this.add_argument(
+        "--set", type=setting, action="append", default=[], metavar="FIELD=VALUE", help="any other number of the run"
+    )
+    computing(this)
+
+    this = command(
+        commands,
+        "sample",
+        "sample",
+        "Draw images from a trained run.",
+        "sample --run squared_hellinger_T04_s0_cpu -n 64 -o grid.png",
+    )
+    this.add_argument("--run", required=True, metavar="ID")
+    this.add_argument("--dataset", help="where two datasets have a run of that id")
+    this.add_argument("-n", type=whole(1), default=64, help="how many (default: %(default)s)")
+    this.add_argument(
+        "-o",
+        "--output",
+        type=picture,
+        default=Path("grid.png"),
+        help="FILE.png or FILE.npy, replaced if it exists (default: %(default)s)",
+    )
+    this.add_argument("--seed", type=whole(0), default=0, help="image i of a seed is always the same (default: 0)")
+    this.add_argument("--sampler", help="of a DDPM: ancestral (default) or ddim")
+    this.add_argument("--steps", type=whole(1), help="of a DDPM: re-spaced to so many (default: its T, at most 100)")
+    computing(this, data=False)
+
+    example = "evaluate --run squared_hellinger_T04_s0_cpu --features fashion_classifier --n 10000"
+    this = command(commands, "evaluate", "evaluate", "Score a run or a baseline; an existing score is read.", example)
+    this.add_argument("--run", metavar="ID")
+    this.add_argument("--baseline", help="real (images of the other split) or noise")
+    this.add_argument(
+        "--dataset", help="of a baseline (default: fashion_mnist), or where two datasets have a run of that id"
+    )
+    this.add_argument(
+        "--features",
+        default="fashion_classifier",
+        help="inception, fashion_classifier or pixels (default: %(default)s)",
+    )
+    this.add_argument("--n", type=whole(2), default=10_000, help="how many images (default: %(default)s)")
+    this.add_argument("--reference", default="test", help="test or train (default: %(default)s)")
+    this.add_argument("--sampler", help="of a DDPM: ancestral (default) or ddim")
+    this.add_argument("--steps", type=whole(1), help="of a DDPM: re-spaced to so many (default: its T)")
+    this.add_argument("--seed", type=whole(0), default=0, help="of the samples (default: 0)")
+    this.add_argument("--force", action="store_true", help="measure again what has a score")
+    computing(this)
+
+    parts = commands.add_parser(
+        "study", help="The study's runs: how far they are, and going on with them."
+    ).add_subparsers(dest="part", required=True, metavar="status|run|ship|classifier")
+    this = command(parts, "status", "study_status", "A table of the study's runs.", "study status --preset cpu")
+    this.add_argument("--preset", **preset)
+    this = command(
+        parts,
+        "run",
+        "study_run",
+        "Train and score what is missing, in order of what it tells.",
+        "study run --preset cpu --minutes 60",
+    )
+    this.add_argument("--preset", **preset)
+    this.add_argument(
+        "--minutes", type=positive, help="stop after so long; the same command goes on (default: to the end)"
+    )
+    computing(this)
+
+    text = "Copy a finished run's weights, in half precision, to where they are committed."
+    this = command(parts, "ship", "study_ship", text, "study ship --run squared_hellinger_T04_s0_cpu")
+    this.add_argument("--run", required=True, metavar="ID")
+    this.add_argument("--dataset", help="where two datasets have a run of that id")
+
+    text = "Train the classifier behind fashion_classifier features anew (10 minutes on one core)."
+    this = command(parts, "classifier", "study_classifier", text, "study classifier -o classifier.safetensors")
+    this.add_argument("-o", "--output", type=Path, default=Path("classifier.safetensors"), metavar="FILE")
+    computing(this, device=False)
+
+    this = command(
+        commands, "report", "report", "Execute the notebooks and write one page of them.", "report --preset cpu"
+    )
+    this.add_argument("notebooks", nargs="*", type=Path, help="only these (default: every numbered notebook)")
+    this.add_argument("--preset", **preset)
+    this.add_argument("--compute", action="store_true", help="train and score what is missing (default: read results)")
+    this.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="(default: results/report)")
+    computing(this, device=False)
+
+    this = command(commands, "doctor", "doctor", "What is here, what is missing, and what to do about it.", "doctor")
+    computing(this, device=False)
+    return parser
