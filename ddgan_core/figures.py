@@ -146,15 +146,18 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
 
 def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
     """Logarithmic where values span more than a factor of eight (y) or twenty (x); ticks at the steps there are."""
-    from matplotlib.ticker import NullLocator, ScalarFormatter
+    from matplotlib.ticker import LogFormatter, NullLocator, ScalarFormatter
 
     if min(y) > 0 and max(y) / min(y) > 8:
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
     if min(x) > 0 and max(x) / min(x) > 20:
         ax.set_xscale("log")
     values = sorted(set(x))
     if len(values) <= 12 and all(float(v).is_integer() for v in values):
+        if ax.get_xscale() == "log":  # no label closer to the one before than it is wide
+            values = [v for i, v in enumerate(values) if i == 0 or v / values[i - 1] > 1.2]
         ax.set_xticks(values, [f"{int(v):,}" for v in values])
         ax.xaxis.set_minor_locator(NullLocator())
 
