@@ -146,12 +146,12 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
 
 def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
     """Logarithmic where values span more than a factor of eight (y) or twenty (x); ticks at the steps there are."""
-    from matplotlib.ticker import LogFormatter, NullLocator, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     if min(y) > 0 and max(y) / min(y) > 8:
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(ScalarFormatter())
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:.0e}"[0] in "25" else ""))
     if min(x) > 0 and max(x) / min(x) > 20:
         ax.set_xscale("log")
     values = sorted(set(x))
