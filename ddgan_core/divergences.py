@@ -28,7 +28,8 @@ from ddgan_core.shapes import Float, Tensor
 LOG_2 = math.log(2)
 
 # Exponentials of the logit continue linearly beyond |log(q/p)| = 10: beyond a density ratio of 22,000 a critic's
-# opinion should still have a gradient, but no larger one. Within the bound the row is the divergence exactly.
+# opinion should still have a gradient, but no larger one. Within the bound the row is the divergence exactly;
+# beyond it reverse KL's critic has no minimum, both its terms being linear there (notebook 05 shows it).
 LOG_RATIO_BOUND = 10.0
 
 Pointwise = Callable[[Tensor], Tensor]

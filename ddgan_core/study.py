@@ -179,8 +179,8 @@ def ship(run: Run) -> Path:
 def make_classifier(path: Path, epochs: int = 5, progress: bool = True) -> dict[str, Any]:
     """Train the FashionMNIST classifier behind `fd_fashion` and write it with its facts, which are returned.
 
-    The shipped one (features.CLASSIFIER_FILE) was made by this recipe, once. Another is another ruler: its hash, which
-    is in every score, differs.
+    The shipped one (features.CLASSIFIER_FILE) was made by this recipe from other initial weights, once. Another is
+    another ruler: its hash, which is in every score, differs.
     """
     images, labels = load_images("fashion_mnist", "train")
     test_images, test_labels = load_images("fashion_mnist", "test")
