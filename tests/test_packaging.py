@@ -1,6 +1,7 @@
 """One truth for dependencies: pyproject.toml; the pins, the conda environment and the Makefile agree with it."""
 
 import re
+import os
 import subprocess
 import tomllib
 from importlib.metadata import version
@@ -68,15 +69,21 @@ def test_package_data_is_there():
         assert list((ROOT / "ddgan_core").glob(pattern)), pattern
 
 
+def printed_by_make(*arguments):
+    """What `make -n` would do, also where the tests themselves were started by make."""
+    outer = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PRESET", "COMPUTE", "VENV")
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 @pytest.mark.parametrize("target", ["report", "test", "test-long", "lab", "study", "lint"])
 def test_make_target_builds_the_environment_first(target, tmp_path):
     """Without .venv each target installs; `make -n` shows what would be done."""
-    done = subprocess.run(
-        ["make", "-n", target, f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    install = done.stdout.index("-c constraints.txt -e '.[dev]'")
-    assert done.stdout.index(f"-m venv {tmp_path}/venv") < install
-    assert done.stdout.rindex(f"{tmp_path}/venv/bin/") > install
+    printed = printed_by_make(target, f"VENV={tmp_path}/venv")
+    install = printed.index("-c constraints.txt -e '.[dev]'")
+    assert printed.index(f"-m venv {tmp_path}/venv") < install
+    assert printed.rindex(f"{tmp_path}/venv/bin/") > install
 
 
 def test_make_report_passes_its_parameters(tmp_path):
@@ -86,6 +93,5 @@ def test_make_report_passes_its_parameters(tmp_path):
         "COMPUTE=0": "--preset cpu",
         "PRESET=smoke COMPUTE=1": "--preset smoke --compute",
     }.items():
-        ask = ["make", "-n", "report", f"VENV={tmp_path}", *given.split()]
-        done = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1].strip().endswith(f"ddgan_core report {expected}")
+        printed = printed_by_make("report", f"VENV={tmp_path}", *given.split())
+        assert printed.splitlines()[-1].strip().endswith(f"ddgan_core report {expected}")
