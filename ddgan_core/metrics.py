@@ -1,7 +1,7 @@
 """Distances between two piles of features, and what a classifier says about a pile of images. All sums in float64."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -33,11 +33,14 @@ class Moments:
     def update(self, features: Float[Tensor, "b d"]) -> None:
         """Take in a batch of features."""
         x = features.detach().cpu().double()
-        mean = x.mean(0)
-        centred = x - mean
-        shift, n = mean - self.mean, self.n + len(x)
-        self.scatter = self.scatter + centred.T @ centred + torch.outer(shift, shift) * (self.n * len(x) / n)
-        self.mean = self.mean + shift * (len(x) / n)
+        centred = x - x.mean(0)
+        self.merge(Moments(len(x), x.mean(0), centred.T @ centred))
+
+    def merge(self, other: "Moments") -> None:
+        """Take in another pile."""
+        shift, n = other.mean - self.mean, self.n + other.n
+        self.scatter = self.scatter + other.scatter + torch.outer(shift, shift) * (self.n * other.n / n)
+        self.mean = self.mean + shift * (other.n / n)
         self.n = n
 
     @property
@@ -60,6 +63,104 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     overlap = torch.linalg.eigvalsh(root @ B @ root).clamp(min=0).sqrt().sum()
     return float((a.mean - b.mean).square().sum() + A.trace() + B.trace() - 2 * overlap)
+
+
+JACKKNIFE_GROUPS = 20
+
+
+def frechet_interval(
+    features: Float[Tensor, "n d"], reference: Moments, groups: int = JACKKNIFE_GROUPS, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The squared Frechet distance of n features to a reference, and the half-width of its interval.
+
+    What is covered is the mean of the distance over draws of n samples, its bias in n included: compare at one n only.
+    The reference is held fixed. Standard error by the delete-a-group jackknife (Efron & Tibshirani 1993, chapter 11),
+    centred at the estimate itself: a percentile bootstrap would draw duplicates, which shift every replicate upwards.
+    Raises UserError for fewer than two images a group.
+    """
+    from scipy.stats import t as student
+
+    n = len(features)
+    if n < 2 * groups:
+        raise UserError(f"{n} images: an interval by {groups} groups needs {2 * groups} or more")
+    # Strided, so that an order in the samples does not make the groups differ.
+    parts = [Moments.of(features[i::groups]) for i in range(groups)]
+    without = [frechet_distance(_merged(parts[:i] + parts[i + 1 :]), reference) for i in range(groups)]
+    left_out = torch.tensor(without, dtype=torch.float64)
+    error = ((groups - 1) * (left_out - left_out.mean()).square().mean()).sqrt()
+    half_width = float(student.ppf((1 + confidence) / 2, groups - 1) * error)
+    return frechet_distance(_merged(parts), reference), half_width
+
+
+def _merged(parts: Sequence[Moments]) -> Moments:
+    d = len(parts[0].mean)
+    total = Moments(0, torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64))
+    for part in parts:
+        total.merge(part)
+    return total
+
+
+def kernel_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"]) -> float:
+    """Unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018): the KID in Inception features.
+
+    Over all pairs at once rather than over random subsets: the same mean, less variance. It may be negative.
+    """
+    _check_pair(x, y, 2)
+    x, y = x.double(), y.double()
+
+    def total(a: Tensor, b: Tensor) -> float:
+        return sum(float((part @ b.T / a.shape[1] + 1).pow(3).sum()) for part in a.split(CHUNK))
+
+    def own(a: Tensor) -> float:
+        """The mean over pairs of different points."""
+        diagonal = float((a.square().sum(1) / a.shape[1] + 1).pow(3).sum())
+        return (total(a, a) - diagonal) / (len(a) * (len(a) - 1))
+
+    return own(x) + own(y) - 2 * total(x, y) / (len(x) * len(y))
+
+
+def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"], k: int = 3) -> dict[str, float]:
+    """How much of one pile lies in the other's neighbourhoods, by balls that reach each point's k-th neighbour.
+
+    precision, recall: the share of fakes within some ball of the reals, and the other way round (Kynkaanniemi et al.
+    2019, eq. 1). density: how many balls of the reals a fake lies in, over k; coverage: the share of reals whose ball
+    holds a fake (Naeem et al. 2020, eqs. 3-4). All in [0, 1] but density. They depend on both sizes: compare at equal.
+    """
+    _check_pair(real, fake, k + 1)
+    real, fake = real.double(), fake.double()
+    real_radius, fake_radius = _neighbour_distances(real, k), _neighbour_distances(fake, k)
+    inside, balls, recalled, covered = torch.zeros(len(fake), dtype=torch.bool), 0, 0, 0
+    for d, radius in zip(_distances(real, fake), real_radius.split(CHUNK), strict=True):
+        within = d < radius[:, None]
+        inside |= within.any(0)
+        balls += int(within.sum())
+        covered += int(within.any(1).sum())
+        recalled += int((d < fake_radius).any(1).sum())
+    return {
+        "precision": float(inside.double().mean()), "recall": recalled / len(real),
+        "density": balls / (k * len(fake)), "coverage": covered / len(real),
+    }  # fmt: skip
+
+
+CHUNK = 1000  # rows of a distance matrix held at a time
+
+
+def _distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
+    """The matrix of Euclidean distances, some rows at a time."""
+    for part in a.split(CHUNK):
+        yield torch.cdist(part, b)
+
+
+def _neighbour_distances(x: Tensor, k: int) -> Tensor:
+    """From each point to its k-th nearest other one."""
+    return torch.cat([d.kthvalue(k + 1, dim=1).values for d in _distances(x, x)])  # the nearest of all is itself
+
+
+def _check_pair(a: Tensor, b: Tensor, least: int) -> None:
+    if a.shape[1] != b.shape[1]:
+        raise UserError(f"features of {a.shape[1]} and of {b.shape[1]} numbers: both piles need the same extractor")
+    if min(len(a), len(b)) < least:
+        raise UserError(f"piles of {len(a)} and {len(b)} images: {least} or more each are needed")
 
 
 PRESENT_SHARE = 0.01  # a class is present when at least this share of the images is given to it

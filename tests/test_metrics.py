@@ -1,13 +1,21 @@
 """Distances against closed forms and an independent implementation."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.metrics import Moments, class_statistics, frechet_distance
+from ddgan_core.metrics import (
+    Moments,
+    class_statistics,
+    frechet_distance,
+    frechet_interval,
+    kernel_distance,
+    precision_recall,
+)
 
 
 def gaussian(mean: list[float], covariance: list[list[float]], n: int = 10) -> Moments:
@@ -66,9 +74,126 @@ def test_frechet_distance_is_scipys() -> None:
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.fixture(scope="module")
+def torch_fidelity() -> object:
+    """The library, also beside a torchvision wheel that does not match PyTorch's (pytorch/vision#9077)."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for _ in range(20):
+        try:
+            import torchvision  # noqa: F401
+        except RuntimeError as error:  # "operator torchvision::nms does not exist": a name is all the import needs
+            library.define(re.search(r"torchvision::(\w+)", str(error))[1] + "(Tensor x) -> Tensor")
+        else:
+            break
+    import torch_fidelity.metric_fid
+    import torch_fidelity.metric_kid
+
+    yield torch_fidelity
+    del library
+
+
+def test_frechet_distance_is_torch_fidelitys(torch_fidelity: object) -> None:
+    x, y = features(500, 32, 1), features(300, 32, 2)
+    both = [torch_fidelity.metric_fid.fid_features_to_statistics(f) for f in (x, y)]
+    expected = torch_fidelity.metric_fid.fid_statistics_to_metric(*both, verbose=False)["frechet_inception_distance"]
+    assert frechet_distance(Moments.of(x), Moments.of(y)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_kernel_distance_is_torch_fidelitys(torch_fidelity: object) -> None:
+    """One subset of everything is the estimate over all pairs."""
+    x, y = features(120, 8, 1), features(120, 8, 2)
+    expected = torch_fidelity.metric_kid.kid_features_to_metric(
+        x, y, kid_subsets=1, kid_subset_size=120, kid_degree=3, kid_gamma=None, kid_coef0=1, rng_seed=0, verbose=False
+    )["kernel_inception_distance_mean"]
+    assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-6)
+
+
+def test_kernel_distance_is_unbiased() -> None:
+    """Between two samples of one distribution it is 0 on average, at any size, and so it is negative half the time."""
+    values = np.array([kernel_distance(torch.randn(20, 4), torch.randn(30, 4)) for _ in range(400)])
+    assert abs(values.mean()) < 4 * values.std() / 20
+    assert 0.2 < (values < 0).mean() < 0.8
+
+
+def test_kernel_distance_of_two_points_each_by_hand() -> None:
+    """x = {0, 1}, y = {2, 2} in one dimension: k(0, 1) = 1; k(2, 2) = 125; the mean of k(0, 2) and k(1, 2) is 14."""
+    assert kernel_distance(torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [2.0]])) == 1 + 125 - 2 * 14
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(200, 200, 3), (150, 1203, 5)])
+def test_precision_and_recall_are_prdcs(n: int, m: int, k: int) -> None:
+    from prdc import compute_prdc
+
+    real, fake = features(n, 6, 1), features(m, 6, 1)[:, [1, 0, 2, 3, 4, 5]]
+    expected = compute_prdc(real.double().numpy(), fake.double().numpy(), nearest_k=k)
+    assert precision_recall(real, fake, k) == pytest.approx(expected)
+
+
+def test_what_each_metric_says_about_a_known_fault() -> None:
+    """Two clusters of reals. One is lost, or samples are noisy, or repeated: each metric moves as its paper says."""
+    generator = torch.Generator().manual_seed(0)
+
+    def cluster(centre: float, n: int) -> torch.Tensor:
+        return centre + torch.randn(n, 4, generator=generator)
+
+    real = torch.cat([cluster(-3, 400), cluster(3, 400)])
+    good = torch.cat([cluster(-3, 400), cluster(3, 400)])
+    piles = {
+        "good": good, "collapsed": cluster(3, 800), "repeated": good[::40].repeat_interleave(40, 0),
+        "noisy": good + 3 * torch.randn(good.shape, generator=generator),
+    }  # fmt: skip
+    scores = {name: precision_recall(real, fake) for name, fake in piles.items()}
+    for name, fake in piles.items():
+        scores[name]["frechet"] = frechet_distance(Moments.of(fake), Moments.of(real))
+        scores[name]["kernel"] = kernel_distance(fake, real)
+    assert min(scores["good"].values()) < 0.5 < min(scores["good"][m] for m in ("precision", "recall", "coverage"))
+    # Half the data is missing: recall and coverage halve, precision does not notice.
+    assert scores["collapsed"]["precision"] == pytest.approx(scores["good"]["precision"], abs=0.1)
+    assert scores["collapsed"]["recall"] == pytest.approx(scores["good"]["recall"] / 2, abs=0.1)
+    assert scores["collapsed"]["coverage"] == pytest.approx(0.5, abs=0.1)
+    # Noise leaves the data's neighbourhoods; few distinct samples reach few of them.
+    assert scores["noisy"]["precision"] < scores["good"]["precision"] / 2
+    assert scores["noisy"]["density"] < scores["good"]["density"] / 2
+    assert scores["repeated"]["coverage"] < scores["good"]["coverage"] / 2
+    for name in ("collapsed", "noisy"):
+        for distance in ("frechet", "kernel"):
+            assert scores[name][distance] > 10 * abs(scores["good"][distance])
+
+
+def test_the_interval_of_a_frechet_distance_covers() -> None:
+    """Gaussians of known distance, 300 draws: the 95 % interval holds the mean over draws about 95 % of the time."""
+    d, n = 8, 1000
+    reference = gaussian([0.0] * d, torch.eye(d).tolist())
+    truth = d * 0.3**2 + d * 0.2**2  # mean 0.3 and standard deviation 1.2 in each direction
+    generator = torch.Generator().manual_seed(0)
+    values, half_widths = [], []
+    for _ in range(300):
+        value, half_width = frechet_interval(0.3 + 1.2 * torch.randn(n, d, generator=generator), reference)
+        values.append(value)
+        half_widths.append(half_width)
+    values, half_widths = np.array(values), np.array(half_widths)
+    covered = (abs(values - values.mean()) < half_widths).mean()
+    assert 0.91 < covered < 0.985
+    assert 0 < values.mean() - truth < 3 * values.std(), "the bias in n is upwards, and here small"
+
+
+def test_an_interval_is_around_the_distance_itself() -> None:
+    x, reference = features(101, 5, 1), Moments.of(features(99, 5, 2))
+    value, half_width = frechet_interval(x, reference)
+    assert value == pytest.approx(frechet_distance(Moments.of(x), reference), rel=1e-9)
+    assert half_width > 0
+    with pytest.raises(UserError, match="39 images: an interval by 20 groups needs 40"):
+        frechet_interval(x[:39], reference)
+
+
 def test_piles_of_different_features_are_refused() -> None:
     with pytest.raises(UserError, match="same extractor"):
         frechet_distance(Moments.of(features(9, 3, 0)), Moments.of(features(9, 4, 0)))
+    for metric in (kernel_distance, precision_recall):
+        with pytest.raises(UserError, match="same extractor"):
+            metric(features(9, 3, 0), features(9, 4, 0))
+    with pytest.raises(UserError, match="piles of 3 and 9 images: 4 or more"):
+        precision_recall(features(3, 3, 0), features(9, 3, 0))
 
 
 def test_class_statistics_by_hand() -> None:
