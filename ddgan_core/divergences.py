@@ -33,8 +33,7 @@ LOG_2 = math.log(2)
 LOG_RATIO_BOUND = 10.0
 
 Pointwise = Callable[[Tensor], Tensor]
-Score = Callable[[Tensor], Tensor]
-Penalty = Callable[[Score, Tensor, Tensor, Tensor], Tensor]
+Penalty = Callable[[Pointwise, Tensor, Tensor, Tensor], Tensor]
 
 
 def linear_tail_exp(v: Float[Tensor, "*n"], bound: float) -> Float[Tensor, "*n"]:
@@ -44,7 +43,7 @@ def linear_tail_exp(v: Float[Tensor, "*n"], bound: float) -> Float[Tensor, "*n"]
 
 
 def r1_penalty(
-    score: Score, x_real: Float[Tensor, " n *d"], x_fake: Float[Tensor, " n *d"], mix: Float[Tensor, " n"]
+    score: Pointwise, x_real: Float[Tensor, " n *d"], x_fake: Float[Tensor, " n *d"], mix: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """|grad D(x_{t-1})|^2 / 2 at real x_{t-1}, per image (Mescheder et al. 2018, eq. 9).
 
@@ -54,7 +53,7 @@ def r1_penalty(
 
 
 def gradient_penalty(
-    score: Score, x_real: Float[Tensor, " n *d"], x_fake: Float[Tensor, " n *d"], mix: Float[Tensor, " n"]
+    score: Pointwise, x_real: Float[Tensor, " n *d"], x_fake: Float[Tensor, " n *d"], mix: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """(|grad D| - 1)^2 at mix * real + (1 - mix) * fake, per image (Gulrajani et al. 2017, eq. 3).
 
@@ -65,7 +64,7 @@ def gradient_penalty(
     return (norm - 1).square()
 
 
-def _gradient(score: Score, x: Tensor) -> Tensor:
+def _gradient(score: Pointwise, x: Tensor) -> Tensor:
     x = x.detach().requires_grad_(True)
     return torch.autograd.grad(score(x).sum(), x, create_graph=True)[0]
 
@@ -228,10 +227,81 @@ _WASSERSTEIN = Divergence(
     penalty_weight=10.0,
 )
 
+# In v = 2 log u the game of eq. (17) needs no logarithm: f*(g_f(v)) = 2 - 2 exp(-v/2). The real term explodes where
+# the critic is sure of a real image it dislikes, twice as fast as reverse KL's.
+_NEYMAN = Divergence(
+    name="neyman",
+    label="Neyman chi-square",
+    latex=r"\tfrac{(1-u)^2}{u}",
+    reference="Nowozin et al. 2016, table 1",
+    critic=lambda v_real, v_fake: linear_tail_exp(-v_real, 2 * LOG_RATIO_BOUND) - 2 * _exp(-v_fake / 2) + 1,
+    generator=lambda v: 2 * _exp(-v / 2) - 2,
+    f=lambda u: (1 - u).square() / u,
+    f_prime=lambda u: 1 - u.pow(-2),
+    conjugate=lambda t: 2 - 2 * torch.sqrt(1 - t),
+    activation=lambda v: 1 - torch.exp(-v),
+    log_ratio=lambda v: v / 2,
+    curvature=2.0,
+)
+
+# f* needs Lambert's W, but f*(f'(u)) = log u + u - 1 does not: in v = log u both losses are elementary.
+_JEFFREYS = Divergence(
+    name="jeffreys",
+    label="Jeffreys",
+    latex=r"(u-1)\log u",
+    reference="Jeffreys 1946: KL + reverse KL",
+    critic=lambda v_real, v_fake: v_fake + _exp(v_fake) - v_real + _exp(-v_real) - 2,
+    generator=lambda v: 1 - v - _exp(v),
+    f=lambda u: (u - 1) * u.log(),
+    f_prime=lambda u: u.log() + 1 - 1 / u,
+    activation=lambda v: 1 + v - torch.exp(-v),
+    log_ratio=lambda v: v,
+    curvature=2.0,
+)
+
+
+def _power(v: Tensor, c: float) -> Tensor:
+    """(u^c - 1)/c at u = e^v, log u at c = 0, with linear tails: increasing in v for any c."""
+    return v if c == 0 else (linear_tail_exp(c * v, abs(c) * LOG_RATIO_BOUND) - 1) / c
+
+
+def alpha_divergence(a: float) -> Divergence:
+    """The row of the power divergence f(u) = (u^a - 1 - a(u - 1)) / (a(a - 1)), any real a (Cressie & Read 1984).
+
+    a = 2: half of Pearson's; 1: KL; 1/2: twice squared Hellinger; 0: reverse KL; -1: half of Neyman's. In v = log u the
+    losses are powers of u: f'(u) = (u^(a-1) - 1)/(a - 1) and f*(f'(u)) = (u^a - 1)/a.
+    """
+    b = a - 1
+    facts: dict[str, Pointwise]
+    if a == 1:
+        facts = {"f": lambda u: torch.xlogy(u, u) - (u - 1), "conjugate": torch.expm1}
+    elif a == 0:
+        facts = {"f": lambda u: u - 1 - u.log(), "conjugate": lambda t: -torch.log1p(-t)}
+    else:
+        facts = {
+            "f": lambda u: (u**a - 1 - a * (u - 1)) / (a * b),
+            "conjugate": lambda t: ((1 + b * t).clamp(min=0) ** (a / b) - 1) / a,  # u = 0 beyond the edge if a > 1
+        }
+    return Divergence(
+        name=f"alpha_{a:g}",
+        label=f"alpha = {a:g}",
+        latex=rf"\tfrac{{u^a-1-a(u-1)}}{{a(a-1)}},\ a={a:g}",
+        reference="Cressie & Read 1984",
+        critic=lambda v_real, v_fake: _power(v_fake, a) - _power(v_real, b),
+        generator=lambda v: -_power(v, a),
+        f_prime=lambda u: (u**b - 1) / b if b else u.log(),
+        activation=lambda v: torch.expm1(b * v) / b if b else v,
+        log_ratio=lambda v: v,
+        curvature=1.0,
+        **facts,
+    )
+
+
 DIVERGENCES: dict[str, Divergence] = {
     row.name: row
     for row in (
         _NON_SATURATING_JS, _JS, _SQUARED_HELLINGER, _REVERSE_KL, _TOTAL_VARIATION, _WASSERSTEIN, _KL, _PEARSON,
+        _NEYMAN, _JEFFREYS, alpha_divergence(1.5), alpha_divergence(-0.5),
     )
 }  # fmt: skip
 

@@ -1,18 +1,14 @@
 """A run, or a baseline, to rows of numbers that say everything needed to compare them honestly.
 
-One evaluation is one row of `COLUMNS`. It is identified by `KEY`, is written once, and lives beside its run in
-evaluations.csv; what bounds every curve (real images against real ones, and noise) in results/baselines/<dataset>.csv.
+The rows are kept by `scores`: what is there already is read, not computed again.
 """
 
-import fcntl
 import functools
 import io
-import os
 import subprocess
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +22,23 @@ from ddgan_core.checkpoints import read_weights
 from ddgan_core.data import data_hash, get_dataset, load_images, to_uint8
 from ddgan_core.diffusion import Schedule, make_schedule, random_generator
 from ddgan_core.features import Extractor, cache_dir, classify, load_extractor
-from ddgan_core.metrics import Moments, class_statistics, frechet_distance
+from ddgan_core.metrics import (
+    JACKKNIFE_GROUPS,
+    Moments,
+    class_statistics,
+    frechet_distance,
+    frechet_interval,
+    kernel_distance,
+    precision_recall,
+)
 from ddgan_core.networks import Generator, NoisePredictor, make_model
-from ddgan_core.runs import Run, all_runs, results_dir, write_atomic
+from ddgan_core.runs import Run, results_dir, write_atomic
 from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ddgan_step, reverse_chain, sample_images
+from ddgan_core.scores import add_evaluation, read_evaluations, same_key
 from ddgan_core.shapes import Float, Tensor, UInt8
 
-KEY = (
-    "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, or respaced to fewer steps
-    "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",  # how they were scored
-)  # fmt: skip
-COLUMNS = (
-    "dataset", "run_id", "method", "divergence", "T", "seed", "preset", "tag", *KEY,
-    "frechet",  # squared Frechet distance in those features
-    "top_probability", "classes_present", "class_entropy",  # see metrics.class_statistics; only for FashionMNIST
-    "seconds_per_image",  # of sampling alone
-    "device", "torch", "commit",
-)  # fmt: skip
-_NUMBERS = {
-    "T", "seed", "steps", "reference_n", "n", "sample_seed", "frechet", "top_probability", "classes_present",
-    "class_entropy", "seconds_per_image",
-}  # fmt: skip
+NEAREST = 10_000  # images, at most, in what compares every pair of them
+LEAST_NEIGHBOURS = 4  # images, at least, where the third neighbour counts
 
 
 def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator | NoisePredictor, Schedule]:
@@ -186,23 +178,26 @@ def _row(
     target, reference_n = _reference_images(row["dataset"], row["reference"], reference_n)
     row = row | {"features": features, "features_hash": extractor.hash, "reference_n": reference_n}
     there = read_evaluations(path)
-    there = there[_same_key(there, row)]
+    there = there[same_key(there, row)]
     if len(there) and not force:
         return there.reset_index(drop=True)
     images, seconds = draw()
-    row["frechet"] = frechet_distance(
-        Moments.of(extractor.batches(images)), reference_moments(row["dataset"], row["reference"], target, extractor)
-    )
+    found = extractor(images)
+    moments = reference_moments(row["dataset"], row["reference"], target, extractor)
+    if row["n"] >= 2 * JACKKNIFE_GROUPS:
+        row["frechet"], row["frechet_error"] = frechet_interval(found, moments)
+    else:
+        row["frechet"], row["frechet_error"] = frechet_distance(Moments.of(found), moments), float("nan")
+    nearest = min(row["n"], reference_n, NEAREST)
+    if nearest >= LEAST_NEIGHBOURS:
+        real = reference_features(row["dataset"], row["reference"], target[:nearest], extractor)
+        row["kernel"] = kernel_distance(found[:nearest], real)
+        row |= precision_recall(real, found[:nearest])
     if row["dataset"] == "fashion_mnist":
         row |= class_statistics(classify(images, device))
     row |= {"seconds_per_image": seconds, "device": device_name(device)}
     row |= {"torch": torch.__version__, "commit": code_version()}
-    with _locked(path.parent):
-        table = read_evaluations(path)
-        new = _typed(pd.DataFrame([row]).reindex(columns=list(COLUMNS), fill_value=""))
-        kept = table[~_same_key(table, row)]
-        write_atomic(path, (pd.concat([kept, new]) if len(kept) else new).to_csv(index=False, float_format="%.6g"))
-    return new
+    return add_evaluation(path, row)
 
 
 def _reference_images(dataset: str, split: str, n: int | None) -> tuple[UInt8[Tensor, "n c h w"], int]:
@@ -215,61 +210,36 @@ def _reference_images(dataset: str, split: str, n: int | None) -> tuple[UInt8[Te
 
 def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"], extractor: Extractor) -> Moments:
     """Moments of reference images, kept in the cache under the hashes of pixels and network: never stale."""
+
+    def compute() -> dict[str, Tensor]:
+        moments = Moments.of(extractor.batches(images))
+        return {"mean": moments.mean, "scatter": moments.scatter}
+
+    kept = _cached("moments", dataset, split, images, extractor, compute)
+    return Moments(len(images), kept["mean"], kept["scatter"])
+
+
+def reference_features(
+    dataset: str, split: str, images: UInt8[Tensor, "n c h w"], extractor: Extractor
+) -> Float[Tensor, "n d"]:
+    """Features of reference images, kept likewise; 80 MB for 10,000 images in Inception's."""
+    return _cached("features", dataset, split, images, extractor, lambda: {"features": extractor(images)})["features"]
+
+
+def _cached(
+    kind: str, dataset: str, split: str, images: Tensor, extractor: Extractor, compute: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
     name = f"{dataset}-{split}-{len(images)}-{data_hash(images)}-{extractor.name}-{extractor.hash}.npz"
-    path = cache_dir() / "moments" / name
+    path = cache_dir() / kind / name
     try:
         with np.load(path, allow_pickle=False) as file:
-            mean, scatter = torch.from_numpy(file["mean"]), torch.from_numpy(file["scatter"])
-        return Moments(len(images), mean, scatter)
+            return {key: torch.from_numpy(file[key]) for key in file.files}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # not there, or not whole
-        moments = Moments.of(extractor.batches(images))
+        arrays = compute()
     buffer = io.BytesIO()
-    np.savez(buffer, mean=moments.mean.numpy(), scatter=moments.scatter.numpy())
+    np.savez(buffer, **{key: value.numpy() for key, value in arrays.items()})
     write_atomic(path, buffer.getvalue())
-    return moments
-
-
-def load_evaluations(dataset: str, preset: str | None = None, results: Path | None = None) -> pd.DataFrame:
-    """All evaluations of a dataset's runs, of one preset or of all, followed by the dataset's baselines."""
-    get_dataset(dataset)
-    results = results_dir() if results is None else results
-    runs = [run for run in all_runs(dataset, results) if preset in (None, run.config.preset)]
-    paths = [run.path / "evaluations.csv" for run in runs] + [results / "baselines" / f"{dataset}.csv"]
-    tables = [table for path in paths if len(table := read_evaluations(path))]
-    return pd.concat(tables, ignore_index=True) if tables else read_evaluations(Path())
-
-
-def read_evaluations(path: Path) -> pd.DataFrame:
-    """A table of evaluations, with text kept as text (a hash may look like a number); empty without a file."""
-    if not path.is_file():
-        return _typed(pd.DataFrame(columns=list(COLUMNS)))
-    return _typed(pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=list(COLUMNS), fill_value=""))
-
-
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Numbers as numbers, everything else as text."""
-    return table.assign(
-        **{c: pd.to_numeric(table[c]) if c in _NUMBERS else table[c].astype(str) for c in table.columns}
-    )
-
-
-def _same_key(table: pd.DataFrame, row: dict[str, Any]) -> pd.Series:
-    same = pd.Series(True, index=table.index)
-    for column in KEY:
-        same &= table[column] == row[column]
-    return same
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time adds a row; the lock is on the folder itself and dies with its process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return arrays
 
 
 def device_name(device: torch.device | str) -> str:

@@ -19,11 +19,12 @@ from ddgan_core import UserError
 from ddgan_core.checkpoints import read_weights, write_weights
 from ddgan_core.data import DATASETS, get_dataset, load_images, to_float
 from ddgan_core.divergences import get_divergence
-from ddgan_core.evaluation import evaluate, load_evaluations, sample
+from ddgan_core.evaluation import evaluate, sample
 from ddgan_core.executors import default_device, train_run
 from ddgan_core.figures import write_png_grid
 from ddgan_core.networks import Classifier
 from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, results_dir, write_atomic
+from ddgan_core.scores import load_evaluations
 from ddgan_core.training import TrainingDiverged, initialised, train_classifier
 
 PAPER_ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein")

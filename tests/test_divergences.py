@@ -14,6 +14,7 @@ from ddgan_core.divergences import (
     DIVERGENCES,
     LOG_RATIO_BOUND,
     Divergence,
+    alpha_divergence,
     get_divergence,
     gradient_penalty,
     linear_tail_exp,
@@ -53,7 +54,11 @@ VALUE = {
     "wasserstein": 1.0,
     "kl": 0.5,
     "pearson": math.e - 1,
+    "neyman": math.e - 1,
+    "jeffreys": 1.0,
 }
+# E_P u^a = exp(a(a - 1)/2) for these two Gaussians
+VALUE |= {f"alpha_{a:g}": math.expm1(a * (a - 1) / 2) / (a * (a - 1)) for a in (1.5, -0.5)}
 # The non-saturating generator minimises another divergence than its critic estimates: 2 KL(M || Q).
 F_VALUE = VALUE | {"non_saturating_js": 2 * integral(M * (M / Q).log())}
 
@@ -131,6 +136,35 @@ def test_fused_losses_are_the_composed_ones(row: Divergence) -> None:
     composed = row.conjugate(row.activation(fake)) - row.activation(real)
     assert torch.allclose(row.critic(real, fake), composed, atol=1e-9)
     assert torch.allclose(row.generator(v), -row.conjugate(row.activation(v)), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("a", "name", "times"),
+    [(2, "pearson", 0.5), (1, "kl", 1), (0.5, "squared_hellinger", 2), (0, "reverse_kl", 1), (-1, "neyman", 0.5)],
+)
+def test_alpha_divergences_pass_through_the_others(a: float, name: str, times: float) -> None:
+    """At the optimal critic of each: the same bound, up to the factor; between a and its limit nothing jumps."""
+    row, other = alpha_divergence(a), DIVERGENCES[name]
+    assert bound(row, LOG_U) == pytest.approx(times * VALUE[name], rel=1e-6)
+    u = torch.logspace(-2, 2, 50, dtype=torch.float64)
+    linear = times * (other.f_prime(torch.ones(1)).item()) * (u - 1)  # adds nothing to a divergence
+    torch.testing.assert_close(row.f(u), times * other.f(u) - linear, rtol=1e-6, atol=1e-9)
+    t = row.f_prime(u)
+    torch.testing.assert_close(row.conjugate(t), u * t - row.f(u), rtol=1e-9, atol=1e-9)
+    near = alpha_divergence(a + 1e-6)
+    torch.testing.assert_close(near.critic(u, -u), row.critic(u, -u), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("a", [3, 1.5, 0.5, -0.5, -2])
+def test_the_conjugate_of_an_alpha_divergence_is_the_supremum_over_u_of_0_or_more(a: float) -> None:
+    """By brute force, also beyond the edge a > 1 has at 1 + (a - 1) t = 0, where the best u is 0."""
+    row, edge = alpha_divergence(a), -1 / (a - 1)
+    inside, beyond = (0.05, 3.0), (-2.0, 0.0)  # for a < 1 the conjugate is infinite beyond the edge
+    reach = (edge + beyond[0], edge + inside[1]) if a > 1 else (edge - inside[1], edge - inside[0])
+    t = torch.linspace(*reach, 41, dtype=torch.float64)
+    u = torch.logspace(-9, 5, 200_001, dtype=torch.float64)
+    supremum = (u * t[:, None] - row.f(u)).max(1).values
+    torch.testing.assert_close(row.conjugate(t), supremum, rtol=1e-4, atol=1e-4)
 
 
 def test_non_saturating_js_has_the_minimax_critic() -> None:

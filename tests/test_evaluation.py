@@ -11,12 +11,9 @@ from ddgan_core import UserError, evaluation
 from ddgan_core.checkpoints import write_weights
 from ddgan_core.data import load_images, to_uint8
 from ddgan_core.evaluation import (
-    COLUMNS,
     evaluate,
     evaluate_baseline,
-    load_evaluations,
     load_model,
-    read_evaluations,
     reference_moments,
     sample,
     sample_chain,
@@ -24,6 +21,7 @@ from ddgan_core.evaluation import (
 from ddgan_core.features import load_extractor
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.runs import PRESETS, Run, RunConfig
+from ddgan_core.scores import COLUMNS, load_evaluations, read_evaluations
 
 DDGAN = RunConfig(preset="smoke").changed(**PRESETS["smoke"], T=3)
 DDPM = DDGAN.changed(method="ddpm", divergence="none", T=20)
@@ -110,6 +108,8 @@ def test_a_score_is_computed_and_written_once(monkeypatch: pytest.MonkeyPatch) -
     assert first["frechet"] > 0
     assert first["seconds_per_image"] > 0
     assert pd.isna(first["top_probability"])
+    assert first[["precision", "recall", "coverage"]].between(0, 1).all()
+    assert pd.isna(first["frechet_error"]), "twenty images are too few for an interval"
 
     monkeypatch.setattr(evaluation, "sample", lambda *_, **__: pytest.fail("sampled again"))
     again = evaluate(run, n=20, features="pixels", reference_n=100)
@@ -198,3 +198,12 @@ def test_the_version_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation.code_version.cache_clear()
     assert evaluation.code_version() == "unknown"
     evaluation.code_version.cache_clear()
+
+
+def test_each_score_carries_an_interval_and_its_companions() -> None:
+    """Real images against real ones: within each other's neighbourhoods; noise is nowhere near them."""
+    real, noise = (evaluate_baseline(kind, "digits", features="pixels", n=300).iloc[0] for kind in ("real", "noise"))
+    assert 0 < real["frechet_error"] < real["frechet"]
+    assert real[["precision", "recall", "coverage"]].min() > 0.5
+    assert noise[["precision", "coverage"]].max() == 0
+    assert noise["kernel"] > 10 * abs(real["kernel"])

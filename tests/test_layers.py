@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "ddgan_core"
 LAYERS = {
     "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0,
     "toys": 1, "objectives": 1, "sampling": 1, "features": 1, "metrics": 1, "checkpoints": 1, "arguments": 1,
+    "scores": 1,
     "training": 2, "evaluation": 2, "figures": 2,
     "executors": 3, "bench": 3, "pages": 3,
     "study": 4,

@@ -1,7 +1,7 @@
 """One truth for dependencies: pyproject.toml; the pins, the conda environment and the Makefile agree with it."""
 
-import re
 import os
+import re
 import subprocess
 import tomllib
 from importlib.metadata import version

@@ -1,0 +1,94 @@
+"""The table of scores: one row per evaluation, everything in it that is needed to compare honestly.
+
+An evaluation is identified by `KEY` and written once, beside its run in evaluations.csv; what bounds every curve (real
+images against real ones, and noise) is in results/baselines/<dataset>.csv.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ddgan_core.data import get_dataset
+from ddgan_core.runs import all_runs, results_dir, write_atomic
+
+KEY = (
+    "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, or respaced to fewer steps
+    "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",  # how they were scored
+)  # fmt: skip
+COLUMNS = (
+    "dataset", "run_id", "method", "divergence", "T", "seed", "preset", "tag", *KEY,
+    "frechet", "frechet_error",  # squared Frechet distance in those features, half the width of its 95 % interval
+    "kernel", "precision", "recall", "density", "coverage",  # against as many reference images
+    "top_probability", "classes_present", "class_entropy",  # see metrics.class_statistics; only for FashionMNIST
+    "seconds_per_image",  # of sampling alone
+    "device", "torch", "commit",
+)  # fmt: skip
+_WHOLE = {"T", "seed", "steps", "reference_n", "n", "sample_seed"}
+_MEASURED = {
+    "frechet", "frechet_error", "kernel", "precision", "recall", "density", "coverage",
+    "top_probability", "classes_present", "class_entropy", "seconds_per_image",
+}  # fmt: skip
+
+
+def load_evaluations(dataset: str, preset: str | None = None, results: Path | None = None) -> pd.DataFrame:
+    """All evaluations of a dataset's runs, of one preset or of all, followed by the dataset's baselines."""
+    get_dataset(dataset)
+    results = results_dir() if results is None else results
+    runs = [run for run in all_runs(dataset, results) if preset in (None, run.config.preset)]
+    paths = [run.path / "evaluations.csv" for run in runs] + [results / "baselines" / f"{dataset}.csv"]
+    tables = [table for path in paths if len(table := read_evaluations(path))]
+    return pd.concat(tables, ignore_index=True) if tables else read_evaluations(Path())
+
+
+def read_evaluations(path: Path) -> pd.DataFrame:
+    """A table of evaluations, with text kept as text (a hash may look like a number); empty without a file."""
+    if not path.is_file():
+        return _typed(pd.DataFrame(columns=list(COLUMNS)))
+    return _typed(pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=list(COLUMNS), fill_value=""))
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as numbers, everything else as text."""
+
+    def typed(column: pd.Series) -> pd.Series:
+        if column.name in _WHOLE | _MEASURED:
+            number = pd.to_numeric(column)
+            return number.astype(float) if column.name in _MEASURED else number
+        return column.astype(str)
+
+    return table.apply(typed) if len(table) else table
+
+
+def same_key(table: pd.DataFrame, row: dict[str, Any]) -> pd.Series:
+    """Which of a table's rows are this evaluation."""
+    same = pd.Series(True, index=table.index)
+    for column in KEY:
+        same &= table[column] == row[column]
+    return same
+
+
+def add_evaluation(path: Path, row: dict[str, Any]) -> pd.DataFrame:
+    """Put a row into a table, in place of one with its key; other processes may be at it. Returns the row."""
+    new = _typed(pd.DataFrame([row]).reindex(columns=list(COLUMNS), fill_value=""))
+    with _locked(path.parent):
+        table = read_evaluations(path)
+        kept = table[~same_key(table, row)]
+        write_atomic(path, (pd.concat([kept, new]) if len(kept) else new).to_csv(index=False, float_format="%.6g"))
+    return new
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time adds a row; the lock is on the folder itself and dies with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
