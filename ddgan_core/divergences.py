@@ -227,8 +227,7 @@ _WASSERSTEIN = Divergence(
     penalty_weight=10.0,
 )
 
-# In v = 2 log u the game of eq. (17) needs no logarithm: f*(g_f(v)) = 2 - 2 exp(-v/2). The real term explodes where
-# the critic is sure of a real image it dislikes, twice as fast as reverse KL's.
+# In v = 2 log u, f*(g_f(v)) = 2 - 2 exp(-v/2); the real term explodes twice as fast as reverse KL's.
 _NEYMAN = Divergence(
     name="neyman",
     label="Neyman chi-square",
@@ -272,16 +271,14 @@ def alpha_divergence(a: float) -> Divergence:
     losses are powers of u: f'(u) = (u^(a-1) - 1)/(a - 1) and f*(f'(u)) = (u^a - 1)/a.
     """
     b = a - 1
-    facts: dict[str, Pointwise]
+    facts: dict[str, Pointwise] = {
+        "f": lambda u: (u**a - 1 - a * (u - 1)) / (a * b),
+        "conjugate": lambda t: ((1 + b * t).clamp(min=0) ** (a / b) - 1) / a,  # u = 0 beyond the edge if a > 1
+    }
     if a == 1:
         facts = {"f": lambda u: torch.xlogy(u, u) - (u - 1), "conjugate": torch.expm1}
     elif a == 0:
         facts = {"f": lambda u: u - 1 - u.log(), "conjugate": lambda t: -torch.log1p(-t)}
-    else:
-        facts = {
-            "f": lambda u: (u**a - 1 - a * (u - 1)) / (a * b),
-            "conjugate": lambda t: ((1 + b * t).clamp(min=0) ** (a / b) - 1) / a,  # u = 0 beyond the edge if a > 1
-        }
     return Divergence(
         name=f"alpha_{a:g}",
         label=f"alpha = {a:g}",
