@@ -89,21 +89,24 @@ def sample(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    if (args.run is None) == (args.baseline is None):
-        raise UserError("give either --run ID, to score a run, or --baseline real or noise; see --help")
+    if sum(given is not None for given in (args.run, args.baseline, args.images)) != 1:
+        raise UserError("give one of --run ID, --images PATH (PNGs or .npy), --baseline real or noise; see --help")
     device = prepare(args)
     from ddgan_core import evaluation
     from ddgan_core.runs import Run
 
-    shared = {"n": args.n, "reference": args.reference, "seed": args.seed, "device": device, "force": args.force}
+    how = {"reference": args.reference, "device": device, "force": args.force, "features": args.features}
+    dataset, n = args.dataset or "fashion_mnist", args.n or 10_000
     if args.run is not None:
         run = Run.open(args.run, args.dataset)
-        table = evaluation.evaluate(run, sampler=args.sampler, steps=args.steps, features=args.features, **shared)
+        table = evaluation.evaluate(run, sampler=args.sampler, steps=args.steps, n=n, seed=args.seed, **how)
+    elif args.images is not None:
+        table = evaluation.evaluate_images(args.images, dataset, n=args.n, **how)
     else:
-        dataset = args.dataset or "fashion_mnist"
-        table = evaluation.evaluate_baseline(args.baseline, dataset, features=args.features, **shared)
-    shown = ["dataset", "run_id", "sampler", "steps", "features", "reference", "reference_n", "n", "frechet"]
-    print(table[[*shown, "classes_present", "top_probability"]].to_string(index=False))
+        table = evaluation.evaluate_baseline(args.baseline, dataset, n=n, seed=args.seed, **how)
+    for name, value in table.iloc[0].items():
+        if value == value and value != "":  # not what this score does not have
+            print(f"{name:<18} {value:.5g}" if isinstance(value, float) else f"{name:<18} {value}")
     return 0
 
 

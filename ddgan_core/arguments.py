@@ -157,18 +157,26 @@ def make_parser() -> argparse.ArgumentParser:
     computing(this, data=False)
 
     example = "evaluate --run squared_hellinger_T04_s0_cpu --features fashion_classifier --n 10000"
-    this = command(commands, "evaluate", "evaluate", "Score a run or a baseline; an existing score is read.", example)
+    this = command(
+        commands,
+        "evaluate",
+        "evaluate",
+        "Score a run, images or a baseline; what has a score is read.",
+        example,
+    )
     this.add_argument("--run", metavar="ID")
+    this.add_argument("--images", type=Path, metavar="PATH", help="a folder of PNGs, or a .npy of uint8 [n, c, h, w]")
     this.add_argument("--baseline", help="real (images of the other split) or noise")
     this.add_argument(
-        "--dataset", help="of a baseline (default: fashion_mnist), or where two datasets have a run of that id"
+        "--dataset",
+        help="to score images or a baseline against (default: fashion_mnist), or of the run",
     )
     this.add_argument(
         "--features",
         default="fashion_classifier",
         help="inception, fashion_classifier or pixels (default: %(default)s)",
     )
-    this.add_argument("--n", type=whole(2), default=10_000, help="how many images (default: %(default)s)")
+    this.add_argument("--n", type=whole(2), help="how many images (default: 10000; of a pile: all)")
     this.add_argument("--reference", default="test", help="test or train (default: %(default)s)")
     this.add_argument("--sampler", help="of a DDPM: ancestral (default) or ddim")
     this.add_argument("--steps", type=whole(1), help="of a DDPM: re-spaced to so many (default: its T)")

@@ -85,6 +85,48 @@ def load_images(
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
+def read_images(path: Path | str) -> UInt8[Tensor, "n c h w"]:
+    """A pile of images from elsewhere: a folder of grey or RGB PNGs of one size, or a .npy of uint8 [n, c, h, w].
+
+    Raises UserError, naming the file, for anything else: other numbers than uint8, an empty folder, a damaged file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_pngs(path)
+    if path.suffix != ".npy" or not path.is_file():
+        raise UserError(f"{path}: give a folder of .png files or a .npy file of uint8 images [n, c, h, w]")
+    try:
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is not a whole .npy file ({error}): write it again") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise UserError(
+            f"{path} holds {images.dtype} of shape {images.shape}: uint8 [n, c, h, w] with c = 1 or 3 is needed"
+        )
+    return torch.from_numpy(images)
+
+
+def _read_pngs(folder: Path) -> UInt8[Tensor, "n c h w"]:
+    from PIL import Image
+
+    files, images = sorted(folder.glob("*.png")), []
+    if not files:
+        raise UserError(f"{folder} holds no .png files: name the folder with the images themselves")
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                mode, pixels = image.mode, np.array(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{file} is not a whole PNG ({error}): remove it or write it again") from None
+        if mode not in ("L", "RGB"):
+            raise UserError(f"{file} is of mode {mode}: 8-bit grey (L) or RGB without transparency is needed")
+        if images and pixels.shape != images[0].shape:
+            raise UserError(f"{file} is of shape {pixels.shape}, {files[0].name} of {images[0].shape}: one for all")
+        images.append(pixels)
+    pile = torch.from_numpy(np.stack(images))
+    return pile[:, None] if pile.ndim == 3 else pile.permute(0, 3, 1, 2).contiguous()
+
+
 def data_hash(images: UInt8[Tensor, "n c h w"]) -> str:
     """Twelve hex digits that name the exact pixels."""
     return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()[:12]

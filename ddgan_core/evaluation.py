@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ddgan_core import UserError
 from ddgan_core.checkpoints import read_weights
-from ddgan_core.data import data_hash, get_dataset, load_images, to_uint8
+from ddgan_core.data import data_hash, get_dataset, load_images, read_images, to_uint8
 from ddgan_core.diffusion import Schedule, make_schedule, random_generator
 from ddgan_core.features import Extractor, cache_dir, classify, load_extractor
 from ddgan_core.metrics import (
@@ -167,6 +167,27 @@ def evaluate_baseline(
     return _row(path, row, features, reference_n, draw, device, force)
 
 
+def evaluate_images(
+    source: Path | str, dataset: str, *, features: str = "fashion_classifier", n: int | None = None,
+    reference: str = "test", reference_n: int | None = None, device: torch.device | str = "cpu", force: bool = False,
+    results: Path | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Score a folder of PNGs or a .npy of uint8 images from elsewhere, as a row of results/images/<dataset>.csv.
+
+    n: the first so many, by default all. The row is known by the hash of the pixels, not by where they lie.
+    """
+    get_dataset(dataset)
+    images = read_images(source)
+    n = len(images) if n is None else n
+    if n > len(images):
+        raise UserError(f"n = {n}: {source} holds {len(images)} images")
+    images = images[:n]
+    row = {"dataset": dataset, "run_id": Path(source).stem, "sampler": f"images-{data_hash(images)}", "T": 0, "seed": 0}
+    row |= {"steps": 0, "protocol": "", "weights": "", "sample_seed": 0, "n": n, "reference": reference}
+    path = (results_dir() if results is None else results) / "images" / f"{dataset}.csv"
+    return _row(path, row, features, reference_n, lambda: (images, float("nan")), device, force)
+
+
 def _row(
     path: Path, row: dict[str, Any], features: str, reference_n: int | None, draw: Callable[[], tuple[Tensor, float]],
     device: torch.device | str, force: bool,
@@ -182,6 +203,7 @@ def _row(
     if len(there) and not force:
         return there.reset_index(drop=True)
     images, seconds = draw()
+    _check_same_kind(images, target)
     found = extractor(images)
     moments = reference_moments(row["dataset"], row["reference"], target, extractor)
     if row["n"] >= 2 * JACKKNIFE_GROUPS:
@@ -198,6 +220,14 @@ def _row(
     row |= {"seconds_per_image": seconds, "device": device_name(device)}
     row |= {"torch": torch.__version__, "commit": code_version()}
     return add_evaluation(path, row)
+
+
+def _check_same_kind(images: Tensor, target: Tensor) -> None:
+    if images.shape[1:] != target.shape[1:]:
+        (c, h, w), (k, y, x) = images.shape[1:], target.shape[1:]
+        raise UserError(
+            f"images of {c} channels, {h}x{w}, against a reference of {k} channels, {y}x{x}: make them alike"
+        )
 
 
 def _reference_images(dataset: str, split: str, n: int | None) -> tuple[UInt8[Tensor, "n c h w"], int]:

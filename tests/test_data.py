@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError, data
-from ddgan_core.data import data_hash, draw_batch, get_dataset, load_images, to_float, to_uint8
+from ddgan_core.data import data_hash, draw_batch, get_dataset, load_images, read_images, to_float, to_uint8
 
 
 def fake_fashion(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, Path]:
@@ -151,3 +151,54 @@ def test_batches_are_drawn_from_the_generator_alone() -> None:
     assert a.dtype == torch.float32
     assert a.mean().item() == pytest.approx(0, abs=0.05)
     assert len(a.unique()) == 256
+
+
+def png(path, pixels, mode=None) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.asarray(pixels, dtype=np.uint8), mode).save(path)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_of_pngs_and_a_npy_are_the_same_pile(tmp_path, channels):
+    images = torch.randint(0, 256, (3, channels, 5, 4), dtype=torch.uint8)
+    for i, image in enumerate(images):
+        png(tmp_path / f"{i}.png", image[0] if channels == 1 else image.permute(1, 2, 0))
+    np.save(tmp_path / "pile.npy", images.numpy())
+    assert torch.equal(read_images(tmp_path), images)
+    assert torch.equal(read_images(tmp_path / "pile.npy"), images)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((2, 1, 4, 4), np.nan), "float64"),
+        (np.zeros((2, 1, 4, 4), np.float32), "float32"),
+        (np.full((2, 1, 4, 4), 300), "int64"),
+        (np.zeros((2, 4, 4), np.uint8), r"shape \(2, 4, 4\)"),
+        (np.zeros((2, 2, 4, 4), np.uint8), "c = 1 or 3"),
+        (np.zeros((0, 1, 4, 4), np.uint8), "shape"),
+        (np.array(["no", None]), "not a whole .npy file"),
+    ],
+)
+def test_a_npy_of_anything_but_uint8_images_is_refused(tmp_path, array, message):
+    np.save(tmp_path / "pile.npy", array, allow_pickle=True)
+    with pytest.raises(UserError, match=message):
+        read_images(tmp_path / "pile.npy")
+
+
+def test_folders_that_are_no_pile_are_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no .png files"):
+        read_images(tmp_path)
+    png(tmp_path / "a.png", np.zeros((4, 4)))
+    png(tmp_path / "b.png", np.zeros((4, 5)))
+    with pytest.raises(UserError, match="b.png is of shape"):
+        read_images(tmp_path)
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    with pytest.raises(UserError, match="b.png is not a whole PNG"):
+        read_images(tmp_path)
+    png(tmp_path / "b.png", np.zeros((4, 4, 4)))
+    with pytest.raises(UserError, match="b.png is of mode RGBA"):
+        read_images(tmp_path)
+    with pytest.raises(UserError, match="give a folder of .png files or a .npy"):
+        read_images(tmp_path / "a.png")

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ddgan_core.data import load_images, to_uint8
 from ddgan_core.evaluation import (
     evaluate,
     evaluate_baseline,
+    evaluate_images,
     load_model,
     reference_moments,
     sample,
@@ -207,3 +209,21 @@ def test_each_score_carries_an_interval_and_its_companions() -> None:
     assert real[["precision", "recall", "coverage"]].min() > 0.5
     assert noise[["precision", "coverage"]].max() == 0
     assert noise["kernel"] > 10 * abs(real["kernel"])
+
+
+def test_images_from_elsewhere_are_scored_by_their_pixels(tmp_path: Path, results: Path) -> None:
+    """The training images themselves score as the real baseline does; a copy under another name adds no row."""
+    images, _ = load_images("digits", "train")
+    for name in ("mine", "copy"):
+        np.save(tmp_path / f"{name}.npy", images.numpy())
+    mine = evaluate_images(tmp_path / "mine.npy", "digits", features="pixels").iloc[0]
+    assert mine["n"] == len(images)
+    assert mine["coverage"] > 0.5
+    again = evaluate_images(tmp_path / "copy.npy", "digits", features="pixels").iloc[0]
+    assert again["run_id"] == "mine"
+    assert len(read_evaluations(results / "images" / "digits.csv")) == 1
+    with pytest.raises(UserError, match=f"n = {len(images) + 1}: .*mine.npy holds {len(images)} images"):
+        evaluate_images(tmp_path / "mine.npy", "digits", features="pixels", n=len(images) + 1)
+    np.save(tmp_path / "large.npy", images.numpy().repeat(2, 2).repeat(2, 3))
+    with pytest.raises(UserError, match="against a reference of"):
+        evaluate_images(tmp_path / "large.npy", "digits", features="pixels")
