@@ -87,8 +87,8 @@ class Divergence:
     generator: Pointwise
     penalty: Penalty = r1_penalty
     penalty_weight: float = 0.02
-    lr_generator: float = 2e-4
-    lr_critic: float = 1e-3
+    lr_generator: float = 1e-4
+    lr_critic: float = 5e-4
     f: Pointwise | None = None
     f_prime: Pointwise | None = None
     conjugate: Pointwise | None = None

@@ -126,7 +126,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "widths": (16, 32, 64), "critic_widths": (16, 32, 64), "z_dim": 32,
-        "updates": 14_000, "batch_size": 32, "penalty_every": 16,
+        "updates": 18_000, "batch_size": 32, "penalty_every": 16,
     },
     "full": {
         "widths": (64, 128, 256), "critic_widths": (64, 128, 256), "z_dim": 64, "attention": True,
