@@ -43,12 +43,13 @@ def default_threads() -> int:
 def train(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core import study
+    from ddgan_core.runner import train_run
 
     changes = dict(args.set) | ({"dataset": args.dataset} if args.dataset else {})
     config = study.configure(
         args.preset, method=args.method, divergence=args.divergence, T=args.T, seed=args.seed, tag=args.tag, **changes
     )
-    run = study.train_run(config, minutes=args.minutes, device=device)
+    run = train_run(config, minutes=args.minutes, device=device)
     status = run.status
     print(f"{config.run_id}: {status['state']} at step {status.get('step', 0)} of {config.updates}, in {run.path}")
     if status["state"] == "done":
@@ -113,9 +114,15 @@ def evaluate(args: argparse.Namespace) -> int:
 def study_status(args: argparse.Namespace) -> int:
     from ddgan_core import study
 
-    table = study.status(study.paper_study(args.preset))
-    print(table.to_string(index=False, max_colwidth=60))
+    table = study.status(study.make_study(args.study, args.preset, args.cell))
+    if args.json:
+        print(table.to_json(orient="records", indent=1))
+        return 0
+    print(table.to_string(index=False, max_colwidth=60, na_rep="?"))
     print(", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items()))
+    spent, left = table["minutes"].sum(), table["minutes_left"]
+    guess = f"{left.sum():.0f}" if left.notna().all() else "not known on this device before a run of each method"
+    print(f"minutes of one worker: {spent:.0f} spent on training, left to train: {guess}")
     return 0
 
 
@@ -123,8 +130,51 @@ def study_run(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core import study
 
-    table = study.run(study.paper_study(args.preset), minutes=args.minutes, device=device)
-    print(table.to_string(index=False, max_colwidth=60))
+    what, how = study.make_study(args.study, args.preset, args.cell), {"minutes": args.minutes}
+    if args.on == "ray":
+        threads = args.threads or 1
+        table = study.run_on_ray(what, threads=threads, gpus=args.gpus, address=args.address, **how)
+    elif args.workers is not None:
+        threads = args.threads or max(1, default_threads() // args.workers)
+        table = study.run_local(what, args.preset, args.study, args.workers, threads=threads, device=device, **how)
+    else:
+        table = study.run(what, device=device, **how)
+    print(table.to_string(index=False, max_colwidth=60, na_rep="?"))
+    return 0
+
+
+def study_slurm(args: argparse.Namespace) -> int:
+    from ddgan_core import study
+    from ddgan_core.executors import slurm_script
+
+    what = study.make_study(args.study, args.preset, args.cell)
+    table = study.status(what)
+    if not len(missing := list(table["run_id"][table["state"] != "done"])):
+        raise UserError(f"every run of {what.name} is done: there is nothing to put into a queue")
+    words = [sys.executable, "-m", "ddgan_core", "study", "run", "--study", args.study, "--preset", args.preset]
+    words += ["--threads", str(args.threads), "--cell"]
+    print(slurm_script(missing, words, minutes=args.minutes, cpus=args.threads, gpus=args.gpus), end="")
+    return 0
+
+
+def study_export(args: argparse.Namespace) -> int:
+    from ddgan_core.transfer import export_runs
+
+    paths, left_out = export_runs(args.output, args.run)
+    for path in paths:
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if left_out:
+        print(f"no room for {', '.join(left_out)}: export these with --run", file=sys.stderr)
+    return 0
+
+
+def study_import(args: argparse.Namespace) -> int:
+    from ddgan_core.study import write_tables
+    from ddgan_core.transfer import import_runs
+
+    for run_id, what in import_runs(args.files).items():
+        print(f"{run_id}: {what}")
+    write_tables()
     return 0
 
 
@@ -139,9 +189,9 @@ def study_ship(args: argparse.Namespace) -> int:
 
 def study_classifier(args: argparse.Namespace) -> int:
     prepare(args)
-    from ddgan_core import study
+    from ddgan_core.runner import make_classifier
 
-    facts = study.make_classifier(args.output)
+    facts = make_classifier(args.output)
     print(f"{args.output}: test accuracy {facts['test_accuracy']:.4f}")
     return 0
 
@@ -169,8 +219,11 @@ def doctor(args: argparse.Namespace) -> int:
 
 HANDLERS = {
     f.__name__: f
-    for f in (train, sample, evaluate, study_status, study_run, study_ship, study_classifier, report, doctor)
-}
+    for f in (
+        train, sample, evaluate, study_status, study_run, study_slurm, study_export, study_import, study_ship,
+        study_classifier, report, doctor,
+    )
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -47,6 +47,10 @@ def positive(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else positive(text)
+
+
 def folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(
@@ -185,22 +189,45 @@ def make_parser() -> argparse.ArgumentParser:
     computing(this)
 
     parts = commands.add_parser(
-        "study", help="The study's runs: how far they are, and going on with them."
-    ).add_subparsers(dest="part", required=True, metavar="status|run|ship|classifier")
+        "study", help="The study's runs: how far they are, going on with them, copying them."
+    ).add_subparsers(dest="part", required=True, metavar="status|run|slurm|export|import|ship|classifier")
+
+    def of_study(this: Any) -> None:
+        this.add_argument("--study", default="paper", help="paper or sweep (default: %(default)s)")
+        this.add_argument("--preset", **preset)
+        this.add_argument("--cell", action="append", default=[], metavar="ID", help="only this run; may be repeated")
+
     this = command(parts, "status", "study_status", "A table of the study's runs.", "study status --preset cpu")
-    this.add_argument("--preset", **preset)
-    this = command(
-        parts,
-        "run",
-        "study_run",
-        "Train and score what is missing, in order of what it tells.",
-        "study run --preset cpu --minutes 60",
-    )
-    this.add_argument("--preset", **preset)
+    of_study(this)
+    this.add_argument("--json", action="store_true", help="for programs: a list of objects")
+
+    text = "Train and score what is missing, in order of what it tells."
+    this = command(parts, "run", "study_run", text, "study run --preset cpu --minutes 60 --workers 2 --threads 1")
+    of_study(this)
     this.add_argument(
         "--minutes", type=positive, help="stop after so long; the same command goes on (default: to the end)"
     )
+    this.add_argument("--workers", type=whole(1), help="so many runs at a time, a process each")
+    this.add_argument("--on", choices=("local", "ray"), default="local", help="ray: tasks on a Ray cluster")
+    this.add_argument("--address", help="of an existing Ray cluster, or auto (default: one started here)")
+    this.add_argument("--gpus", type=share, default=0.0, help="GPUs for a Ray task, such as 0.25 (default: none)")
     computing(this)
+
+    text = "Print a Slurm array script, an element for each missing run."
+    this = command(
+        parts, "slurm", "study_slurm", text, "study slurm --preset full --gpus 1 > study.sbatch"
+    )
+    of_study(this)
+    this.add_argument("--minutes", type=positive, default=60.0, help="of each element (default: %(default)g)")
+    this.add_argument("--threads", type=whole(1), default=4, help="CPU threads of each element (default: %(default)s)")
+    this.add_argument("--gpus", type=whole(0), default=0, help="GPUs of each element (default: %(default)s)")
+
+    text = "Pack finished runs into at most 8 files of 16 MB, to be copied and imported elsewhere."
+    this = command(parts, "export", "study_export", text, "study export -o out")
+    this.add_argument("-o", "--output", type=Path, default=Path("export"), metavar="FOLDER", help="(default: export)")
+    this.add_argument("--run", action="append", default=[], metavar="ID", help="only this run; may be repeated")
+    this = command(parts, "import", "study_import", "Merge exported files.", "study import out/runs-1-of-1.zip")
+    this.add_argument("files", nargs="+", type=Path)
 
     text = "Copy a finished run's weights, in half precision, to where they are committed."
     this = command(parts, "ship", "study_ship", text, "study ship --run squared_hellinger_T04_s0_cpu")

@@ -1,145 +1,159 @@
-"""Getting one run done, whatever happens: budgets, checkpoints, progress, a lock, signals."""
+"""Where the runs of a study are done: a process for each on this machine, tasks on a Ray cluster, a Slurm array.
 
-import fcntl
+All three do the same: a run resumes from its last checkpoint wherever it is asked for again, so that an executor only
+has to start it, and start it again when its process dies. The folder of results is shared between all of them.
+"""
+
+import os
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-
-import pandas as pd
-import torch
-from tqdm import tqdm
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weights
-from ddgan_core.data import load_images
-from ddgan_core.evaluation import code_version, device_name
-from ddgan_core.networks import tensors_hash
-from ddgan_core.runs import Run, RunConfig, write_atomic
-from ddgan_core.training import Trainer, TrainingDiverged, train
 
-CHECKPOINT_SECONDS = 120
-HISTORY_RECORDS = 200
-LINE_SECONDS = 30  # between progress lines where there is no terminal
+RETRIES = 3  # a process that dies goes on from its checkpoint, so trying again is cheap
 
 
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def local(
+    jobs: Sequence[str], command: Callable[[str], list[str] | None], workers: int, retries: int = RETRIES
+) -> dict[str, int]:
+    """Run `command(job)` for each job, `workers` processes at a time, in order; {job: exit status} of those started.
 
-
-def train_run(
-    config: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
-    results: Path | None = None,
-) -> Run:  # fmt: skip
-    """Train the run of this config to its end, or for so many minutes; a run that was begun goes on where it stopped.
-
-    Writes history.csv and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
-    and exits with 143. Raises TrainingDiverged, noted in status.json, and UserError if another process trains the run.
+    A process that a signal killed is started again, `retries` times. A command of None means that time is up: no more
+    are started. What the processes print is printed line by line. On SIGTERM or Ctrl-C the processes get SIGTERM, leave
+    their checkpoints, and are waited for.
     """
-    if Run(config, results).status["state"] == "done":
-        return Run.create(config, results)
-    # All that can be wrong with a configuration shows before its folder is made.
-    trainer = Trainer(config, load_images(config.dataset)[0], device or default_device())
-    run = Run.create(config, results)
-    with _locked(run), _stop_requests() as stop:
-        _train(run, trainer, minutes, progress, stop)
-    return run
-
-
-def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, stop: threading.Event) -> None:
-    config, folder = run.config, run.path / "checkpoints"
-    history: list[dict[str, float]] = []
-    seconds = 0.0
-    if (state := load_checkpoint(folder)) is not None:
-        trainer.load_state(state)
-        history, seconds = state["history"], state["seconds"]
-    start = saved = time.monotonic()
-    bar = _Progress(config.run_id, trainer.step, config.updates, progress)
-
-    def keep(state: str, reason: str = "") -> None:
-        spent = seconds + time.monotonic() - start
-        if state == "running":
-            save_checkpoint(folder, trainer.step, trainer.state() | {"history": history, "seconds": spent})
-        write_atomic(run.path / "history.csv", pd.DataFrame(history).to_csv(index=False, float_format="%.6g"))
-        run.set_status(
-            state, reason, step=trainer.step, seconds=round(spent, 1), device=device_name(trainer.device),
-            weights_hash=tensors_hash(trainer.ema.state_dict()), torch=torch.__version__, commit=code_version(),
-        )  # fmt: skip
-
-    for record in _noting_divergence(train(trainer, max(1, config.updates // HISTORY_RECORDS)), keep):
-        if len(record) > 1:
-            history.append(record)
-        bar.show(trainer.step)
-        now = time.monotonic()
-        unfinished = trainer.step < config.updates
-        if unfinished and stop.is_set():
-            keep("running", f"stopped by a signal after step {trainer.step} of {config.updates}")
-            raise SystemExit(143)
-        if unfinished and minutes is not None and now - start > 60 * minutes:
-            keep("running", f"stopped after step {trainer.step} of {config.updates}, its minutes being over")
-            return
-        if unfinished and now - saved > CHECKPOINT_SECONDS:
-            keep("running")
-            saved = now
-    write_weights(run.path / "ema.safetensors", trainer.ema.state_dict(), config.hash)
-    keep("done")
-    for checkpoint in folder.glob("*.pt"):
-        checkpoint.unlink()
-
-
-def _noting_divergence(records: Iterator[dict[str, float]], keep: Callable[..., None]) -> Iterator[dict[str, float]]:
-    try:
-        yield from records
-    except TrainingDiverged as error:
-        keep("failed", str(error))
-        raise
-
-
-class _Progress:
-    """How far a training is and how long it has to go: a bar on a terminal, a plain line now and then elsewhere."""
-
-    def __init__(self, label: str, step: int, steps: int, shown: bool) -> None:
-        self.label, self.first, self.steps, self.shown = label, step, steps, shown
-        self.start = self.said = time.monotonic()
-        self.bar = tqdm(total=steps, initial=step, desc=label, unit="update") if shown and sys.stderr.isatty() else None
-
-    def show(self, step: int) -> None:
-        now = time.monotonic()
-        if self.bar is not None:
-            self.bar.update(step - self.bar.n)
-        elif self.shown and (now - self.said > LINE_SECONDS or step == self.steps):
-            self.said = now
-            left = (now - self.start) / (step - self.first) * (self.steps - step)
-            print(f"{self.label}: {step} of {self.steps} updates, {left / 60:.1f} minutes left", flush=True)
-        if self.bar is not None and step == self.steps:
-            self.bar.close()
-
-
-@contextmanager
-def _locked(run: Run) -> Iterator[None]:
-    """One process trains a run; the lock dies with its process."""
-    with open(run.path / ".lock", "w") as file:
+    if workers < 1:
+        raise UserError(f"workers = {workers}: 1 or more")
+    waiting, tries = list(jobs), dict.fromkeys(jobs, 0)
+    running: dict[str, subprocess.Popen[str]] = {}
+    ended: dict[str, int] = {}
+    with _sigterm_as_exit():
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"run {run.config.run_id} is being trained by another process: wait for it, or stop it"
-            ) from None
-        yield
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    job = waiting.pop(0)
+                    if (words := command(job)) is None:
+                        waiting.clear()
+                        break
+                    running[job] = _start(words)
+                for job, process in list(running.items()):
+                    if (code := process.poll()) is None:
+                        continue
+                    del running[job]
+                    if code < 0 and tries[job] < retries:
+                        tries[job] += 1
+                        print(f"{job}: killed by signal {-code}, started again", file=sys.stderr, flush=True)
+                        waiting.insert(0, job)
+                    else:
+                        ended[job] = code
+                time.sleep(0.05)
+        finally:
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                process.wait()
+    return ended
+
+
+def _start(words: list[str]) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+
+    def show() -> None:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+
+    threading.Thread(target=show, daemon=True).start()
+    return process
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, so that training stops between two updates; only a main thread can ask for it."""
-    stop = threading.Event()
+def _sigterm_as_exit() -> Iterator[None]:
+    """SIGTERM unwinds the stack as Ctrl-C does, so that `finally` clauses run; then the exit status is 143."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
-    before = signal.signal(signal.SIGTERM, lambda signum, frame: stop.set())
+
+    def leave(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, leave)
     try:
-        yield stop
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def on_ray(
+    jobs: Sequence[str], work: Callable[[str], object], *, address: str | None = None, cpus: int = 1, gpus: float = 0.0,
+    retries: int = RETRIES,
+) -> dict[str, str]:  # fmt: skip
+    """Run `work(job)` as a Ray task for each job (extra `cluster`); {job: "" or why it failed}.
+
+    address: of an existing cluster ("auto" for the one this machine belongs to); without it, one is started here and
+    stopped at the end. cpus, gpus: what a task takes; 0.25 of a GPU puts four runs on one. A task whose worker dies is
+    done again by Ray, `retries` times. `work` and what it needs must be importable on every node.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("Ray is not installed: pip install 'ddgan-divergences[cluster]', or use --on local") from None
+    if own := not ray.is_initialized():
+        environment = {name: value for name, value in os.environ.items() if name.startswith("DDGAN_")}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        try:
+            ray.init(
+                address=address, runtime_env={"env_vars": environment}, logging_level="warning",
+                include_dashboard=None if address else False,
+            )  # fmt: skip
+        except ConnectionError as error:
+            raise UserError(f"address {address!r}: no Ray cluster there ({str(error).splitlines()[0]})") from None
+
+    def task(job: str) -> None:
+        work(job)
+
+    try:
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(task)
+        pending = {remote.remote(job): job for job in jobs}
+        ended: dict[str, str] = {}
+        while pending:
+            (finished,), _ = ray.wait(list(pending))
+            try:
+                ray.get(finished)
+                ended[pending[finished]] = ""
+            except ray.exceptions.RayError as error:
+                ended[pending[finished]] = str(error).strip().splitlines()[-1]
+            del pending[finished]
+        return ended
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def slurm_script(jobs: Sequence[str], command: Sequence[str], *, minutes: float, cpus: int, gpus: int) -> str:
+    """A Slurm array, one element for each job: `command JOB`. It is told to stop two minutes before its time is over,
+    leaves a checkpoint, and is put into the queue again."""
+    hours, rest = divmod(max(5, round(minutes)), 60)
+    lines = [
+        "#!/bin/bash",
+        "#SBATCH --job-name=ddgan",
+        f"#SBATCH --array=0-{len(jobs) - 1}",
+        f"#SBATCH --time={hours:02d}:{rest:02d}:00",
+        f"#SBATCH --cpus-per-task={cpus}",
+        *([f"#SBATCH --gpus={gpus}"] if gpus else []),
+        "#SBATCH --requeue",
+        "#SBATCH --signal=TERM@120",
+        "#SBATCH --output=%x_%A_%a.log",
+        "",
+        f"jobs=({' '.join(map(shlex.quote, jobs))})",
+        f'srun {shlex.join(command)} "${{jobs[$SLURM_ARRAY_TASK_ID]}}"',
+        "code=$?",
+        '[ "$code" -eq 143 ] && scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
+        'exit "$code"',
+    ]
+    return "\n".join(lines) + "\n"

@@ -4,31 +4,34 @@
 scores what is trained, and can stop after any number of minutes and go on later.
 """
 
-import json
+import functools
+import math
+import statistics
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import save as safetensors_bytes
 
 from ddgan_core import UserError
 from ddgan_core.checkpoints import read_weights, write_weights
-from ddgan_core.data import DATASETS, get_dataset, load_images, to_float
+from ddgan_core.data import DATASETS, get_dataset
 from ddgan_core.divergences import get_divergence
-from ddgan_core.evaluation import evaluate, sample
-from ddgan_core.executors import default_device, train_run
+from ddgan_core.evaluation import device_name, evaluate, sample
+from ddgan_core.executors import local, on_ray
 from ddgan_core.figures import write_png_grid
-from ddgan_core.networks import Classifier
+from ddgan_core.runner import default_device, is_held, train_run
 from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.scores import load_evaluations
-from ddgan_core.training import TrainingDiverged, initialised, train_classifier
+from ddgan_core.training import TrainingDiverged
 
 PAPER_ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein")
 PAPER_T = (4, 2, 8, 10, 1, 3, 5, 6, 7, 9)  # in order of what they tell
+SWEEP_SEED = 100  # settings are chosen by a seed that is never reported
 
 # What a DDPM changes in each preset: it has no critic to pay for, so it gets more updates from the same minutes.
 DDPM = {
@@ -99,42 +102,167 @@ def paper_study(preset: str = "cpu") -> Study:
     return Study(f"paper-{preset}", tuple(cells))
 
 
+def sweep_study(preset: str = "cpu") -> Study:
+    """For each row at T = 4, the learning rates and the penalty to choose from, by a seed that reports nothing.
+
+    A quarter of the updates; both rates by 1/2, 1 and 2, the penalty's weight as it is and by 1/10.
+    """
+    cells = []
+    for name in PAPER_ROWS:
+        usual = configure(preset, divergence=name)
+        for rate in (1.0, 0.5, 2.0):
+            for penalty in (1.0, 0.1):
+                cells.append(usual.changed(
+                    seed=SWEEP_SEED, tag=f"sweep-lr{rate:g}-penalty{penalty:g}", updates=max(1, usual.updates // 4),
+                    lr_generator=rate * usual.lr_generator, lr_critic=rate * usual.lr_critic,
+                    penalty_weight=penalty * usual.penalty_weight,
+                ))  # fmt: skip
+    return Study(f"sweep-{preset}", tuple(cells))
+
+
+STUDIES = {"paper": paper_study, "sweep": sweep_study}
+
+
+def make_study(name: str = "paper", preset: str = "cpu", cells: Sequence[str] = ()) -> Study:
+    """The study of that name, or those of its cells that are named by their run ids. Raises UserError for others."""
+    if name not in STUDIES:
+        raise UserError(f"study {name!r} is not known: choose one of {', '.join(STUDIES)}")
+    study = STUDIES[name](preset)
+    known = {cell.run_id: cell for cell in study.cells}
+    for cell in cells:
+        if cell not in known:
+            raise UserError(
+                f"cell {cell!r} is not of study {study.name}: see study status --study {name} --preset {preset}"
+            )
+    return replace(study, cells=tuple(known[cell] for cell in cells)) if cells else study
+
+
 def status(study: Study, results: Path | None = None) -> pd.DataFrame:
-    """One line per cell: run_id, state (missing, running, done, failed), step, updates, minutes, scores, reason."""
+    """One line per cell: run_id, state, step, updates, minutes spent and left, scores made and due, reason.
+
+    state: missing, running (a process holds it), stopped (it goes on from its checkpoint), failed, done, or differs
+    (made with other settings than the cell's). minutes_left is estimated from this device's own runs of the same
+    preset and method, else NaN; scoring is not in it.
+    """
+    runs = [Run(cell, results) for cell in study.cells]
+    pace = _seconds_per_update(results)
     rows = []
-    for cell in study.cells:
-        run = Run(cell, results)
+    for cell, run in zip(study.cells, runs, strict=True):
         now = run.status
+        state, reason = now["state"], now["reason"]
+        if is_held(run):
+            state = "running"
+        elif state == "running":
+            state = "stopped"
+        if (run.path / "config.json").exists() and Run.open(cell.run_id, cell.dataset, results).config != cell:
+            state, reason = "differs", "made with other settings: delete it, or give the new ones a tag"
+        elif state == "done" and run.weights is None:
+            reason = "its weights are not here"
+        left = 0 if state == "done" else cell.updates - now.get("step", 0)
         rows.append({
-            "run_id": cell.run_id, "state": now["state"], "step": now.get("step", 0), "updates": cell.updates,
-            "minutes": round(now.get("seconds", 0) / 60, 1), "scores": len(run.evaluations), "reason": now["reason"],
+            "run_id": cell.run_id, "state": state, "step": now.get("step", 0), "updates": cell.updates,
+            "minutes": round(now.get("seconds", 0) / 60, 1),
+            "minutes_left": round(left * pace.get((cell.preset, cell.method), math.nan) / 60, 1),
+            "scores": f"{len(run.evaluations)}/{len(SCORES[cell.preset][cell.method])}", "reason": reason,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def run(
-    study: Study,
-    *,
-    minutes: float | None = None,
-    device: str | None = None,
-    progress: bool = True,
+def _seconds_per_update(results: Path | None = None) -> dict[tuple[str, str], float]:
+    """{(preset, method): median over this device's runs}."""
+    here = device_name(default_device())
+    found: dict[tuple[str, str], list[float]] = {}
+    for run in all_runs(results=results):
+        now = run.status
+        if now.get("device") == here and now.get("step", 0) > 0:
+            found.setdefault((run.config.preset, run.config.method), []).append(now["seconds"] / now["step"])
+    return {kind: statistics.median(paces) for kind, paces in found.items()}
+
+
+def complete(
+    cell: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
     results: Path | None = None,
-) -> pd.DataFrame:
-    """Train and score the study's cells in order until done or out of minutes; one that diverges stops no other."""
+) -> Run:  # fmt: skip
+    """Train a cell, or go on with it, and score it; what is done is not done again. Stops when its minutes are over.
+
+    A training that diverges is noted in the run's status and said on stderr; it raises nothing.
+    """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    for cell in study.cells:
+    try:
+        run = train_run(cell, minutes=minutes, device=device, progress=progress, results=results)
+    except TrainingDiverged as error:
+        print(f"{cell.run_id}: {error}", file=sys.stderr)
+        return Run(cell, results)
+    if run.status["state"] == "done":
+        score(run, device=device, deadline=deadline)
+    return run
+
+
+def run(
+    study: Study, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
+    results: Path | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Complete the study's cells in this process, in order, until done or out of minutes. Returns `status`.
+
+    What is trained already is scored first: a slot of time is worth most where nothing can be lost any more.
+    """
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    trained = [cell for cell in study.cells if Run(cell, results).status["state"] == "done"]
+    for cell in trained + [cell for cell in study.cells if cell not in trained]:
         left = None if deadline is None else (deadline - time.monotonic()) / 60
         if left is not None and left <= 0:
             break
-        try:
-            done = train_run(cell, minutes=left, device=device, progress=progress, results=results)
-        except TrainingDiverged as error:
-            print(f"{cell.run_id}: {error}", file=sys.stderr)
-            continue
-        if done.status["state"] == "done":
-            score(done, device=device)
+        complete(cell, minutes=left, device=device, progress=progress, results=results)
     write_tables(results)
     return status(study, results)
+
+
+def run_local(
+    study: Study, preset: str, kind: str, workers: int, *, minutes: float | None = None, threads: int = 1,
+    device: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """The same with a process for each cell, `workers` at a time; the study must be one of STUDIES.
+
+    Raises UserError where a process ends in an error, when the others have ended.
+    """
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def command(cell: str) -> list[str] | None:
+        words = [sys.executable, "-m", "ddgan_core", "study", "run", "--study", kind, "--preset", preset]
+        words += ["--cell", cell, "--threads", str(threads)] + (["--device", device] if device else [])
+        if deadline is None:
+            return words
+        left = (deadline - time.monotonic()) / 60
+        return [*words, "--minutes", f"{left:.3f}"] if left > 0 else None
+
+    ended = local([cell.run_id for cell in study.cells], command, workers)
+    write_tables()
+    if wrong := {cell: code for cell, code in ended.items() if code}:
+        raise UserError(
+            f"these cells ended in an error, told above: {', '.join(f'{c} ({n})' for c, n in wrong.items())}"
+        )
+    return status(study)
+
+
+def run_on_ray(
+    study: Study, *, minutes: float | None = None, threads: int = 1, gpus: float = 0.0, address: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """The same as Ray tasks of so many threads and so much of a GPU each; all nodes share the folder of results."""
+    deadline = None if minutes is None else time.time() + 60 * minutes
+    work = functools.partial(_ray_task, deadline=deadline, threads=threads, device="cuda" if gpus else "cpu")
+    jobs = {cell.to_json(): cell.run_id for cell in study.cells}
+    ended = on_ray(list(jobs), work, address=address, cpus=threads, gpus=gpus)
+    write_tables()
+    if wrong := [f"{jobs[job]}: {reason}" for job, reason in ended.items() if reason]:
+        raise UserError(f"these cells failed on Ray: {'; '.join(wrong)}")
+    return status(study)
+
+
+def _ray_task(job: str, *, deadline: float | None, threads: int, device: str) -> None:
+    torch.set_num_threads(threads)  # CPU results depend on it
+    left = None if deadline is None else (deadline - time.time()) / 60
+    if left is None or left > 0:
+        complete(RunConfig.from_json(job), minutes=left, device=device)
 
 
 def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None) -> list[Run]:
@@ -145,10 +273,15 @@ def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None)
     return [existing[key] for c in configs if (key := (c.dataset, c.run_id)) in existing]
 
 
-def score(run: Run, device: str | None = None) -> None:
-    """The preset's scores of a finished run, and its grid of samples; what is there already is not done again."""
+def score(run: Run, device: str | None = None, deadline: float | None = None) -> None:
+    """The preset's scores of a finished run, and its grid of samples; what is there already is not done again.
+
+    deadline: of time.monotonic(), after which no other score is begun.
+    """
     device = device or default_device()
     for sampler, steps, features, n in SCORES[run.config.preset][run.config.method]:
+        if deadline is not None and time.monotonic() > deadline:
+            return
         evaluate(run, sampler=sampler, steps=steps or run.config.T, n=n, features=features, device=device)
     grid = run.path / "samples.png"
     if not grid.exists():
@@ -175,27 +308,3 @@ def ship(run: Run) -> Path:
     target = run.results / "checkpoints" / run.config.dataset / f"{run.config.run_id}.safetensors"
     write_weights(target, read_weights(source, run.config.hash), run.config.hash, torch.float16)
     return target
-
-
-def make_classifier(path: Path, epochs: int = 5, progress: bool = True) -> dict[str, Any]:
-    """Train the FashionMNIST classifier behind `fd_fashion` and write it with its facts, which are returned.
-
-    The shipped one (features.CLASSIFIER_FILE) was made by this recipe from other initial weights, once. Another is
-    another ruler: its hash, which is in every score, differs.
-    """
-    images, labels = load_images("fashion_mnist", "train")
-    test_images, test_labels = load_images("fashion_mnist", "test")
-    widths = (24, 48, 128)
-    network = initialised(lambda: Classifier(1, widths, 10), 0, "classifier")
-    for record in train_classifier(network, images, labels, epochs):
-        if progress and record["step"] % 100 == 0:
-            print(f"classifier: {record['step']} of {record['steps']} updates, loss {record['loss']:.3f}", flush=True)
-    with torch.no_grad():
-        probabilities = torch.cat([network(to_float(x))[1].softmax(1) for x in test_images.split(500)])
-    facts = {
-        "widths": widths,
-        "test_accuracy": (probabilities.argmax(1) == test_labels).double().mean().item(),
-        "test_top_probability": probabilities.max(1).values.double().mean().item(),
-    }
-    write_atomic(path, safetensors_bytes(network.state_dict(), {k: json.dumps(v) for k, v in facts.items()}))
-    return facts

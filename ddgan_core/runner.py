@@ -1,0 +1,185 @@
+"""Getting one run done, whatever happens: budgets, checkpoints, progress, a lock, signals."""
+
+import fcntl
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import save as safetensors_bytes
+from tqdm import tqdm
+
+from ddgan_core import UserError
+from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weights
+from ddgan_core.data import load_images, to_float
+from ddgan_core.evaluation import code_version, device_name
+from ddgan_core.networks import Classifier, tensors_hash
+from ddgan_core.runs import Run, RunConfig, write_atomic
+from ddgan_core.training import Trainer, TrainingDiverged, initialised, train, train_classifier
+
+CHECKPOINT_SECONDS = 120
+HISTORY_RECORDS = 200
+LINE_SECONDS = 30  # between progress lines where there is no terminal
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train_run(
+    config: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
+    results: Path | None = None,
+) -> Run:  # fmt: skip
+    """Train the run of this config to its end, or for so many minutes; a run that was begun goes on where it stopped.
+
+    Writes history.csv and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
+    and exits with 143. Raises TrainingDiverged, noted in status.json, and UserError if another process trains the run.
+    """
+    if Run(config, results).status["state"] == "done":
+        return Run.create(config, results)
+    # All that can be wrong with a configuration shows before its folder is made.
+    trainer = Trainer(config, load_images(config.dataset)[0], device or default_device())
+    run = Run.create(config, results)
+    with _locked(run), _stop_requests() as stop:
+        _train(run, trainer, minutes, progress, stop)
+    return run
+
+
+def is_held(run: Run) -> bool:
+    """Is a process training this run just now? Its status.json may have been written by one that was killed since."""
+    lock = run.path / ".lock"
+    if not lock.exists():
+        return False
+    with open(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, stop: threading.Event) -> None:
+    config, folder = run.config, run.path / "checkpoints"
+    history: list[dict[str, float]] = []
+    seconds = 0.0
+    if (state := load_checkpoint(folder)) is not None:
+        trainer.load_state(state)
+        history, seconds = state["history"], state["seconds"]
+    start = saved = time.monotonic()
+    bar = _Progress(config.run_id, trainer.step, config.updates, progress)
+
+    def keep(state: str, reason: str = "") -> None:
+        spent = seconds + time.monotonic() - start
+        if state == "running":
+            save_checkpoint(folder, trainer.step, trainer.state() | {"history": history, "seconds": spent})
+        write_atomic(run.path / "history.csv", pd.DataFrame(history).to_csv(index=False, float_format="%.6g"))
+        run.set_status(
+            state, reason, step=trainer.step, seconds=round(spent, 1), device=device_name(trainer.device),
+            weights_hash=tensors_hash(trainer.ema.state_dict()), torch=torch.__version__, commit=code_version(),
+        )  # fmt: skip
+
+    for record in _noting_divergence(train(trainer, max(1, config.updates // HISTORY_RECORDS)), keep):
+        if len(record) > 1:
+            history.append(record)
+        bar.show(trainer.step)
+        now = time.monotonic()
+        unfinished = trainer.step < config.updates
+        if unfinished and stop.is_set():
+            keep("running", f"stopped by a signal after step {trainer.step} of {config.updates}")
+            raise SystemExit(143)
+        if unfinished and minutes is not None and now - start > 60 * minutes:
+            keep("running", f"stopped after step {trainer.step} of {config.updates}, its minutes being over")
+            return
+        if unfinished and now - saved > CHECKPOINT_SECONDS:
+            keep("running")
+            saved = now
+    write_weights(run.path / "ema.safetensors", trainer.ema.state_dict(), config.hash)
+    keep("done")
+    for checkpoint in folder.glob("*.pt"):
+        checkpoint.unlink()
+
+
+def _noting_divergence(records: Iterator[dict[str, float]], keep: Callable[..., None]) -> Iterator[dict[str, float]]:
+    try:
+        yield from records
+    except TrainingDiverged as error:
+        keep("failed", str(error))
+        raise
+
+
+class _Progress:
+    """How far a training is and how long it has to go: a bar on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, label: str, step: int, steps: int, shown: bool) -> None:
+        self.label, self.first, self.steps, self.shown = label, step, steps, shown
+        self.start = self.said = time.monotonic()
+        self.bar = tqdm(total=steps, initial=step, desc=label, unit="update") if shown and sys.stderr.isatty() else None
+
+    def show(self, step: int) -> None:
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+        elif self.shown and (now - self.said > LINE_SECONDS or step == self.steps):
+            self.said = now
+            left = (now - self.start) / (step - self.first) * (self.steps - step)
+            print(f"{self.label}: {step} of {self.steps} updates, {left / 60:.1f} minutes left", flush=True)
+        if self.bar is not None and step == self.steps:
+            self.bar.close()
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    """One process trains a run; the lock dies with its process."""
+    with open(run.path / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"run {run.config.run_id} is being trained by another process: wait for it, or stop it"
+            ) from None
+        yield
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that training stops between two updates; only a main thread can ask for it."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def make_classifier(path: Path, epochs: int = 5, progress: bool = True) -> dict[str, Any]:
+    """Train the FashionMNIST classifier behind `fd_fashion` and write it with its facts, which are returned.
+
+    The shipped one (features.CLASSIFIER_FILE) was made by this recipe from other initial weights, once. Another is
+    another ruler: its hash, which is in every score, differs.
+    """
+    images, labels = load_images("fashion_mnist", "train")
+    test_images, test_labels = load_images("fashion_mnist", "test")
+    widths = (24, 48, 128)
+    network = initialised(lambda: Classifier(1, widths, 10), 0, "classifier")
+    for record in train_classifier(network, images, labels, epochs):
+        if progress and record["step"] % 100 == 0:
+            print(f"classifier: {record['step']} of {record['steps']} updates, loss {record['loss']:.3f}", flush=True)
+    with torch.no_grad():
+        probabilities = torch.cat([network(to_float(x))[1].softmax(1) for x in test_images.split(500)])
+    facts = {
+        "widths": widths,
+        "test_accuracy": (probabilities.argmax(1) == test_labels).double().mean().item(),
+        "test_top_probability": probabilities.max(1).values.double().mean().item(),
+    }
+    write_atomic(path, safetensors_bytes(network.state_dict(), {k: json.dumps(v) for k, v in facts.items()}))
+    return facts

@@ -1,0 +1,207 @@
+"""Processes, tasks and scripts that do the runs: order, width, restarts, and the same results whoever does them."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ddgan_core import UserError
+from ddgan_core.executors import local, slurm_script
+from ddgan_core.runs import Run
+from ddgan_core.study import make_study, run, run_local, run_on_ray
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def package_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-S", "-c", code]
+
+
+def test_so_many_at_a_time_in_order(tmp_path: Path) -> None:
+    def command(job: str) -> list[str]:
+        code = "import sys, time; f = open(sys.argv[1], 'a'); f.write(f'{time.monotonic()} '); f.flush(); "
+        return [*python(code + "time.sleep(.4); f.write(f'{time.monotonic()} ')"), str(tmp_path / job)]
+
+    jobs = ["a", "b", "c", "d", "e"]
+    assert local(jobs, command, workers=2) == dict.fromkeys(jobs, 0)
+    spans = {job: [float(t) for t in (tmp_path / job).read_text().split()] for job in jobs}
+    for begin, _ in spans.values():
+        assert sum(b <= begin < e for b, e in spans.values()) <= 2
+    begins = [spans[job][0] for job in jobs]
+    assert max(begins[:2]) < min(begins[2:4]) < begins[4]
+
+
+def test_a_killed_process_is_started_again_an_error_is_not(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    note = f"import os, pathlib; p = pathlib.Path({str(log)!r}); n = len(p.read_text()) if p.exists() else 0; "
+    note += "p.write_text('x' * (n + 1)); "
+    code = {
+        "killed": note + "os.kill(os.getpid(), 9) if n < 2 else print('third time')",
+        "wrong": "raise SystemExit(5)",
+    }
+    assert local(list(code), lambda job: python(code[job]), workers=1) == {"killed": 0, "wrong": 5}
+    out, err = capfd.readouterr()
+    assert out == "third time\n"
+    assert err.count("killed: killed by signal 9, started again") == 2
+
+
+def test_it_gives_up_after_so_many_tries() -> None:
+    command = python("import os; os.kill(os.getpid(), 9)")
+    assert local(["job"], lambda job: command, workers=1, retries=1) == {"job": -9}
+
+
+def test_when_time_is_up_no_more_are_started() -> None:
+    commands = {"a": python("0"), "b": None, "c": python("0")}
+    assert local(list(commands), commands.__getitem__, workers=1) == {"a": 0}
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(UserError, match="workers = 0: 1 or more"):
+        local(["a"], lambda job: python("0"), workers=0)
+
+
+def test_sigterm_reaches_every_process(tmp_path: Path) -> None:
+    child = (
+        "import signal, sys, time, pathlib; p = pathlib.Path(sys.argv[1]); "
+        "signal.signal(signal.SIGTERM, lambda *a: (p.write_text('stopped'), sys.exit(143))); p.write_text('on'); "
+        "time.sleep(60)"
+    )
+    parent = (
+        "import sys; from ddgan_core.executors import local; "
+        f"local(['a', 'b'], lambda j: [sys.executable, '-S', '-c', {child!r}, {str(tmp_path)!r} + '/' + j], 2)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    files = [tmp_path / "a", tmp_path / "b"]
+    for _ in range(3000):
+        if all(f.exists() and f.read_text() == "on" for f in files):
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert [f.read_text() for f in files] == ["stopped", "stopped"]
+
+
+def test_a_slurm_script_runs_its_element(tmp_path: Path) -> None:
+    words = [sys.executable, "-S", "-c", "import sys; print('did', sys.argv[1])"]
+    text = slurm_script(["one", "two two"], words, minutes=90, cpus=4, gpus=1)
+    for line in ("#SBATCH --array=0-1", "#SBATCH --time=01:30:00", "#SBATCH --cpus-per-task=4", "#SBATCH --gpus=1"):
+        assert line in text.splitlines()
+    (tmp_path / "srun").write_text('#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "1"}
+    done = subprocess.run(["bash", "-s"], input=text, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "did two two\n"
+    assert "--gpus" not in slurm_script(["one"], words, minutes=1, cpus=1, gpus=0)
+
+
+def test_a_stopped_slurm_element_is_queued_again(tmp_path: Path) -> None:
+    text = slurm_script(["one"], [sys.executable, "-S", "-c", "raise SystemExit(143)"], minutes=9, cpus=1, gpus=0)
+    (tmp_path / "srun").write_text('#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@"\n')
+    for name in ("srun", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "17",
+    }  # fmt: skip
+    done = subprocess.run(["bash", "-s"], input=text, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (143, "requeue 17_0\n")
+
+
+# The same cells by each executor; only seconds may differ.
+CELLS = ("non_saturating_js_T01_s0_smoke", "wasserstein_T02_s0_smoke", "ddpm_T50_s0_smoke")
+
+
+def outcomes(results: Path) -> dict[str, tuple[str, bytes, pd.DataFrame]]:
+    found = {}
+    for cell in make_study("paper", "smoke", CELLS).cells:
+        there = Run(cell, results)
+        assert there.status["state"] == "done"
+        scores = there.evaluations.drop(columns=["seconds_per_image"])
+        found[cell.run_id] = there.status["weights_hash"], (there.path / "history.csv").read_bytes(), scores
+    return found
+
+
+def assert_same(a: Path, b: Path) -> None:
+    one, other = outcomes(a), outcomes(b)
+    for run_id in CELLS:
+        assert one[run_id][:2] == other[run_id][:2]
+        pd.testing.assert_frame_equal(one[run_id][2], other[run_id][2])
+
+
+@pytest.mark.slow
+def test_processes_end_as_one_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study("paper", "smoke", CELLS)
+    run(study, results=tmp_path / "serial", progress=False)
+    monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "local"))
+    table = run_local(study, "smoke", "paper", workers=2, threads=1, device="cpu")
+    assert table.state.tolist() == ["done"] * 3
+    assert_same(tmp_path / "serial", tmp_path / "local")
+
+
+def ray_workers() -> list[int]:
+    """The processes that are at a task just now; Ray puts the task's name into their titles."""
+    titles = {path.parent.name: path for path in Path("/proc").glob("[0-9]*/cmdline")}
+    found = []
+    for pid, path in titles.items():
+        with contextlib.suppress(OSError):
+            if path.read_text().startswith("ray::task"):
+                found.append(int(pid))
+    return found
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_nodes_ends_as_one_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node has one CPU; a worker is killed in the middle of a run, and Ray does its task again."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    short = make_study("paper", "smoke", CELLS)
+    study = replace(short, cells=tuple(cell.changed(updates=10 * cell.updates) for cell in short.cells))
+    run(study, results=tmp_path / "serial", progress=False)
+    monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "ray"))
+    killed = []
+
+    def kill_one() -> None:
+        for _ in range(6000):
+            if list((tmp_path / "ray").glob("runs/*/*/.lock")) and (workers := ray_workers()):
+                time.sleep(0.5)
+                os.kill(workers[0], signal.SIGKILL)
+                killed.append(workers[0])
+                return
+            time.sleep(0.02)
+
+    cluster = Cluster()
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, include_dashboard=False)
+        thread = threading.Thread(target=kill_one)
+        thread.start()
+        run_on_ray(study, threads=1, address=cluster.address)
+        thread.join()
+    finally:
+        cluster.shutdown()
+    assert len(killed) == 1
+    assert_same(tmp_path / "serial", tmp_path / "ray")
+
+
+def test_status_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    from ddgan_core.__main__ import main
+
+    assert main(["study", "status", "--preset", "smoke", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert {line["state"] for line in table} == {"missing"}
+    assert {"run_id", "step", "updates", "minutes", "minutes_left", "scores", "reason"} <= table[0].keys()
