@@ -1,4 +1,4 @@
-"""The table of divergences a denoising step may minimise, and the penalties on their critics.
+"""The table of divergences a denoising step may minimise.
 
 D_f(Q || P) = E_P f(u), u = q/p, with Q = q(x_{t-1} | x_t) the data and P = p_theta(x_{t-1} | x_t) the model, eq. (11).
 The critic's logit v enters through T = g_f(v), g_f the row's `activation`, and maximises the variational bound
@@ -9,12 +9,14 @@ One convention for all rows: a larger logit means more real. The source paper's 
 and reverse KL (eqs. 20 and 23) decrease in v; the optimum is the same under v -> -v.
 
 `critic` is minus the bound, `generator` is what the model minimises; both give one value per image. They are written
-in fused form, because f*(g_f(v)) simplifies and overflows less; the tests rebuild them from f*, g_f and compare.
+in fused form, because f*(g_f(v)) simplifies and overflows less; `identities` rebuilds them from f*, g_f and compares.
 
-Adding a row to `DIVERGENCES` is all it takes for it to be trained, tested, plotted and tabled.
+Adding a row to `DIVERGENCES` is all it takes for it to be trained, tested, plotted and tabled; `register` adds one
+from outside.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +25,7 @@ import torch
 from torch.nn.functional import softplus
 
 from ddgan_core import UserError
+from ddgan_core.penalties import Penalty, gradient_penalty, r1_penalty, r1_r2_penalty
 from ddgan_core.shapes import Float, Tensor
 
 LOG_2 = math.log(2)
@@ -33,7 +36,6 @@ LOG_2 = math.log(2)
 LOG_RATIO_BOUND = 10.0
 
 Pointwise = Callable[[Tensor], Tensor]
-Penalty = Callable[[Pointwise, Tensor, Tensor, Tensor], Tensor]
 
 
 def linear_tail_exp(v: Float[Tensor, "*n"], bound: float) -> Float[Tensor, "*n"]:
@@ -42,38 +44,13 @@ def linear_tail_exp(v: Float[Tensor, "*n"], bound: float) -> Float[Tensor, "*n"]
     return low.exp() + math.exp(bound) * (v - low)
 
 
-def r1_penalty(
-    score: Pointwise, x_real: Float[Tensor, " n *d"], x_fake: Float[Tensor, " n *d"], mix: Float[Tensor, " n"]
-) -> Float[Tensor, " n"]:
-    """|grad D(x_{t-1})|^2 / 2 at real x_{t-1}, per image (Mescheder et al. 2018, eq. 9).
-
-    score: x_{t-1} -> logits at fixed x_t and t. Fakes and mixing weights are not looked at.
-    """
-    return _gradient(score, x_real).square().flatten(1).sum(1) / 2
-
-
-def gradient_penalty(
-    score: Pointwise, x_real: Float[Tensor, " n *d"], x_fake: Float[Tensor, " n *d"], mix: Float[Tensor, " n"]
-) -> Float[Tensor, " n"]:
-    """(|grad D| - 1)^2 at mix * real + (1 - mix) * fake, per image (Gulrajani et al. 2017, eq. 3).
-
-    Only x_{t-1} is interpolated: the Lipschitz condition of eq. (31) is in x_{t-1}, for each (x_t, t).
-    """
-    mix = mix.view(-1, *[1] * (x_real.ndim - 1))
-    norm = _gradient(score, mix * x_real + (1 - mix) * x_fake).flatten(1).norm(dim=1)
-    return (norm - 1).square()
-
-
-def _gradient(score: Pointwise, x: Tensor) -> Tensor:
-    x = x.detach().requires_grad_(True)
-    return torch.autograd.grad(score(x).sum(), x, create_graph=True)[0]
-
-
 @dataclass(frozen=True)
 class Divergence:
     """One row: what the two players minimise, and what is known about it in closed form.
 
-    critic, generator: losses per image from logits on real and fake x_{t-1}; only `generator` reaches the model.
+    critic, generator: losses per image from logits (v_real, v_fake) on real and fake x_{t-1}; only `generator` reaches
+    the model. relativistic: its generator reads v_real, of the real x_{t-1} with the same x_t; to all others that
+    argument is None, and the critic's pass over real images is saved.
     penalty: on the critic; its default weight, and the default learning rates of both players, follow.
     f, f_prime, conjugate, activation, log_ratio: f, f', f*, g_f and log(q/p) as a function of the optimal logit;
     curvature: f''(1). They are None where the row is not an f-divergence (or, for total variation, undefined).
@@ -84,7 +61,8 @@ class Divergence:
     latex: str
     reference: str
     critic: Callable[[Tensor, Tensor], Tensor]
-    generator: Pointwise
+    generator: Callable[[Tensor | None, Tensor], Tensor]
+    relativistic: bool = False
     penalty: Penalty = r1_penalty
     penalty_weight: float = 0.02
     lr_generator: float = 1e-4
@@ -101,84 +79,71 @@ def _js_critic(v_real: Tensor, v_fake: Tensor) -> Tensor:
     return softplus(-v_real) + softplus(v_fake) - 2 * LOG_2
 
 
+# fmt: off
 # f*(g_f(v)) = softplus(v) - log 2; the optimal logit is log(q/p), the classical discriminator's.
 _JS = Divergence(
-    name="jensen_shannon",
-    label="Jensen-Shannon (minimax)",
-    latex=r"u\log u-(1+u)\log\frac{1+u}{2}",
-    reference="Goodfellow et al. 2014; eqs. (8) and (9)",
+    name="jensen_shannon", label="Jensen-Shannon (minimax)",
+    latex=r"u\log u-(1+u)\log\frac{1+u}{2}", reference="Goodfellow et al. 2014; eqs. (8) and (9)",
     critic=_js_critic,
-    generator=lambda v: LOG_2 - softplus(v),
+    generator=lambda _, v_fake: LOG_2 - softplus(v_fake),
     f=lambda u: torch.xlogy(u, u) - (1 + u) * torch.log((1 + u) / 2),
     f_prime=lambda u: torch.log(2 * u / (1 + u)),
     conjugate=lambda t: -torch.log(2 - t.exp()),
     activation=lambda v: LOG_2 - softplus(-v),
-    log_ratio=lambda v: v,
-    curvature=0.5,
+    log_ratio=lambda v: v, curvature=0.5,
 )
 
 # The critic is the one above and estimates Jensen-Shannon, but the model maximises log sigmoid(v), eq. (9). Given the
 # optimal critic it then minimises the softened reverse KL, 2 KL((P + Q)/2 || Q) (Shannon et al. 2020, table 1), and
 # that is the divergence the f-facts of this row describe: f, f' and curvature are the model's, not the critic's.
 _NON_SATURATING_JS = Divergence(
-    name="non_saturating_js",
-    label="JS (non-saturating)",
+    name="non_saturating_js", label="JS (non-saturating)",
     latex=r"2\,\mathrm{KL}\left(\tfrac{P+Q}{2}\,\|\,Q\right)",
     reference="Goodfellow et al. 2014; Shannon et al. 2020; eqs. (8) and (9)",
     critic=_js_critic,
-    generator=lambda v: softplus(-v),
+    generator=lambda _, v_fake: softplus(-v_fake),
     f=lambda u: (1 + u) * torch.log((1 + u) / (2 * u)),
     f_prime=lambda u: torch.log((1 + u) / (2 * u)) - 1 / u,
-    log_ratio=lambda v: v,
-    curvature=0.5,
+    log_ratio=lambda v: v, curvature=0.5,
 )
 
 # The optimal logit is half the log ratio: the exponentials grow half as fast, so the bound on v is half as large.
 _exp_half = partial(linear_tail_exp, bound=LOG_RATIO_BOUND / 2)
 _SQUARED_HELLINGER = Divergence(
-    name="squared_hellinger",
-    label="Squared Hellinger",
-    latex=r"(\sqrt u-1)^2",
-    reference="eqs. (19)-(21), without the factor 1/2 of (19)",
+    name="squared_hellinger", label="Squared Hellinger",
+    latex=r"(\sqrt u-1)^2", reference="eqs. (19)-(21), without the factor 1/2 of (19)",
     critic=lambda v_real, v_fake: _exp_half(-v_real) + _exp_half(v_fake) - 2,
-    generator=lambda v: 1 - _exp_half(v),
+    generator=lambda _, v_fake: 1 - _exp_half(v_fake),
     f=lambda u: (u.sqrt() - 1).square(),
     f_prime=lambda u: 1 - u.rsqrt(),
     conjugate=lambda t: t / (1 - t),
     activation=lambda v: 1 - torch.exp(-v),
-    log_ratio=lambda v: 2 * v,
-    curvature=0.5,
+    log_ratio=lambda v: 2 * v, curvature=0.5,
 )
 
 _exp = partial(linear_tail_exp, bound=LOG_RATIO_BOUND)
 _REVERSE_KL = Divergence(
-    name="reverse_kl",
-    label="Reverse KL",
-    latex=r"-\log u",
-    reference="eqs. (22)-(24)",
+    name="reverse_kl", label="Reverse KL",
+    latex=r"-\log u", reference="eqs. (22)-(24)",
     critic=lambda v_real, v_fake: _exp(-v_real) + v_fake - 1,
-    generator=lambda v: 1 - v,
+    generator=lambda _, v_fake: 1 - v_fake,
     f=lambda u: -u.log(),
     f_prime=lambda u: -1 / u,
     conjugate=lambda t: -1 - torch.log(-t),
     activation=lambda v: -torch.exp(-v),
-    log_ratio=lambda v: v,
-    curvature=1.0,
+    log_ratio=lambda v: v, curvature=1.0,
 )
 
 _KL = Divergence(
-    name="kl",
-    label="KL",
-    latex=r"u\log u",
-    reference="Nowozin et al. 2016, table 1",
+    name="kl", label="KL",
+    latex=r"u\log u", reference="Nowozin et al. 2016, table 1",
     critic=lambda v_real, v_fake: _exp(v_fake - 1) - v_real,
-    generator=lambda v: -_exp(v - 1),
+    generator=lambda _, v_fake: -_exp(v_fake - 1),
     f=lambda u: torch.xlogy(u, u),
     f_prime=lambda u: 1 + u.log(),
     conjugate=lambda t: torch.exp(t - 1),
     activation=lambda v: v,
-    log_ratio=lambda v: v - 1,
-    curvature=1.0,
+    log_ratio=lambda v: v - 1, curvature=1.0,
 )
 
 
@@ -188,28 +153,23 @@ def _pearson_conjugate(t: Tensor) -> Tensor:
 
 
 _PEARSON = Divergence(
-    name="pearson",
-    label="Pearson chi-square",
-    latex=r"(u-1)^2",
-    reference="Nowozin et al. 2016, table 1",
+    name="pearson", label="Pearson chi-square",
+    latex=r"(u-1)^2", reference="Nowozin et al. 2016, table 1",
     critic=lambda v_real, v_fake: _pearson_conjugate(v_fake) - v_real,
-    generator=lambda v: -_pearson_conjugate(v),
+    generator=lambda _, v_fake: -_pearson_conjugate(v_fake),
     f=lambda u: (u - 1).square(),
     f_prime=lambda u: 2 * (u - 1),
     conjugate=_pearson_conjugate,
     activation=lambda v: v,
-    log_ratio=lambda v: torch.log1p(v / 2),
-    curvature=2.0,
+    log_ratio=lambda v: torch.log1p(v / 2), curvature=2.0,
 )
 
 # f' = sign(u - 1) / 2 is reached only at infinite logits, so there is no finite optimal logit to invert.
 _TOTAL_VARIATION = Divergence(
-    name="total_variation",
-    label="Total variation",
-    latex=r"\tfrac12|u-1|",
-    reference="eqs. (25)-(27)",
+    name="total_variation", label="Total variation",
+    latex=r"\tfrac12|u-1|", reference="eqs. (25)-(27)",
     critic=lambda v_real, v_fake: (v_fake.tanh() - v_real.tanh()) / 2,
-    generator=lambda v: -v.tanh() / 2,
+    generator=lambda _, v_fake: -v_fake.tanh() / 2,
     f=lambda u: (u - 1).abs() / 2,
     f_prime=lambda u: torch.sign(u - 1) / 2,
     conjugate=lambda t: t.clamp(min=-0.5),
@@ -217,46 +177,50 @@ _TOTAL_VARIATION = Divergence(
 )
 
 _WASSERSTEIN = Divergence(
-    name="wasserstein",
-    label="Wasserstein-GP",
+    name="wasserstein", label="Wasserstein-GP",
     latex=r"\sup_{\|D\|_L\le1}\mathbb{E}_Q D-\mathbb{E}_P D",
     reference="Arjovsky et al. 2017; Gulrajani et al. 2017; eqs. (28)-(31)",
     critic=lambda v_real, v_fake: v_fake - v_real,
-    generator=lambda v: -v,
-    penalty=gradient_penalty,
-    penalty_weight=10.0,
+    generator=lambda _, v_fake: -v_fake,
+    penalty=gradient_penalty, penalty_weight=10.0,
+)
+
+# Only differences of logits count, so whatever the critic knows from (x_t, t) alone cancels between a real x_{t-1} and
+# the fake beside it. Not an f-divergence, but 0 at P = Q and at most log 2: the constant keeps `critic` minus a bound.
+_RELATIVISTIC = Divergence(
+    name="relativistic", label="Relativistic, R1 + R2",
+    latex=r"\sup_D\mathbb{E}_{Q\times P}\log2\sigma(D(x)-D(y))",
+    reference="Jolicoeur-Martineau 2019; Huang et al. 2024",
+    critic=lambda v_real, v_fake: softplus(v_fake - v_real) - LOG_2,
+    generator=lambda v_real, v_fake: softplus(v_real - v_fake),
+    relativistic=True, penalty=r1_r2_penalty,
 )
 
 # In v = 2 log u, f*(g_f(v)) = 2 - 2 exp(-v/2); the real term explodes twice as fast as reverse KL's.
 _NEYMAN = Divergence(
-    name="neyman",
-    label="Neyman chi-square",
-    latex=r"\tfrac{(1-u)^2}{u}",
-    reference="Nowozin et al. 2016, table 1",
+    name="neyman", label="Neyman chi-square",
+    latex=r"\tfrac{(1-u)^2}{u}", reference="Nowozin et al. 2016, table 1",
     critic=lambda v_real, v_fake: linear_tail_exp(-v_real, 2 * LOG_RATIO_BOUND) - 2 * _exp(-v_fake / 2) + 1,
-    generator=lambda v: 2 * _exp(-v / 2) - 2,
+    generator=lambda _, v_fake: 2 * _exp(-v_fake / 2) - 2,
     f=lambda u: (1 - u).square() / u,
     f_prime=lambda u: 1 - u.pow(-2),
     conjugate=lambda t: 2 - 2 * torch.sqrt(1 - t),
     activation=lambda v: 1 - torch.exp(-v),
-    log_ratio=lambda v: v / 2,
-    curvature=2.0,
+    log_ratio=lambda v: v / 2, curvature=2.0,
 )
 
 # f* needs Lambert's W, but f*(f'(u)) = log u + u - 1 does not: in v = log u both losses are elementary.
 _JEFFREYS = Divergence(
-    name="jeffreys",
-    label="Jeffreys",
-    latex=r"(u-1)\log u",
-    reference="Jeffreys 1946: KL + reverse KL",
+    name="jeffreys", label="Jeffreys",
+    latex=r"(u-1)\log u", reference="Jeffreys 1946: KL + reverse KL",
     critic=lambda v_real, v_fake: v_fake + _exp(v_fake) - v_real + _exp(-v_real) - 2,
-    generator=lambda v: 1 - v - _exp(v),
+    generator=lambda _, v_fake: 1 - v_fake - _exp(v_fake),
     f=lambda u: (u - 1) * u.log(),
     f_prime=lambda u: u.log() + 1 - 1 / u,
     activation=lambda v: 1 + v - torch.exp(-v),
-    log_ratio=lambda v: v,
-    curvature=2.0,
+    log_ratio=lambda v: v, curvature=2.0,
 )
+# fmt: on
 
 
 def _power(v: Tensor, c: float) -> Tensor:
@@ -285,7 +249,7 @@ def alpha_divergence(a: float) -> Divergence:
         latex=rf"\tfrac{{u^a-1-a(u-1)}}{{a(a-1)}},\ a={a:g}",
         reference="Cressie & Read 1984",
         critic=lambda v_real, v_fake: _power(v_fake, a) - _power(v_real, b),
-        generator=lambda v: -_power(v, a),
+        generator=lambda _, v_fake: -_power(v_fake, a),
         f_prime=lambda u: (u**b - 1) / b if b else u.log(),
         activation=lambda v: torch.expm1(b * v) / b if b else v,
         log_ratio=lambda v: v,
@@ -298,7 +262,7 @@ DIVERGENCES: dict[str, Divergence] = {
     row.name: row
     for row in (
         _NON_SATURATING_JS, _JS, _SQUARED_HELLINGER, _REVERSE_KL, _TOTAL_VARIATION, _WASSERSTEIN, _KL, _PEARSON,
-        _NEYMAN, _JEFFREYS, alpha_divergence(1.5), alpha_divergence(-0.5),
+        _NEYMAN, _JEFFREYS, alpha_divergence(1.5), alpha_divergence(-0.5), _RELATIVISTIC,
     )
 }  # fmt: skip
 
@@ -308,3 +272,36 @@ def get_divergence(name: str) -> Divergence:
     if name not in DIVERGENCES:
         raise UserError(f"divergence {name!r} is not known: choose one of {', '.join(DIVERGENCES)}")
     return DIVERGENCES[name]
+
+
+def register(row: Divergence, replace: bool = False) -> Divergence:
+    """Add a row of one's own to `DIVERGENCES`, or with `replace` in the place of the one of that name. Returns the row.
+
+    It holds for this process: `study.ensure` and `study.run`, hence a notebook with compute=True, train, score and plot
+    it by its name. Other processes import the package anew and know only the rows of this file: the command line,
+    `study.run_local` and `study.run_on_ray` refuse the name. Scores already made are read without the row.
+    Raises UserError where the row is not well-formed; whether its mathematics is right, `identities.check_row` says.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row.name) or row.name in ("none", "ddpm"):
+        raise UserError(f"row name {row.name!r}: small letters, digits, '.', '_' and '-'; none and ddpm are taken")
+    if row.name in DIVERGENCES and not replace:
+        raise UserError(f"row {row.name!r} is there already: choose another name, or register it with replace=True")
+    if missing := [piece for piece in ("label", "latex", "reference") if not getattr(row, piece)]:
+        raise UserError(f"row {row.name!r} has no {', '.join(missing)}: tables and plots show them")
+    facts = ("f", "f_prime", "conjugate", "activation", "log_ratio", "curvature")
+    given = [fact for fact in facts if getattr(row, fact) is not None]
+    if given and (missing := [fact for fact in ("f", "f_prime") if fact not in given]):
+        raise UserError(
+            f"row {row.name!r} has {', '.join(given)} but no {', '.join(missing)}: give these, or no f-facts"
+        )
+    v = torch.zeros(3)
+    for piece, v_real in (("critic", v), ("generator", v if row.relativistic else None)):
+        try:
+            found = tuple(getattr(row, piece)(v_real, v).shape)
+        except Exception as error:  # whatever a user's function may raise
+            hint = " (one that reads v_real needs relativistic=True)" if v_real is None else ""
+            raise UserError(f"row {row.name!r}: its {piece} fails on three logits, {error!r}{hint}") from None
+        if found != (3,):
+            raise UserError(f"row {row.name!r}: its {piece} gives shape {found} for three logits, not one value each")
+    DIVERGENCES[row.name] = row
+    return row

@@ -42,12 +42,17 @@ def critic_penalty(
 def generator_loss(
     row: Divergence,
     critic: Discriminator,
+    x_prev_real: Float[Tensor, "n c h w"],
     x_prev_fake: Float[Tensor, "n c h w"],
     x_t: Float[Tensor, "n c h w"],
     t: Int[Tensor, " n"],
 ) -> Float[Tensor, " n"]:
-    """The row's loss for the model, through fakes that carry the generator's graph."""
-    return row.generator(critic(x_prev_fake, x_t, t).float())
+    """The row's loss for the model, through fakes that carry the generator's graph.
+
+    The critic looks at the real x_{t-1} of the same pairs only for a relativistic row.
+    """
+    v_real = critic(x_prev_real, x_t, t).float() if row.relativistic else None
+    return row.generator(v_real, critic(x_prev_fake, x_t, t).float())
 
 
 def ddpm_loss(

@@ -131,12 +131,12 @@ class Trainer:
     def _update_generator(self) -> None:
         generator = random_generator(self.config.seed, "generator", self.step, self.device)
         x_0, t = self._draw(generator)
-        _, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
+        x_prev, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
         fake = self._fake(x_t, t, generator)
         self.critic.requires_grad_(False)  # its weights need no gradient here
         try:
             with self._autocast():
-                loss = generator_loss(self.row, self.critic, fake, x_t, t)
+                loss = generator_loss(self.row, self.critic, x_prev, fake, x_t, t)
             self.means.add("generator", loss, t)
             self._descend(self.optimiser, loss.mean(), "generator", t)
         finally:

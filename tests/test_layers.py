@@ -8,14 +8,16 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ddgan_core"
 LAYERS = {
-    "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0,
+    "penalties": -1,  # what a row of divergences is built from
+    "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0, "inception": 0,
     "toys": 1, "objectives": 1, "sampling": 1, "features": 1, "metrics": 1, "checkpoints": 1, "arguments": 1,
-    "scores": 1,
-    "training": 2, "evaluation": 2, "figures": 2,
-    "executors": 3, "bench": 3, "pages": 3,
-    "study": 4,
-    "report": 5, "doctor": 5,
-    "__main__": 6,
+    "scores": 1, "identities": 1,
+    "training": 2, "reference": 2, "figures": 2,
+    "evaluation": 3,
+    "runner": 4, "executors": 4, "transfer": 4, "bench": 4, "calibration": 4, "pages": 4,
+    "study": 5,
+    "report": 6, "doctor": 6,
+    "__main__": 7,
 }  # fmt: skip
 FREE = {"__init__", "shapes"}  # importable by all, importing no room
 NOTEBOOK_ROOMS = {"report", "pages"}

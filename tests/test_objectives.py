@@ -7,6 +7,7 @@ from ddgan_core.diffusion import diffuse, vp_schedule
 from ddgan_core.divergences import DIVERGENCES, Divergence
 from ddgan_core.networks import Discriminator, NoisePredictor
 from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
+from ddgan_core.penalties import gradient_penalty, r1_penalty, r1_r2_penalty
 
 each_row = pytest.mark.parametrize("row", DIVERGENCES.values(), ids=lambda row: row.name)
 N = 6
@@ -38,7 +39,7 @@ def test_the_critic_does_not_reach_the_fakes(row: Divergence, critic: Discrimina
 @each_row
 def test_the_generator_reaches_the_fakes(row: Divergence, critic: Discriminator) -> None:
     fake = images(1).requires_grad_(True)
-    generator_loss(row, critic, fake, images(2), torch.ones(N, dtype=torch.long)).sum().backward()
+    generator_loss(row, critic, images(0), fake, images(2), torch.ones(N, dtype=torch.long)).sum().backward()
     assert fake.grad is not None
     assert fake.grad.abs().sum() > 0
 
@@ -48,20 +49,38 @@ def test_losses_are_the_rows_values_on_the_critics_logits(row: Divergence, criti
     real, fake, x_t, t = images(0), images(1), images(2), torch.arange(N) % 4 + 1
     v_real, v_fake = critic(real, x_t, t), critic(fake, x_t, t)
     assert torch.equal(critic_loss(row, critic, real, fake, x_t, t), row.critic(v_real, v_fake))
-    assert torch.equal(generator_loss(row, critic, fake, x_t, t), row.generator(v_fake))
+    expected = row.generator(v_real if row.relativistic else None, v_fake)
+    assert torch.equal(generator_loss(row, critic, real, fake, x_t, t), expected)
+
+
+@each_row
+def test_the_critic_looks_at_real_images_for_the_generator_only_where_the_row_reads_them(
+    row: Divergence, critic: Discriminator
+) -> None:
+    real = torch.full_like(images(0), torch.nan)
+    loss = generator_loss(row, critic, real, images(1), images(2), torch.ones(N, dtype=torch.long))
+    assert loss.isnan().all() if row.relativistic else loss.isfinite().all()
 
 
 @each_row
 def test_a_penalty_is_the_finite_difference_of_the_critic(row: Divergence, critic: Discriminator) -> None:
-    """Its gradient norm at real images, squared (R1) or against 1 (GP at mix = 1), by central differences."""
-    real, x_t, t = images(0)[:1], images(2)[:1], torch.ones(1, dtype=torch.long)
-    step, squared = 1e-2, 0.0  # the critic is piecewise linear in one image
-    for nudge in (step * torch.eye(64)).view(64, 1, 1, 8, 8):
-        with torch.no_grad():
-            difference = critic(real + nudge, x_t, t) - critic(real - nudge, x_t, t)
-        squared += (difference.item() / (2 * step)) ** 2
-    expected = squared / 2 if row.name != "wasserstein" else (squared**0.5 - 1) ** 2
-    penalty = critic_penalty(row, critic, real, images(1)[:1], x_t, t, torch.ones(1))
+    """Squared gradient norms at real (R1) and fake images (R2), or against 1 (GP at mix = 1), by central differences."""
+    real, fake, x_t, t = images(0)[:1], images(1)[:1], images(2)[:1], torch.ones(1, dtype=torch.long)
+
+    def squared(at: torch.Tensor) -> float:
+        step, total = 1e-2, 0.0  # the critic is piecewise linear in one image
+        for nudge in (step * torch.eye(64)).view(64, 1, 1, 8, 8):
+            with torch.no_grad():
+                difference = critic(at + nudge, x_t, t) - critic(at - nudge, x_t, t)
+            total += (difference.item() / (2 * step)) ** 2
+        return total
+
+    expected = {
+        r1_penalty: lambda: squared(real) / 2,
+        r1_r2_penalty: lambda: (squared(real) + squared(fake)) / 2,
+        gradient_penalty: lambda: (squared(real) ** 0.5 - 1) ** 2,
+    }[row.penalty]()
+    penalty = critic_penalty(row, critic, real, fake, x_t, t, torch.ones(1))
     assert penalty.item() == pytest.approx(expected, rel=0.02)
 
 
