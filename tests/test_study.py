@@ -1,0 +1,96 @@
+"""The study as data: its cells, what is said of them, and slots of time."""
+
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+
+from ddgan_core import UserError, runner, study
+from ddgan_core.runs import Run
+from ddgan_core.study import PAPER_ROWS, PAPER_T, SWEEP_SEED, Study, configure, make_study, run, status
+
+
+def test_the_papers_grid_is_whole() -> None:
+    cells = make_study("paper", "cpu").cells
+    assert cells[0].method == "ddpm"
+    grid = {(c.divergence, c.T) for c in cells if c.method == "ddgan" and c.seed == 0}
+    assert grid == set(itertools.product(PAPER_ROWS, range(1, 11)))
+    assert {(c.divergence, c.seed) for c in cells if c.seed} == set(itertools.product(PAPER_ROWS, (1, 2)))
+    assert tuple(dict.fromkeys(c.T for c in cells[1:])) == PAPER_T
+
+
+@pytest.mark.parametrize("name", study.STUDIES)
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "full"])
+def test_no_two_cells_share_an_id(name: str, preset: str) -> None:
+    cells = make_study(name, preset).cells
+    assert len({c.run_id for c in cells}) == len(cells) > 1
+
+
+def test_the_sweep_reports_nothing() -> None:
+    """Its seed is not one of the study's, and each row gets the same number of trials and of updates."""
+    cells = make_study("sweep", "cpu").cells
+    assert {c.seed for c in cells} == {SWEEP_SEED}
+    assert SWEEP_SEED not in {c.seed for c in make_study("paper", "cpu").cells}
+    assert len({sum(c.divergence == row for c in cells) for row in PAPER_ROWS}) == 1
+    assert len({c.updates for c in cells}) == 1
+
+
+def test_cells_are_chosen_by_their_ids() -> None:
+    wanted = ("wasserstein_T02_s0_smoke", "ddpm_T50_s0_smoke")
+    assert tuple(c.run_id for c in make_study("paper", "smoke", wanted).cells) == wanted
+    with pytest.raises(UserError, match="cell 'nothing' is not of study paper-smoke"):
+        make_study("paper", "smoke", ["nothing"])
+    with pytest.raises(UserError, match="study 'toy' is not known: choose one of paper, sweep"):
+        make_study("toy")
+
+
+def test_minutes_left_are_this_devices_own(results: Path) -> None:
+    one, other = configure("smoke", T=1, updates=4), configure("smoke", T=2, updates=8)
+    whole = Study("", (one, other))
+    assert status(whole).minutes_left.isna().all()
+    trained = runner.train_run(one, progress=False)
+    facts = {"step": 4, "device": study.device_name("cpu"), "weights_hash": ""}
+    trained.set_status("done", seconds=120.0, **facts)
+    table = status(whole)
+    assert table.minutes_left.tolist() == [0, 4]  # half a minute an update
+    assert table.state.tolist() == ["done", "missing"]
+    trained.set_status("done", seconds=120.0, **facts | {"device": "another"})
+    assert status(whole).minutes_left.isna()[1]
+
+
+def test_a_slot_of_time_scores_what_is_trained_first(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = configure("smoke", T=1, updates=4), configure("smoke", T=2, updates=4)
+    runner.train_run(other, progress=False)
+    order = []
+    monkeypatch.setattr(study, "score", lambda run, **how: order.append(("scored", run.config.run_id)))
+    whole = runner.train_run
+
+    def train_run(config, **how):
+        order.append(("trained", config.run_id))
+        return whole(config, **how)
+
+    monkeypatch.setattr(study, "train_run", train_run)
+    run(Study("", (one, other)), progress=False)
+    assert [what for what in order if what[0] == "scored"] == [("scored", other.run_id), ("scored", one.run_id)]
+
+
+def test_a_slot_ends_with_a_checkpoint_and_the_next_goes_on(results: Path) -> None:
+    cell = configure("smoke", T=1, updates=10**6)
+    after = make_study("paper", "smoke").cells[-1]
+    begin = time.monotonic()
+    table = run(Study("", (cell, after)), minutes=1 / 60, progress=False)
+    assert table.state.tolist() == ["stopped", "missing"]
+    assert time.monotonic() - begin < 60
+    first = Run(cell).status["step"]
+    assert 0 < first < 10**6
+    table = run(Study("", (cell,)), minutes=1 / 60, progress=False)
+    assert table.step[0] > first
+
+
+def test_after_the_deadline_no_score_is_begun(results: Path) -> None:
+    trained = runner.train_run(configure("smoke", T=1, updates=2), progress=False)
+    study.score(trained, deadline=time.monotonic() - 1)
+    assert len(trained.evaluations) == 0
+    study.score(trained)
+    assert len(trained.evaluations) == 1
