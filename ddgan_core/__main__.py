@@ -1,4 +1,4 @@
-"""The command line: `python -m ddgan_core train | sample | evaluate | study | report | doctor`.
+"""The command line: `python -m ddgan_core train | sample | evaluate | study | bench | calibrate | report | doctor`.
 
 A user's mistake ends in one line on stderr and exit status 2, a training that diverges in one line and 1, an
 interruption in 130 (Ctrl-C) or 143 (SIGTERM). Handlers import what they need, so that --help answers at once.
@@ -196,6 +196,38 @@ def study_classifier(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench_metrics(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core.bench import bench_metrics
+
+    table = bench_metrics(args.n, dataset=args.dataset, repeats=args.repeats, device=device)
+    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(4).to_string(index=False))
+    return 0
+
+
+def bench_network(args: argparse.Namespace) -> int:
+    prepare(args)
+    from ddgan_core.bench import bench_network
+
+    table = bench_network(args.n, repeats=args.repeats)
+    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(6).to_string(index=False))
+    return 0
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core import calibration
+
+    if args.reference:
+        how = {"minutes": args.minutes, "device": device}
+        print(calibration.make_reference(args.features, args.dataset, args.reference, **how))
+        return 0
+    sizes = {"sizes": args.sizes, "floor_sizes": args.sizes} if args.sizes else {}
+    table = calibration.calibrate(args.features, dataset=args.dataset, draws=args.draws, device=device, **sizes)
+    print(calibration.summary(table).xs("mean", axis=1, level=1).round(4).to_string())
+    return 0
+
+
 def report(args: argparse.Namespace) -> int:
     prepare(args)
     from ddgan_core.report import ReportError, build
@@ -221,7 +253,7 @@ HANDLERS = {
     f.__name__: f
     for f in (
         train, sample, evaluate, study_status, study_run, study_slurm, study_export, study_import, study_ship,
-        study_classifier, report, doctor,
+        study_classifier, bench_metrics, bench_network, calibrate, report, doctor,
     )
 }  # fmt: skip
 

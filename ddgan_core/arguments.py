@@ -214,9 +214,7 @@ def make_parser() -> argparse.ArgumentParser:
     computing(this)
 
     text = "Print a Slurm array script, an element for each missing run."
-    this = command(
-        parts, "slurm", "study_slurm", text, "study slurm --preset full --gpus 1 > study.sbatch"
-    )
+    this = command(parts, "slurm", "study_slurm", text, "study slurm --preset full --gpus 1 > study.sbatch")
     of_study(this)
     this.add_argument("--minutes", type=positive, default=60.0, help="of each element (default: %(default)g)")
     this.add_argument("--threads", type=whole(1), default=4, help="CPU threads of each element (default: %(default)s)")
@@ -238,6 +236,31 @@ def make_parser() -> argparse.ArgumentParser:
     this = command(parts, "classifier", "study_classifier", text, "study classifier -o classifier.safetensors")
     this.add_argument("-o", "--output", type=Path, default=Path("classifier.safetensors"), metavar="FILE")
     computing(this, device=False)
+
+    parts = commands.add_parser(
+        "bench", help="Side by side with the peers, on this machine, on the same images."
+    ).add_subparsers(dest="part", required=True, metavar="metrics|network")
+    text = "FID end to end: clean-fid's, this package's, and lower precisions; images a second."
+    this = command(parts, "metrics", "bench_metrics", text, "bench metrics --n 128 --threads 1")
+    this.add_argument("--n", type=whole(2), default=128, help="images in each of two piles (default: %(default)s)")
+    this.add_argument("--repeats", type=whole(2), default=4, help="passes over a pile (default: %(default)s)")
+    this.add_argument("--dataset", default="fashion_mnist", help="(default: %(default)s)")
+    computing(this)
+    text = "What each change to clean-fid's network gives on this CPU."
+    this = command(parts, "network", "bench_network", text, "bench network --n 16 --threads 1")
+    this.add_argument("--n", type=whole(1), default=16, help="images at a time (default: %(default)s)")
+    this.add_argument("--repeats", type=whole(1), default=3, help="(default: %(default)s)")
+    computing(this, device=False)
+
+    text = "Floors and ceilings of every metric; with --reference, statistics of a split to ship."
+    this = command(commands, "calibrate", "calibrate", text, "calibrate --features fashion_classifier")
+    this.add_argument("--dataset", default="fashion_mnist", help="(default: %(default)s)")
+    this.add_argument("--features", default="fashion_classifier", help="as in evaluate (default: %(default)s)")
+    this.add_argument("--sizes", type=whole(40), nargs="+", metavar="N", help="(default: 1000 2000 5000 10000)")
+    this.add_argument("--draws", type=whole(2), default=4, help="of each pile (default: %(default)s)")
+    this.add_argument("--reference", metavar="SPLIT", help="test or train: make the statistics of that split instead")
+    this.add_argument("--minutes", type=positive, help="with --reference: stop after so long; the same command goes on")
+    computing(this)
 
     this = command(
         commands, "report", "report", "Execute the notebooks and write one page of them.", "report --preset cpu"

@@ -4,15 +4,12 @@ The rows are kept by `scores`: what is there already is read, not computed again
 """
 
 import functools
-import io
 import subprocess
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -21,7 +18,7 @@ from ddgan_core import UserError
 from ddgan_core.checkpoints import read_weights
 from ddgan_core.data import data_hash, get_dataset, load_images, read_images, to_uint8
 from ddgan_core.diffusion import Schedule, make_schedule, random_generator
-from ddgan_core.features import Extractor, cache_dir, classify, load_extractor
+from ddgan_core.features import classify, load_extractor
 from ddgan_core.metrics import (
     JACKKNIFE_GROUPS,
     Moments,
@@ -32,7 +29,8 @@ from ddgan_core.metrics import (
     precision_recall,
 )
 from ddgan_core.networks import Generator, NoisePredictor, make_model
-from ddgan_core.runs import Run, results_dir, write_atomic
+from ddgan_core.reference import reference_features, reference_moments
+from ddgan_core.runs import Run, results_dir
 from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ddgan_step, reverse_chain, sample_images
 from ddgan_core.scores import add_evaluation, read_evaluations, same_key
 from ddgan_core.shapes import Float, Tensor, UInt8
@@ -212,7 +210,7 @@ def _row(
         row["frechet"], row["frechet_error"] = frechet_distance(Moments.of(found), moments), float("nan")
     nearest = min(row["n"], reference_n, NEAREST)
     if nearest >= LEAST_NEIGHBOURS:
-        real = reference_features(row["dataset"], row["reference"], target[:nearest], extractor)
+        real = reference_features(target[:nearest], extractor)
         row["kernel"] = kernel_distance(found[:nearest], real)
         row |= precision_recall(real, found[:nearest])
     if row["dataset"] == "fashion_mnist":
@@ -236,40 +234,6 @@ def _reference_images(dataset: str, split: str, n: int | None) -> tuple[UInt8[Te
     if not 2 <= n <= len(images):
         raise UserError(f"reference_n = {n}: choose 2 to {len(images)} images, all of {dataset}'s {split} split")
     return images[:n], n
-
-
-def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"], extractor: Extractor) -> Moments:
-    """Moments of reference images, kept in the cache under the hashes of pixels and network: never stale."""
-
-    def compute() -> dict[str, Tensor]:
-        moments = Moments.of(extractor.batches(images))
-        return {"mean": moments.mean, "scatter": moments.scatter}
-
-    kept = _cached("moments", dataset, split, images, extractor, compute)
-    return Moments(len(images), kept["mean"], kept["scatter"])
-
-
-def reference_features(
-    dataset: str, split: str, images: UInt8[Tensor, "n c h w"], extractor: Extractor
-) -> Float[Tensor, "n d"]:
-    """Features of reference images, kept likewise; 80 MB for 10,000 images in Inception's."""
-    return _cached("features", dataset, split, images, extractor, lambda: {"features": extractor(images)})["features"]
-
-
-def _cached(
-    kind: str, dataset: str, split: str, images: Tensor, extractor: Extractor, compute: Callable[[], dict[str, Tensor]]
-) -> dict[str, Tensor]:
-    name = f"{dataset}-{split}-{len(images)}-{data_hash(images)}-{extractor.name}-{extractor.hash}.npz"
-    path = cache_dir() / kind / name
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: torch.from_numpy(file[key]) for key in file.files}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # not there, or not whole
-        arrays = compute()
-    buffer = io.BytesIO()
-    np.savez(buffer, **{key: value.numpy() for key, value in arrays.items()})
-    write_atomic(path, buffer.getvalue())
-    return arrays
 
 
 def device_name(device: torch.device | str) -> str:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
@@ -24,13 +23,13 @@ from tqdm import tqdm
 
 from ddgan_core import UserError
 from ddgan_core.data import to_float
+from ddgan_core.inception import Inception
 from ddgan_core.networks import Classifier, tensors_hash
 from ddgan_core.shapes import Float, Tensor
 
 CLASSIFIER_FILE = Path(__file__).parent / "weights" / "fashion_classifier.safetensors"
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
-INCEPTION_SIDE = 299
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,13 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
 
 def classify(images: Tensor, device: torch.device | str = "cpu") -> Float[Tensor, "n 10"]:
     """Class probabilities of uint8 FashionMNIST-like images by the shipped classifier, on the CPU."""
-    extractor = load_extractor("fashion_classifier", device)
-    logits = load_classifier(torch.device(device)).logits
+    return class_probabilities(load_extractor("fashion_classifier", device)(images))
+
+
+def class_probabilities(features: Float[Tensor, "n 128"]) -> Float[Tensor, "n 10"]:
+    """The same from fashion_classifier features, on the CPU."""
     with torch.inference_mode():
-        return torch.cat([logits(f.to(extractor.device)).softmax(1).cpu() for f in extractor.batches(images)])
+        return load_classifier(torch.device("cpu")).logits(features).softmax(1)
 
 
 @functools.cache
@@ -134,76 +136,22 @@ def inception_file() -> Path:
     return path
 
 
-@functools.cache
-def bicubic_matrix(side: int, target: int = INCEPTION_SIDE) -> Float[Tensor, "target side"]:
-    """PIL's float bicubic resize of one axis, which is linear: what it does to each unit vector."""
-    from PIL import Image
-
-    identity = Image.fromarray(np.eye(side, dtype=np.float32))
-    return torch.from_numpy(np.array(identity.resize((side, target), Image.Resampling.BICUBIC)))
-
-
-def clean_resize(images: Tensor, target: int = INCEPTION_SIDE) -> Float[Tensor, "n c t t"]:
-    """clean-fid's resize, batched and on any device: PIL bicubic in float on each channel, clipped to [0, 255]."""
-    rows, columns = (bicubic_matrix(side, target).to(images.device) for side in images.shape[2:])
-    return (rows @ images.float() @ columns.T).clamp(0, 255)
+def inception_layers() -> nn.Module:
+    """The scripted layers of `inception_file`: (x - 128) / 128 at 299x299 to 2048 features. Raises UserError."""
+    path = inception_file()
+    try:
+        return torch.jit.load(path, map_location="cpu").eval().layers
+    except (RuntimeError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not a whole {INCEPTION_FILE} ({reason}): delete it, or name another") from None
 
 
 @functools.cache
 def _inception(device: torch.device) -> Extractor:
-    path = inception_file()
-    try:
-        layers = torch.jit.load(path, map_location="cpu").eval().layers
-    except (RuntimeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a whole {INCEPTION_FILE} ({reason}): delete it, or name another") from None
-    plain = _folded(layers).requires_grad_(False).to(device, memory_format=torch.channels_last)
-
-    def network(images: Tensor) -> Tensor:
-        x = clean_resize(images).expand(-1, 3, -1, -1)
-        return plain(((x - 128) / 128).contiguous(memory_format=torch.channels_last)).flatten(1)
-
+    layers = inception_layers()
+    network = Inception(layers).requires_grad_(False).to(device)
     batch_size = 16 if device.type == "cpu" else 250
     return Extractor("inception", tensors_hash(layers.state_dict()), network, device, batch_size, channels=(1, 3))
-
-
-class _Branches(nn.ModuleList):
-    """Several ways through a block, concatenated along the channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self], 1)
-
-
-def _folded(scripted: nn.Module) -> nn.Module:
-    """The scripted Inception as plain modules, its batch norm folded into the convolutions: the same function, faster.
-
-    The script forces every block's output out of channels_last, which together with separate batch norm costs a CPU
-    most of its speed.
-    """
-    kind = scripted.original_name
-    if kind.endswith("Pool2d"):
-        return scripted
-    if kind == "Conv2dLayer":
-        out, c_in, *kernel = scripted.weight.shape
-        conv = nn.Conv2d(c_in, out, kernel, scripted.stride, scripted.padding)
-        scale = (scripted.var.double() + 1e-3).rsqrt()  # the epsilon of its batch norm, which has no gain
-        conv.weight.data = (scripted.weight.double() * scale[:, None, None, None]).float()
-        conv.bias.data = (scripted.beta.double() - scripted.mean.double() * scale).float()
-        return nn.Sequential(conv, nn.ReLU(inplace=True))
-    parts = {name: _folded(child) for name, child in scripted.named_children()}
-    if kind == "Sequential":
-        return nn.Sequential(*parts.values())
-    if kind == "InceptionE":  # its second and third branches split once more
-        return _Branches([
-            parts["conv"],
-            nn.Sequential(parts["tower_conv"], _Branches([parts["tower_mixed_conv"], parts["tower_mixed_conv_1"]])),
-            nn.Sequential(
-                parts["tower_1_conv"], parts["tower_1_conv_1"],
-                _Branches([parts["tower_1_mixed_conv"], parts["tower_1_mixed_conv_1"]]),
-            ),
-            nn.Sequential(parts["tower_2_pool"], parts["tower_2_conv"]),
-        ])  # fmt: skip
-    return _Branches(parts.values())
 
 
 @functools.cache

@@ -109,7 +109,7 @@ def kernel_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"]) -> float:
     x, y = x.double(), y.double()
 
     def total(a: Tensor, b: Tensor) -> float:
-        return sum(float((part @ b.T / a.shape[1] + 1).pow(3).sum()) for part in a.split(CHUNK))
+        return sum(float((part @ b.T).div_(a.shape[1]).add_(1).pow_(3).sum()) for part in a.split(CHUNK))
 
     def own(a: Tensor) -> float:
         """The mean over pairs of different points."""
@@ -153,7 +153,8 @@ def _distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
 
 def _neighbour_distances(x: Tensor, k: int) -> Tensor:
     """From each point to its k-th nearest other one."""
-    return torch.cat([d.kthvalue(k + 1, dim=1).values for d in _distances(x, x)])  # the nearest of all is itself
+    # The nearest of all is itself. On a CPU, topk takes a sixth of the time of kthvalue.
+    return torch.cat([d.topk(k + 1, dim=1, largest=False).values[:, k] for d in _distances(x, x)])
 
 
 def _check_pair(a: Tensor, b: Tensor, least: int) -> None:
@@ -172,11 +173,13 @@ def class_statistics(probabilities: Float[Tensor, "n k"]) -> dict[str, float]:
     top_probability: mean of the largest class probability, in [1/k, 1].
     classes_present: how many classes are the likeliest of at least 1 % of the images.
     class_entropy: entropy in nats of the share of images given to each class; log k when they are balanced.
+    class_kl: the divergence KL(share | uniform) = log k - class_entropy, in nats; 0 when they are balanced.
     """
     top, chosen = probabilities.double().max(1)
-    share = torch.bincount(chosen, minlength=probabilities.shape[1]) / len(chosen)
+    share = torch.bincount(chosen, minlength=probabilities.shape[1]).double() / len(chosen)
+    most = math.log(probabilities.shape[1])
+    entropy = min(float(torch.special.entr(share).sum()), most)
     return {
-        "top_probability": float(top.mean()),
-        "classes_present": int((share >= PRESENT_SHARE).sum()),
-        "class_entropy": min(float(torch.special.entr(share).sum()), math.log(probabilities.shape[1])),
-    }
+        "top_probability": float(top.mean()), "classes_present": int((share >= PRESENT_SHARE).sum()),
+        "class_entropy": entropy, "class_kl": most - entropy,
+    }  # fmt: skip

@@ -24,14 +24,15 @@ COLUMNS = (
     "dataset", "run_id", "method", "divergence", "T", "seed", "preset", "tag", *KEY,
     "frechet", "frechet_error",  # squared Frechet distance in those features, half the width of its 95 % interval
     "kernel", "precision", "recall", "density", "coverage",  # against as many reference images
-    "top_probability", "classes_present", "class_entropy",  # see metrics.class_statistics; only for FashionMNIST
+    # see metrics.class_statistics; only for FashionMNIST
+    "top_probability", "classes_present", "class_entropy", "class_kl",
     "seconds_per_image",  # of sampling alone
     "device", "torch", "commit",
 )  # fmt: skip
 _WHOLE = {"T", "seed", "steps", "reference_n", "n", "sample_seed"}
 _MEASURED = {
     "frechet", "frechet_error", "kernel", "precision", "recall", "density", "coverage",
-    "top_probability", "classes_present", "class_entropy", "seconds_per_image",
+    "top_probability", "classes_present", "class_entropy", "class_kl", "seconds_per_image",
 }  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from ddgan_core.evaluation import (
     evaluate_baseline,
     evaluate_images,
     load_model,
-    reference_moments,
     sample,
     sample_chain,
 )
@@ -181,18 +180,6 @@ def test_impossible_baselines_are_refused(arguments: dict, message: str, results
     with pytest.raises(UserError, match=message):
         evaluate_baseline(dataset="digits", features="pixels", **arguments)
     assert not list(results.rglob("*.csv"))
-
-
-def test_reference_moments_are_kept_and_a_damaged_file_is_made_again(cache: Path) -> None:
-    images, pixels = load_images("digits", "test")[0][:50], load_extractor("pixels")
-    first = reference_moments("digits", "test", images, pixels)
-    (path,) = (cache / "moments").iterdir()
-    path.write_bytes(path.read_bytes()[:100])
-    again = reference_moments("digits", "test", images, pixels)
-    kept = reference_moments("digits", "test", images, pixels)
-    for other in (again, kept):
-        assert torch.equal(first.mean, other.mean)
-        assert torch.equal(first.covariance, other.covariance)
 
 
 def test_the_version_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:

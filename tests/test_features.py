@@ -11,13 +11,12 @@ from ddgan_core import UserError
 from ddgan_core.data import load_images
 from ddgan_core.features import (
     EXTRACTORS,
-    bicubic_matrix,
     classifier_facts,
     classify,
-    clean_resize,
     inception_file,
     load_extractor,
 )
+from ddgan_core.inception import bicubic_matrix, clean_resize
 
 needs_inception = pytest.mark.skipif(
     not Path(os.environ.get("DDGAN_INCEPTION", "")).is_file(), reason="DDGAN_INCEPTION names no Inception weights"

@@ -1,13 +1,13 @@
 """Distances against closed forms and an independent implementation."""
 
 import math
-import re
 
 import numpy as np
 import pytest
 import torch
 
 from ddgan_core import UserError
+from ddgan_core.bench import mend_torchvision
 from ddgan_core.metrics import (
     Moments,
     class_statistics,
@@ -76,20 +76,12 @@ def test_frechet_distance_is_scipys() -> None:
 
 @pytest.fixture(scope="module")
 def torch_fidelity() -> object:
-    """The library, also beside a torchvision wheel that does not match PyTorch's (pytorch/vision#9077)."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for _ in range(20):
-        try:
-            import torchvision  # noqa: F401
-        except RuntimeError as error:  # "operator torchvision::nms does not exist": a name is all the import needs
-            library.define(re.search(r"torchvision::(\w+)", str(error))[1] + "(Tensor x) -> Tensor")
-        else:
-            break
+    """The library, also beside a torchvision wheel that does not match PyTorch's."""
+    mend_torchvision()
     import torch_fidelity.metric_fid
     import torch_fidelity.metric_kid
 
-    yield torch_fidelity
-    del library
+    return torch_fidelity
 
 
 def test_frechet_distance_is_torch_fidelitys(torch_fidelity: object) -> None:
@@ -198,9 +190,17 @@ def test_piles_of_different_features_are_refused() -> None:
 
 def test_class_statistics_by_hand() -> None:
     balanced = class_statistics(torch.eye(4).repeat(5, 1))
-    assert balanced == {"top_probability": 1.0, "classes_present": 4, "class_entropy": pytest.approx(math.log(4))}
+    assert balanced == {
+        "top_probability": 1.0, "classes_present": 4, "class_entropy": pytest.approx(math.log(4)),
+        "class_kl": pytest.approx(0, abs=1e-12),
+    }  # fmt: skip
     one = class_statistics(torch.tensor([[0.7, 0.2, 0.1]] * 3))
-    assert one == {"top_probability": pytest.approx(0.7), "classes_present": 1, "class_entropy": 0.0}
+    assert one == {
+        "top_probability": pytest.approx(0.7), "classes_present": 1, "class_entropy": 0.0, "class_kl": math.log(3),
+    }  # fmt: skip
+    # Three quarters and one quarter: KL to uniform is 3/4 log(3/2) + 1/4 log(1/2).
+    uneven = class_statistics(torch.eye(2)[[0, 0, 0, 1]])
+    assert uneven["class_kl"] == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel=1e-9)
     # One image in a thousand does not make a class present.
     rare = class_statistics(torch.eye(2)[[0] * 999 + [1]])
     assert rare["classes_present"] == 1

@@ -1,0 +1,167 @@
+"""Bench: turns, ratios and gaps, by a clock that is pretended; the peers themselves where weights and packages are."""
+
+import itertools
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from ddgan_core import UserError, bench
+from ddgan_core.bench import bench_metrics, compete, write_pngs
+from ddgan_core.data import load_images, read_images
+from ddgan_core.metrics import Moments, frechet_distance
+
+needs_inception = pytest.mark.skipif(
+    not Path(os.environ.get("DDGAN_INCEPTION", "")).is_file(), reason="DDGAN_INCEPTION names no Inception weights"
+)
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return load_images("digits", "test")[0]
+
+
+def pixels(images: torch.Tensor, folder: Path) -> torch.Tensor:
+    return images.flatten(1)[:, 10:30].float() / 255
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Wall and CPU time that only the contestants below advance."""
+    now = [0.0]
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench.os, "times", lambda: (now[0] / 2, 0.0, 0.0, 0.0, now[0]))
+    return now
+
+
+def test_contestants_take_turns_on_every_pile(images: torch.Tensor, clock: list[float]) -> None:
+    calls = []
+
+    def contestant(name: str, cost: float):
+        def run(pile: torch.Tensor, folder: Path) -> torch.Tensor:
+            assert torch.equal(read_images(folder), pile), "the files are the tensor"
+            calls.append((name, len(pile)))
+            clock[0] += cost * len(pile)
+            return pixels(pile, folder)
+
+        return run
+
+    piles = [images[:20], images[20:50]]
+    seconds, features = compete({"slow": contestant("slow", 4.0), "fast": contestant("fast", 1.0)}, piles, 4)
+    assert calls[:2] == [("slow", 4), ("fast", 4)], "the first pass is small"
+    # The order turns round, so that neither is always the first after the other.
+    assert calls[2:] == [(n, k) for n, k in zip(
+        ("slow", "fast", "slow", "fast", "fast", "slow", "fast", "slow"), (20, 20, 30, 30, 20, 20, 30, 30), strict=True
+    )]  # fmt: skip
+    assert seconds["slow"] == {"wall": [80, 120, 80, 120], "cpu": [40, 60, 40, 60]}
+    assert seconds["fast"]["wall"] == [20, 30, 20, 30]
+    for found in features.values():
+        assert [len(f) for f in found] == [20, 30]
+    with pytest.raises(UserError, match="repeats = 1: 2 or more"):
+        compete({}, piles, 1)
+
+
+def test_the_table_holds_ratios_changes_and_gaps(
+    images: torch.Tensor, clock: list[float], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = itertools.cycle([2.0, 2.0, 3.0])
+
+    def ours(device: torch.device):
+        def run(pile: torch.Tensor, folder: Path) -> torch.Tensor:
+            clock[0] += 10.0
+            return pixels(pile, folder)
+
+        return run
+
+    def peer(device: torch.device):
+        def run(pile: torch.Tensor, folder: Path) -> torch.Tensor:
+            clock[0] += 10.0 * next(costs)
+            return pixels(pile, folder)
+
+        return run
+
+    def moved(device: torch.device):
+        def run(pile: torch.Tensor, folder: Path) -> torch.Tensor:
+            clock[0] += 1.0
+            return pixels(pile, folder) * 1.1
+
+        return run
+
+    def missing(device: torch.device):
+        raise ImportError("No module named 'cleanfid'")
+
+    monkeypatch.setattr(bench, "_cleanfid", lambda module: Formula)
+    monkeypatch.setattr(bench, "CONTESTANTS", {bench.PEER: peer, bench.OURS: ours, "moved": moved, "absent": missing})
+    table = bench_metrics(100, dataset="digits", repeats=4).set_index("method")
+    written = pd.read_csv(results / "tables" / "bench_metrics_cpu.csv").set_index("method")
+    assert list(written.index) == [bench.PEER, bench.OURS, "moved", "absent"]
+    assert table.loc[bench.OURS, "images_per_s"] == 10.0
+    # After the warming up the peer's turns cost 2, 3, 2, 2 times ours.
+    assert table.loc[bench.OURS, ["ratio", "ratio_low", "ratio_high"]].tolist() == [2, 2, 3]
+    assert table.loc[bench.OURS, "cpu_ratio"] == 2
+    piles = [Moments.of(pixels(load_images("digits", split)[0][:100], Path())) for split in ("test", "train")]
+    assert table.loc[bench.OURS, "fid"] == pytest.approx(frechet_distance(*piles), rel=1e-9)
+    assert table.loc[bench.PEER, "fid_change"] == pytest.approx(7 - frechet_distance(*piles), rel=1e-9)
+    assert table.loc["moved", "fid_change"] == pytest.approx(0.21 * frechet_distance(*piles), rel=1e-4)
+    assert "cleanfid" in table.loc["absent", "gap"]
+    assert pd.isna(table.loc["absent", "images_per_s"])
+    assert not table.loc[bench.OURS, "gap"]
+    assert (table[["n", "repeats"]] == [100, 4]).all().all()
+    assert table[["device", "torch", "clean_fid", "commit"]].notna().all().all()
+
+
+class Formula:
+    """In the place of cleanfid.fid."""
+
+    @staticmethod
+    def fid_from_feats(a, b) -> float:
+        assert (len(a), len(b)) == (100, 100)
+        return 7.0
+
+
+def test_without_weights_every_row_is_a_named_gap(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddgan_core import features
+
+    features._inception.cache_clear()
+    monkeypatch.setenv("DDGAN_INCEPTION", str(tmp_path / "nowhere.pt"))
+    table = bench_metrics(10, dataset="digits", repeats=2)
+    assert len(table) == 3
+    assert table["gap"].str.contains("nowhere.pt: no such file").all()
+    with pytest.raises(UserError, match="n = 298: choose 2 to 297"):
+        bench_metrics(298, dataset="digits")
+
+
+def test_pngs_are_the_images_in_order(tmp_path: Path) -> None:
+    for channels in (1, 3):
+        pile = torch.randint(0, 256, (12, channels, 5, 4), dtype=torch.uint8)
+        folder = tmp_path / str(channels)
+        folder.mkdir()
+        write_pngs(pile, folder)
+        assert torch.equal(read_images(folder), pile)
+
+
+def test_mending_torchvision_makes_it_importable() -> None:
+    pytest.importorskip("cleanfid")
+    bench.mend_torchvision()
+    bench.mend_torchvision()
+    import torchvision
+
+    assert torchvision.transforms.ToTensor
+
+
+@needs_inception
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["digits", "fashion_mnist"])
+def test_fid_is_clean_fids_on_pngs(dataset: str) -> None:
+    """The full path, both ways: tensors here, 200 PNGs in a folder there; both with their own Frechet distance."""
+    pytest.importorskip("cleanfid")
+    try:
+        table = bench_metrics(200, dataset=dataset, repeats=2).set_index("method")
+    except UserError as error:
+        pytest.skip(str(error))
+    assert not table.loc[bench.PEER, "gap"]
+    assert abs(table.loc[bench.PEER, "fid_change"]) < 1e-3

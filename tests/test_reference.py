@@ -1,0 +1,158 @@
+"""Reference statistics are found by content, survive damage and stops, and lose nothing that matters when shipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddgan_core import reference
+from ddgan_core.data import load_images
+from ddgan_core.features import Extractor, load_extractor
+from ddgan_core.metrics import Moments, frechet_distance
+from ddgan_core.reference import (
+    extract,
+    feature_chunks,
+    pack_moments,
+    reference_features,
+    reference_moments,
+    ship_moments,
+    unpack_moments,
+)
+
+needs_fashion = pytest.mark.skipif(
+    not (Path(os.environ.get("DDGAN_DATA", "data")) / "FashionMNIST/raw").is_dir(),
+    reason="no FashionMNIST in DDGAN_DATA",
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DDGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return load_images("digits", "train")[0]
+
+
+def counting(seen: list[int]) -> Extractor:
+    """Pixels, noting how many images each call computes."""
+    pixels = load_extractor("pixels")
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return pixels.network(images)
+
+    return Extractor("counted", "0" * 12, network, pixels.device, 1000)
+
+
+def test_features_are_computed_once_and_go_on_after_a_stop(images: torch.Tensor) -> None:
+    seen: list[int] = []
+    extractor = counting(seen)
+    next(feature_chunks(images, extractor))  # and stopped there
+    assert seen == [500]
+    assert extract(images, extractor, minutes=1e-9) == (500, 1500)
+    assert seen == [500], "the chunk that was there is read"
+    assert extract(images, extractor) == (1500, 1500)
+    assert seen == [500, 500, 500]
+    assert torch.equal(reference_features(images, extractor), load_extractor("pixels")(images))
+    assert sum(seen) == 1500
+
+
+def test_a_damaged_chunk_is_made_again(images: torch.Tensor, cache: Path) -> None:
+    seen: list[int] = []
+    extractor = counting(seen)
+    first = reference_features(images, extractor)
+    paths = sorted(cache.rglob("*.npy"))
+    paths[0].write_bytes(paths[0].read_bytes()[:200])
+    paths[1].write_bytes(b"")
+    assert torch.equal(reference_features(images, extractor), first)
+    assert sum(seen) == 2500
+
+
+def test_moments_are_kept_and_a_damaged_file_is_made_again(images: torch.Tensor, cache: Path) -> None:
+    pixels = load_extractor("pixels")
+    first = reference_moments("digits", "train", images, pixels)
+    (path,) = (cache / "moments").iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    again = reference_moments("digits", "train", images, pixels)
+    kept = reference_moments("digits", "train", images, pixels)
+    for other in (again, kept):
+        assert torch.equal(first.mean, other.mean)
+        assert torch.equal(first.covariance, other.covariance)
+
+
+def test_shipped_moments_come_first_and_are_known_by_content(
+    images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "SHIPPED", tmp_path)
+    pixels, seen = load_extractor("pixels"), []
+    path = ship_moments("digits", "train", images, pixels, tmp_path)
+    expected = Moments.of(pixels(images))
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "feature_chunks", lambda *_: pytest.fail("computed what is shipped"))
+        found = reference_moments("digits", "train", images, pixels)
+    assert found.n == 1500
+    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.covariance, expected.covariance, rtol=1e-12, atol=1e-15)
+    # One pixel, one image fewer, another network: not what the file holds.
+    other = images.clone()
+    other[0, 0, 0, 0] += 1
+    assert reference_moments("digits", "train", other, pixels).n == 1500
+    assert reference_moments("digits", "train", images[:-1], pixels).n == 1499
+    reference_moments("digits", "train", images, counting(seen))
+    assert sum(seen) == 1500
+    assert path.is_file()
+
+
+def with_spectrum(d: int, seed: int, n: int) -> Moments:
+    """Gaussian moments whose eigenvalues fall as Inception's do: four decades, most of them tiny."""
+    generator = torch.Generator().manual_seed(seed)
+    spectrum = torch.arange(1, d + 1, dtype=torch.float64) ** -1.3
+    base, _ = torch.linalg.qr(torch.randn(d, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64) * spectrum.sqrt()
+    return Moments.of((x @ base + 0.4 + 0.01 * seed).float())
+
+
+@pytest.mark.parametrize("d", [pytest.param(reference.EXACT + 8), pytest.param(2048, marks=pytest.mark.slow)])
+def test_sixteen_bits_of_the_root_do_not_move_the_distance(d: int) -> None:
+    """By less than 1e-3, as the bound in `pack_moments` says; 16 bits of the covariance itself do worse."""
+    real, fake = with_spectrum(d, 0, 2 * d), with_spectrum(d, 3, d)
+    packed = pack_moments(real)
+    assert packed["upper"].dtype == torch.int16
+    shipped = unpack_moments(packed)
+    assert shipped.n == real.n
+    itself = frechet_distance(shipped, real)
+    step = float(packed["scale"])
+    assert itself < d * d * step * step / 4 + 1e-6
+    moved = abs(frechet_distance(fake, shipped) - frechet_distance(fake, real))
+    assert moved < 1e-4
+    scale = real.covariance.abs().max() / 32767
+    naive = Moments(real.n, real.mean, (real.covariance / scale).round() * scale * (real.n - 1))
+    assert abs(frechet_distance(fake, naive) - frechet_distance(fake, real)) > 10 * moved
+
+
+def test_the_classifiers_statistics_are_shipped() -> None:
+    """Of both splits, by the classifier that is shipped too: training it anew calls for `calibrate --reference`."""
+    extractor = load_extractor("fashion_classifier")
+    for split, n in (("train", 60_000), ("test", 10_000)):
+        files = list(
+            reference.SHIPPED.glob(f"fashion_mnist-{split}-{n}-*-{extractor.name}-{extractor.hash}.safetensors")
+        )
+        assert len(files) == 1
+    sizes = [path.stat().st_size for path in reference.SHIPPED.glob("fashion_mnist-*.safetensors")]
+    assert sum(sizes) < 10e6
+
+
+@needs_fashion
+def test_what_is_shipped_is_what_the_classifier_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor, pile = load_extractor("fashion_classifier"), load_images("fashion_mnist", "test")[0]
+    monkeypatch.setattr(reference, "feature_chunks", lambda *_: pytest.fail("computed what is shipped"))
+    shipped, some = reference_moments("fashion_mnist", "test", pile, extractor), extractor(pile[::20])
+    assert shipped.n == len(pile)
+    spread = shipped.covariance.diagonal().sqrt()
+    z = (some.double().mean(0) - shipped.mean) / spread * len(some) ** 0.5
+    assert float(z.abs().max()) < 5
+    assert float(some.double().std(0).sum() / spread.sum()) == pytest.approx(1, abs=0.1)
