@@ -11,8 +11,7 @@ and reverse KL (eqs. 20 and 23) decrease in v; the optimum is the same under v -
 `critic` is minus the bound, `generator` is what the model minimises; both give one value per image. They are written
 in fused form, because f*(g_f(v)) simplifies and overflows less; `identities` rebuilds them from f*, g_f and compares.
 
-Adding a row to `DIVERGENCES` is all it takes for it to be trained, tested, plotted and tabled; `register` adds one
-from outside.
+Adding a row to `DIVERGENCES`, here or by `register`, is all it takes to have it trained, tested, plotted and tabled.
 """
 
 import math
@@ -39,9 +38,11 @@ Pointwise = Callable[[Tensor], Tensor]
 
 
 def linear_tail_exp(v: Float[Tensor, "*n"], bound: float) -> Float[Tensor, "*n"]:
-    """exp(v) up to `bound`, its tangent line beyond: convex, increasing, and finite in float32 for |v| up to 1e30."""
-    low = v.clamp(max=bound)
-    return low.exp() + math.exp(bound) * (v - low)
+    """exp(v) up to `bound`, its tangent line beyond: convex, increasing, and finite in float32 for |v| up to 1e30.
+
+    The branches are apart: a sum of both has autograd add and subtract e^bound, and float32 then rounds slopes away.
+    """
+    return torch.where(v > bound, math.exp(bound) * (1 + (v - bound)), v.clamp(max=bound).exp())
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,13 @@ _NON_SATURATING_JS = Divergence(
     log_ratio=lambda v: v, curvature=0.5,
 )
 
-# The optimal logit is half the log ratio: the exponentials grow half as fast, so the bound on v is half as large.
-_exp_half = partial(linear_tail_exp, bound=LOG_RATIO_BOUND / 2)
+def _exp_half(v: Tensor) -> Tensor:
+    # linear_tail_exp with half the bound, the optimal logit being half the log ratio, in the arithmetic of the
+    # committed runs: it adds and subtracts e^5, which costs 1e-5 in the slope.
+    low = v.clamp(max=LOG_RATIO_BOUND / 2)
+    return low.exp() + math.exp(LOG_RATIO_BOUND / 2) * (v - low)
+
+
 _SQUARED_HELLINGER = Divergence(
     name="squared_hellinger", label="Squared Hellinger",
     latex=r"(\sqrt u-1)^2", reference="eqs. (19)-(21), without the factor 1/2 of (19)",
@@ -278,22 +284,18 @@ def register(row: Divergence, replace: bool = False) -> Divergence:
     """Add a row of one's own to `DIVERGENCES`, or with `replace` in the place of the one of that name. Returns the row.
 
     It holds for this process: `study.ensure` and `study.run`, hence a notebook with compute=True, train, score and plot
-    it by its name. Other processes import the package anew and know only the rows of this file: the command line,
-    `study.run_local` and `study.run_on_ray` refuse the name. Scores already made are read without the row.
+    it by its name. Other processes import the package anew and know only the rows of this file: the command line and
+    the workers of `study.run_local` and `study.run_on_ray` refuse the name. Scores already made are read without it.
     Raises UserError where the row is not well-formed; whether its mathematics is right, `identities.check_row` says.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row.name) or row.name in ("none", "ddpm"):
         raise UserError(f"row name {row.name!r}: small letters, digits, '.', '_' and '-'; none and ddpm are taken")
     if row.name in DIVERGENCES and not replace:
         raise UserError(f"row {row.name!r} is there already: choose another name, or register it with replace=True")
-    if missing := [piece for piece in ("label", "latex", "reference") if not getattr(row, piece)]:
-        raise UserError(f"row {row.name!r} has no {', '.join(missing)}: tables and plots show them")
-    facts = ("f", "f_prime", "conjugate", "activation", "log_ratio", "curvature")
-    given = [fact for fact in facts if getattr(row, fact) is not None]
-    if given and (missing := [fact for fact in ("f", "f_prime") if fact not in given]):
-        raise UserError(
-            f"row {row.name!r} has {', '.join(given)} but no {', '.join(missing)}: give these, or no f-facts"
-        )
+    facts = [row.f, row.f_prime, row.conjugate, row.activation, row.log_ratio, row.curvature]
+    needed = ["label", "latex", "reference"] + ["f", "f_prime"] * any(fact is not None for fact in facts)
+    if missing := [piece for piece in needed if not getattr(row, piece)]:
+        raise UserError(f"row {row.name!r} has no {', '.join(missing)}: give it (of an f-divergence, f and f_prime)")
     v = torch.zeros(3)
     for piece, v_real in (("critic", v), ("generator", v if row.relativistic else None)):
         try:
