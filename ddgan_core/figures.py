@@ -5,7 +5,6 @@ Figures made here are plain `matplotlib.figure.Figure`s: in a notebook, leave on
 
 import io
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.data import DATASETS, to_uint8
 from ddgan_core.divergences import DIVERGENCES
+from ddgan_core.labels import label_ends
 from ddgan_core.runs import write_atomic
 
 if TYPE_CHECKING:  # training and sampling import this module for its PNG grids alone
@@ -93,8 +93,9 @@ def fid_curve(
     floor: float | None = None,
     ceiling: float | None = None,
 ) -> None:
-    """`frechet` against `x`, one line per row (DDPM: per sampler), labelled at its end; seeds are points about it.
+    """`frechet` against `x`, one line per row (DDPM: per sampler), labelled at its end.
 
+    Several seeds are points about their mean, with their range; a single one has its interval over draws of samples.
     floor, ceiling: the distances of real images and of noise in the same features, drawn where given. Baseline rows in
     `evaluations` are left out. Without rows the axes say so. Raises UserError when rows are not comparable: an axis
     has one dataset, preset, feature network, N and reference.
@@ -116,6 +117,10 @@ def fid_curve(
         if (by_x["size"] > 1).any():
             ax.vlines(by_x.index, by_x["min"], by_x["max"], color=COLOURS[name], lw=1)
             ax.plot(line[x], line["frechet"], ls="", marker=".", ms=3, color=COLOURS[name])
+        if "frechet_error" in line:
+            one = line[~line[x].duplicated(keep=False)]
+            error = one["frechet_error"].fillna(0)
+            ax.vlines(one[x], one["frechet"] - error, one["frechet"] + error, color=COLOURS[name], lw=1)
         ends.append((float(by_x.index[-1]), float(by_x["mean"].iloc[-1]), label, COLOURS[name]))
     for value, label in ((floor, "real images"), (ceiling, "noise")):
         if value is not None:
@@ -130,7 +135,7 @@ def fid_curve(
         f"{int(first['n']):,} samples, {int(first['reference_n']):,} {first['reference']} images", fontsize=10,
     )  # fmt: skip
     ax.set_title(f"{dataset}, preset {first['preset']}")
-    _label_ends(ax, ends)
+    label_ends(ax, ends)
 
 
 def _line_of(rows: pd.DataFrame) -> pd.Series:
@@ -163,30 +168,6 @@ def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
             values = [v for i, v in enumerate(values) if i == 0 or v / values[i - 1] > 1.2]
         ax.set_xticks(values, [f"{int(v):,}" for v in values])
         ax.xaxis.set_minor_locator(NullLocator())
-
-
-def _label_ends(ax: "Axes", ends: list[tuple[float, float, str, Any]]) -> None:
-    """Names right of the axes at the height where each line ends, moved apart where they would overlap."""
-    ax.figure.canvas.draw_idle()
-    ax.autoscale_view()
-    height = ax.get_position().height * ax.figure.get_figheight() * 72  # points
-    gap = 12.5 / height
-    to_axes = ax.transData + ax.transAxes.inverted()
-    placed = sorted((to_axes.transform((1, y))[1], x, y, label, colour) for x, y, label, colour in ends)
-    heights = np.array([p[0] for p in placed])
-    for _ in range(100):  # neighbours push each other away
-        for i, j in pairwise(range(len(heights))):
-            overlap = gap - (heights[j] - heights[i])
-            if overlap > 1e-6:
-                heights[i] -= overlap / 2
-                heights[j] += overlap / 2
-    for at, (_, x, y, label, colour) in zip(heights, placed, strict=True):
-        ax.annotate(
-            label, xy=(1.0 if np.isnan(x) else x, y), xytext=(1.02, at), fontsize=9, color=colour, va="center",
-            xycoords=ax.get_yaxis_transform() if np.isnan(x) else "data", textcoords="axes fraction",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.4, "shrinkA": 1, "shrinkB": 4},
-        )  # fmt: skip
 
 
 def tile(images: Any, columns: int = 10) -> np.ndarray:
