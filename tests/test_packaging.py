@@ -95,3 +95,11 @@ def test_make_report_passes_its_parameters(tmp_path):
     }.items():
         printed = printed_by_make("report", f"VENV={tmp_path}", *given.split())
         assert printed.splitlines()[-1].strip().endswith(f"ddgan_core report {expected}")
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    import ddgan_core
+
+    assert citation["version"] == ddgan_core.__version__
+    assert citation["license"] == PROJECT["license"]
