@@ -28,12 +28,14 @@ FLOOR_SIZES = (*SIZES, 20_000, 30_000)
 CLASSES = 10_000  # images, at most, that the classifier looks at
 BLUR = 1.5  # pixels, the standard deviation of the blur
 
-# What each metric does to a pile with a known fault, as shown in tests/test_calibration.py on real features:
-# "+" it rises, "-" it falls, "0" it hardly moves. A metric that does not move does not see that fault.
+# How each metric answers to a pile with one fault: "+" it rises, "-" it falls, "0" it hardly moves and so does not see
+# the fault, "." it depends on the features (noise spreads the balls by which recall is measured: in pixels it rises).
+# collapsed: one class alone; duplicated: each image twenty times. With a collapse, classes_present and class_entropy
+# fall and class_kl rises; top_probability is no guide: noise is given to one class with great confidence.
 DIRECTIONS = pd.DataFrame(
     {
-        "frechet": "++++", "kernel": "++++", "precision": "0--0", "recall": "-..-", "density": "+--0",
-        "coverage": "----",
+        "frechet": list("++++"), "kernel": list("++++"), "precision": list("0--0"), "recall": list("-.--"),
+        "density": list("0--0"), "coverage": list("----"),
     },
     index=["collapsed", "noisy", "blurred", "duplicated"],
 )  # fmt: skip

@@ -157,10 +157,10 @@ def test_mending_torchvision_makes_it_importable() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["digits", "fashion_mnist"])
 def test_fid_is_clean_fids_on_pngs(dataset: str) -> None:
-    """The full path, both ways: tensors here, 200 PNGs in a folder there; both with their own Frechet distance."""
+    """The full path, both ways: tensors here, twice 100 PNGs there; both with their own Frechet distance."""
     pytest.importorskip("cleanfid")
     try:
-        table = bench_metrics(200, dataset=dataset, repeats=2).set_index("method")
+        table = bench_metrics(100, dataset=dataset, repeats=2).set_index("method")
     except UserError as error:
         pytest.skip(str(error))
     assert not table.loc[bench.PEER, "gap"]
