@@ -214,6 +214,33 @@ def bench_network(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench_training(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core.bench_training import bench_training
+
+    table = bench_training(args.batch_size, preset=args.preset, repeats=args.repeats, device=device)
+    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(3).to_string(index=False))
+    return 0
+
+
+def bench_sampling(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core.bench_limits import bench_sampling
+
+    table = bench_sampling(args.n, preset=args.preset, repeats=args.repeats, device=device)
+    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(3).to_string(index=False))
+    return 0
+
+
+def bench_limits(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core.bench_limits import bench_limits
+
+    table = bench_limits(preset=args.preset, device=device)
+    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(3).to_string(index=False))
+    return 0
+
+
 def calibrate(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core import calibration
@@ -253,7 +280,8 @@ HANDLERS = {
     f.__name__: f
     for f in (
         train, sample, evaluate, study_status, study_run, study_slurm, study_export, study_import, study_ship,
-        study_classifier, bench_metrics, bench_network, calibrate, report, doctor,
+        study_classifier, bench_metrics, bench_network, bench_training, bench_sampling, bench_limits, calibrate,
+        report, doctor,
     )
 }  # fmt: skip
 

@@ -239,7 +239,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     parts = commands.add_parser(
         "bench", help="Side by side with the peers, on this machine, on the same images."
-    ).add_subparsers(dest="part", required=True, metavar="metrics|network")
+    ).add_subparsers(dest="part", required=True, metavar="metrics|network|training|sampling|limits")
     text = "FID end to end: clean-fid's, this package's, and lower precisions; images a second."
     this = command(parts, "metrics", "bench_metrics", text, "bench metrics --n 128 --threads 1")
     this.add_argument("--n", type=whole(2), default=128, help="images in each of two piles (default: %(default)s)")
@@ -251,6 +251,23 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--n", type=whole(1), default=16, help="images at a time (default: %(default)s)")
     this.add_argument("--repeats", type=whole(1), default=3, help="(default: %(default)s)")
     computing(this, device=False)
+
+    text = "The training step against a plain eager loop of the same networks, change by change."
+    this = command(parts, "training", "bench_training", text, "bench training --batch-size 32 --threads 1")
+    this.add_argument("--preset", **preset)
+    this.add_argument("--batch-size", type=whole(1), default=32, help="(default: %(default)s)")
+    this.add_argument("--repeats", type=whole(1), default=3, help="turns of each loop (default: %(default)s)")
+    computing(this)
+    text = "Seconds for a thousand images against the number of steps, by each sampler, at one size of network."
+    this = command(parts, "sampling", "bench_sampling", text, "bench sampling --n 16 --threads 1")
+    this.add_argument("--preset", **preset)
+    this.add_argument("--n", type=whole(1), default=16, help="images at a time (default: %(default)s)")
+    this.add_argument("--repeats", type=whole(1), default=3, help="turns of each sampler (default: %(default)s)")
+    computing(this)
+    text = "Arithmetic of training and sampling against this device's matrix product and copy."
+    this = command(parts, "limits", "bench_limits", text, "bench limits --threads 1")
+    this.add_argument("--preset", **preset)
+    computing(this)
 
     text = "Floors and ceilings of every metric; with --reference, statistics of a split to ship."
     this = command(commands, "calibrate", "calibrate", text, "calibrate --features fashion_classifier")

@@ -67,7 +67,7 @@ def bench_metrics(
         theirs = [f.numpy() for f in features[PEER]]
         rows[0]["fid"] = float(_cleanfid("fid").fid_from_feats(*theirs))
         rows[0]["fid_change"] = rows[0]["fid"] - fids.get(OURS, float("nan"))
-    return _written(rows, f"bench_metrics_{torch.device(device).type}", results)
+    return written(rows, f"bench_metrics_{torch.device(device).type}", results)
 
 
 def compete(
@@ -240,7 +240,7 @@ def bench_network(n: int = 16, *, repeats: int = 3, results: Path | None = None)
         row = {"variant": name, "n": n, "repeats": repeats, "cpu_s_per_image": statistics.median(each)}
         row |= {"speedup": statistics.median(ratios), "speedup_low": min(ratios), "speedup_high": max(ratios)}
         rows.append(row | {"error": error} | provenance("cpu"))
-    return _written(rows, "bench_network_cpu", results)
+    return written(rows, "bench_network_cpu", results)
 
 
 def _autocasted(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -256,7 +256,8 @@ def provenance(device: torch.device | str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _written(rows: list[dict[str, Any]], name: str, results: Path | None) -> pd.DataFrame:
+def written(rows: list[dict[str, Any]], name: str, results: Path | None = None) -> pd.DataFrame:
+    """The rows as a table, which is also put into results/tables/<name>.csv."""
     table = pd.DataFrame(rows)
     path = (results_dir() if results is None else results) / "tables" / f"{name}.csv"
     write_atomic(path, table.to_csv(index=False, float_format="%.6g"))

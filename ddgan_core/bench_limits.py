@@ -1,0 +1,134 @@
+"""How long sampling takes, step for step, and how far training and sampling are from what this device can do."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddgan_core.bench import provenance, written
+from ddgan_core.data import get_dataset, load_images
+from ddgan_core.diffusion import make_schedule
+from ddgan_core.networks import make_model
+from ddgan_core.runs import RunConfig
+from ddgan_core.sampling import DDPM_STEPS, Step, ddgan_step, sample_images
+from ddgan_core.study import configure
+from ddgan_core.training import Trainer
+
+# (sampler, steps) whose seconds are measured: the source paper's range, the training-free baselines, the whole chain.
+SAMPLERS = [("ddgan", T) for T in (1, 2, 4, 8, 10)]
+SAMPLERS += [("ddim", n) for n in (4, 10, 50)] + [("ancestral", n) for n in (10, 100, 1000)]
+
+
+def bench_sampling(
+    n: int = 16, *, preset: str = "cpu", repeats: int = 3, device: str = "cpu", dataset: str = "fashion_mnist",
+    samplers: list[tuple[str, int]] | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Seconds for n images by each sampler, one batch, in turns; the U-Nets are of one size, their weights at random.
+
+    speedup: the thousand ancestral steps' seconds over this row's (NaN where these are not among the samplers), the
+    median over repeats with the lowest and highest. Written to results/tables/bench_sampling_<device>.csv.
+    """
+    info = get_dataset(dataset)
+    shape = (info.channels, info.size, info.size)
+    chains = {pair: _chain(configure_sampler(preset, dataset, *pair), *pair, device) for pair in samplers or SAMPLERS}
+
+    def draw(pair: tuple[str, int]) -> float:
+        begin = time.perf_counter()
+        for images in sample_images(chains[pair], pair[1], shape, n, 0, device, n):
+            images.cpu()
+        return time.perf_counter() - begin
+
+    for pair in chains:
+        if pair[1] <= 10:
+            draw(pair)  # warms up
+    seconds: dict[tuple[str, int], list[float]] = {pair: [] for pair in chains}
+    for repeat in range(repeats):
+        for pair in list(chains)[:: -1 if repeat % 2 else 1]:
+            seconds[pair].append(draw(pair))
+    whole = seconds.get(("ancestral", 1000), [float("nan")] * repeats)
+    rows = []
+    for (sampler, steps), own in seconds.items():
+        ratios = [a / b for a, b in zip(whole, own, strict=True)]
+        row: dict[str, Any] = {"sampler": sampler, "steps": steps, "preset": preset, "n": n, "repeats": repeats}
+        row |= {"seconds_per_1000": 1000 / n * statistics.median(own)}
+        row |= {"speedup": statistics.median(ratios), "speedup_low": min(ratios), "speedup_high": max(ratios)}
+        rows.append(row | provenance(device))
+    return written(rows, f"bench_sampling_{torch.device(device).type}")
+
+
+def configure_sampler(preset: str, dataset: str, sampler: str, steps: int) -> RunConfig:
+    """The study's configuration of a network that this sampler needs."""
+    if sampler == "ddgan":
+        return configure(preset, T=steps, dataset=dataset)
+    return configure(preset, method="ddpm", T=1000, dataset=dataset)
+
+
+def _chain(config: RunConfig, sampler: str, steps: int, device: str) -> Step:
+    channels = get_dataset(config.dataset).channels
+    network = make_model(config.method, channels, config.widths, config.z_dim, config.attention)
+    network = network.to(device).eval().requires_grad_(False)
+    schedule = make_schedule(config.schedule, config.T).to(device)
+    if sampler == "ddgan":
+        return ddgan_step(network, schedule)
+    return DDPM_STEPS[sampler](network, schedule.respaced(steps))
+
+
+def bench_limits(
+    *, preset: str = "cpu", repeats: int = 5, device: str = "cpu", dataset: str = "fashion_mnist"
+) -> pd.DataFrame:
+    """Arithmetic of an update and of a sampling step, counted, against this device's own ceilings, measured.
+
+    Ceilings: a square matrix product, and a copy (bytes read and written). gflop: 10^9 multiplications and additions,
+    convolutions and matrix products only, as torch counts them. gflop_per_s: the best of the repeats. share: of the
+    matrix product's. Written to results/tables/bench_limits_<device>.csv.
+    """
+    kind = torch.device(device).type
+    config = configure(preset, T=4, dataset=dataset, penalty_every=10**9)
+    bf16 = config.precision == "bf16"
+    size = 1024 if kind == "cpu" else 8192
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    block = torch.empty(2**24 if kind == "cpu" else 2**28, device=device)
+    target = torch.empty_like(block)
+    trainer = Trainer(config, load_images(dataset)[0], device)
+    trainer.update()  # the first has the penalty
+    info = get_dataset(dataset)
+    step = _chain(config, "ddgan", 4, device)
+    shape = (info.channels, info.size, info.size)
+
+    def draw() -> None:
+        for _ in sample_images(step, 4, shape, 64, 0, device, 64):
+            pass
+
+    work: dict[str, Callable[[], Any]] = {
+        f"matrix product, {size}": lambda: a @ a,
+        "copy": lambda: target.copy_(block),
+        f"training update, batch {config.batch_size}": trainer.update,
+        "sampling, 64 images, T = 4": draw,
+    }
+    rows: list[dict[str, Any]] = []
+    for name, do in work.items():
+        with FlopCounterMode(display=False) as counter:
+            do()
+        seconds = min(_seconds(do, kind) for _ in range(repeats))
+        gflop = counter.get_total_flops() / 1e9
+        row: dict[str, Any] = {"work": name, "preset": preset, "gflop": gflop, "seconds": seconds}
+        row |= {"gflop_per_s": gflop / seconds}
+        row |= {"share": row["gflop_per_s"] / (rows[0] if rows else row)["gflop_per_s"]}
+        if name == "copy":
+            row |= {"gb_per_s": 2 * block.numel() * block.element_size() / seconds / 1e9}
+        rows.append(row | provenance(device))
+    return written(rows, f"bench_limits_{kind}")
+
+
+def _seconds(do: Callable[[], Any], kind: str) -> float:
+    """On a CPU, of this process's time: other work on the machine disturbs it less."""
+    clock = time.process_time if kind == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    begin = clock()
+    do()
+    if kind == "cuda":
+        torch.cuda.synchronize()
+    return clock() - begin

@@ -1,0 +1,163 @@
+"""The DDGAN's training step against the same networks in a plain eager loop, and what each change to that loop gives.
+
+The plain loop is written as the original code is (Xiao et al. 2021; facts of it in notebook 03): a DataLoader of float
+images, three backward passes for the critic with the generator's graph kept under its fakes, the penalty on real images
+in the graph of their loss, Adam and the moving average parameter by parameter. What is computed is the same.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from ddgan_core import UserError
+from ddgan_core.bench import provenance, written
+from ddgan_core.data import load_images, to_float
+from ddgan_core.diffusion import diffuse_pair
+from ddgan_core.runs import RunConfig
+from ddgan_core.shapes import Tensor
+from ddgan_core.study import configure
+from ddgan_core.training import Trainer
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Which of the product's means a loop has; all False is the plain one."""
+
+    uint8: bool = False  # images as 8-bit tensors on the device, drawn there, instead of a DataLoader
+    detached: bool = False  # no generator graph under the critic's fakes, and one backward pass for both its terms
+    foreach: bool = False  # fused Adam, and the average in one call
+    channels_last: bool = False
+    bf16: bool = False
+
+
+# In the order in which they are added; the product itself ends the row.
+LOOPS = {
+    "plain eager loop": Loop(),
+    "+ images on the device": Loop(uint8=True),
+    "+ no graph under the fakes": Loop(uint8=True, detached=True),
+    "+ fused Adam and average": Loop(uint8=True, detached=True, foreach=True),
+    "+ channels_last": Loop(uint8=True, detached=True, foreach=True, channels_last=True),
+    "+ bfloat16 autocast": Loop(uint8=True, detached=True, foreach=True, channels_last=True, bf16=True),
+}
+PRODUCT = "ddgan_core, as trained"
+
+
+def bench_training(
+    batch_size: int = 32, *, preset: str = "cpu", updates: int = 16, repeats: int = 3, device: str = "cpu",
+    dataset: str = "fashion_mnist",
+) -> pd.DataFrame:  # fmt: skip
+    """Updates a second of every loop, in turns: one critic and one generator step, the lazy penalty when it is due.
+
+    updates: in each turn, a multiple of the preset's penalty interval, so that every turn has its share of penalties.
+    updates_per_s: median over the repeats. speedup: the plain loop's seconds over this row's, the median over repeats,
+    with the lowest and highest; cpu_speedup: in seconds of CPU time of this process, which other work on the machine
+    disturbs less. Written to results/tables/bench_training_<device>_<batch size>.csv.
+    """
+    config = configure(preset, T=4, dataset=dataset, batch_size=batch_size)
+    if updates % config.penalty_every:
+        raise UserError(f"updates = {updates}: a multiple of the penalty's interval, {config.penalty_every}")
+    images, _ = load_images(dataset)
+    steps: dict[str, Callable[[], None]] = {
+        name: loop_step(config, images, loop, device) for name, loop in LOOPS.items()
+    }
+    steps[PRODUCT] = Trainer(config, images, device).update
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()  # warms up
+    for repeat in range(repeats):
+        for name in list(steps)[:: -1 if repeat % 2 else 1]:
+            begin = time.perf_counter(), time.process_time()
+            for _ in range(updates):
+                steps[name]()
+            if torch.device(device).type == "cuda":
+                torch.cuda.synchronize()
+            seconds[name].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    plain = seconds[next(iter(LOOPS))]
+    rows = []
+    for name, own in seconds.items():
+        rate = updates / statistics.median(wall for wall, _ in own)
+        row: dict[str, Any] = {"loop": name, "preset": preset, "batch_size": batch_size, "updates": updates}
+        row |= {"repeats": repeats, "updates_per_s": rate, "images_per_s": rate * batch_size}
+        for clock, label in ((0, "speedup"), (1, "cpu_speedup")):
+            ratios = [a[clock] / b[clock] for a, b in zip(plain, own, strict=True)]
+            row |= {label: statistics.median(ratios), f"{label}_low": min(ratios), f"{label}_high": max(ratios)}
+        rows.append(row | provenance(device))
+    return written(rows, f"bench_training_{torch.device(device).type}_{batch_size}")
+
+
+def loop_step(config: RunConfig, images: Tensor, loop: Loop, device: str) -> Callable[[], None]:
+    """One update of a loop with these means, of fresh networks; what the product's `Trainer.update` does."""
+    start = Trainer(config, images, device)  # the same networks and row
+    layout = torch.channels_last if loop.channels_last else torch.contiguous_format
+    model, critic, average = (net.to(memory_format=layout) for net in (start.model, start.critic, start.ema))
+    schedule, row, T = start.schedule, start.row, config.T
+    adam = {"betas": (0.5, 0.9), "fused": loop.foreach} | ({} if loop.foreach else {"foreach": False})
+    model_adam = torch.optim.Adam(model.parameters(), lr=config.lr_generator, **adam)
+    critic_adam = torch.optim.Adam(critic.parameters(), lr=config.lr_critic, **adam)
+    batches = _batches(start.images if loop.uint8 else images, config.batch_size, loop.uint8, device)
+    done = 0
+
+    def noisy() -> tuple[Tensor, Tensor, Tensor]:
+        x_0 = next(batches)
+        t = torch.randint(1, T + 1, (len(x_0),), device=device)
+        return *diffuse_pair(schedule, x_0, t, torch.randn_like(x_0), torch.randn_like(x_0)), t
+
+    def fake_of(x_t: Tensor, t: Tensor) -> Tensor:
+        return start._fake(x_t, t, generator)
+
+    generator = torch.Generator(device).manual_seed(0)
+
+    def update() -> None:
+        nonlocal done
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=loop.bf16):
+            x_prev, x_t, t = noisy()
+            critic_adam.zero_grad(set_to_none=True)
+            due = done % config.penalty_every == 0
+            weight, mix = config.penalty_weight * config.penalty_every, torch.ones(len(t), device=device)
+            if loop.detached:
+                with torch.no_grad():
+                    fake = fake_of(x_t, t)
+                v_real, v_fake = critic(x_prev, x_t, t).float(), critic(fake, x_t, t).float()
+                total = row.critic(v_real, v_fake).mean()
+                if due:
+                    total = total + weight * row.penalty(lambda x: critic(x, x_t, t).float(), x_prev, fake, mix).mean()
+                total.backward()
+            else:
+                zero = torch.zeros(len(t), device=device)
+                row.critic(critic(x_prev, x_t, t).float(), zero).mean().backward()
+                if due:
+                    (weight * row.penalty(lambda x: critic(x, x_t, t).float(), x_prev, x_prev, mix).mean()).backward()
+                fake = fake_of(x_t, t)
+                row.critic(zero, critic(fake, x_t, t).float()).mean().backward()  # reaches the generator, for nothing
+            critic_adam.step()
+            _, x_t, t = noisy()
+            model_adam.zero_grad(set_to_none=True)
+            critic.requires_grad_(False)
+            row.generator(None, critic(fake_of(x_t, t), x_t, t).float()).mean().backward()
+            critic.requires_grad_(True)
+            model_adam.step()
+        with torch.no_grad():
+            if loop.foreach:
+                torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - config.ema_decay)
+            else:
+                for mean, now in zip(average.parameters(), model.parameters(), strict=True):
+                    mean.mul_(config.ema_decay).add_(now, alpha=1 - config.ema_decay)
+        done += 1
+
+    return update
+
+
+def _batches(images: Tensor, batch_size: int, uint8: bool, device: str) -> Iterator[Tensor]:
+    """Float batches without end: drawn on the device, or from a shuffling DataLoader as is usual."""
+    if not uint8:
+        loader = DataLoader(TensorDataset(to_float(images)), batch_size, shuffle=True, drop_last=True)
+        while True:
+            yield from (x.to(device) for (x,) in loader)
+    while True:
+        yield to_float(images[torch.randint(len(images), (batch_size,), device=images.device)])

@@ -1,0 +1,71 @@
+"""What is timed computes what it should, and the tables say where they were made. Nothing here is about time itself."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from ddgan_core import UserError, bench_training
+from ddgan_core.bench_limits import bench_limits, bench_sampling
+from ddgan_core.bench_training import LOOPS, PRODUCT, loop_step
+from ddgan_core.data import load_images
+from ddgan_core.study import configure
+
+
+def test_every_loop_is_timed(results: Path) -> None:
+    table = bench_training.bench_training(8, preset="smoke", dataset="digits", updates=1, repeats=2)
+    assert table.loop.tolist() == [*LOOPS, PRODUCT]
+    assert table.speedup[0] == 1
+    assert (table.updates_per_s > 0).all()
+    assert (table.speedup_low <= table.speedup).all()
+    written = pd.read_csv(results / "tables" / "bench_training_cpu_8.csv")
+    assert {"device", "torch", "commit"} <= set(written.columns)
+    with pytest.raises(UserError, match="updates = 3: a multiple of the penalty's interval, 16"):
+        bench_training.bench_training(8, preset="cpu", dataset="digits", updates=3)
+
+
+def test_the_loops_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fed with the same numbers, the plain loop and the one with every exact means end with the same weights."""
+    config = configure("smoke", T=2, batch_size=8, penalty_every=1)
+    images = load_images("digits")[0]
+    fixed = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    monkeypatch.setattr(bench_training, "_batches", lambda *arguments: iter(lambda: fixed, None))
+    ends = []
+    for loop in (LOOPS["plain eager loop"], LOOPS["+ channels_last"]):
+        kept = {}
+
+        class Kept(bench_training.Trainer):
+            def __init__(self, *arguments: object) -> None:
+                super().__init__(*arguments)
+                kept["trainer"] = self  # noqa: B023
+
+        monkeypatch.setattr(bench_training, "Trainer", Kept)
+        step = loop_step(config, images, loop, "cpu")
+        torch.manual_seed(0)
+        for _ in range(2):
+            step()
+        trainer = kept["trainer"]
+        ends.append([*trainer.model.parameters(), *trainer.critic.parameters(), *trainer.ema.parameters()])
+    # Adam's first steps have the size of the learning rate whatever the gradient's: where that is 0, rounding shows.
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2 * config.lr_critic)
+        assert (one - other).abs().median() < 1e-6
+
+
+def test_samplers_are_timed_by_steps(results: Path) -> None:
+    few = [("ddgan", 2), ("ddim", 3), ("ancestral", 5)]
+    table = bench_sampling(4, preset="smoke", dataset="digits", repeats=1, samplers=few)
+    assert list(zip(table.sampler, table.steps, strict=True)) == few
+    assert (table.seconds_per_1000 > 0).all()
+    assert table.speedup.isna().all()  # the thousand steps are not among them
+    assert (results / "tables" / "bench_sampling_cpu.csv").exists()
+
+
+def test_arithmetic_is_counted(results: Path) -> None:
+    table = bench_limits(preset="smoke", dataset="digits", repeats=1).set_index("work")
+    assert table.gflop["matrix product, 1024"] == pytest.approx(2 * 1024**3 / 1e9)
+    assert table.share["matrix product, 1024"] == 1
+    assert table.gflop["copy"] == 0
+    assert table.gb_per_s["copy"] > 0
+    assert table.gflop[table.index.str.startswith("training")].item() > 0
