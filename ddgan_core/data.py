@@ -115,6 +115,8 @@ def _read_pngs(folder: Path) -> UInt8[Tensor, "n c h w"]:
     for file in files:
         try:
             with Image.open(file) as image:
+                image.verify()  # decoding alone lets a file pass whose last bytes are missing
+            with Image.open(file) as image:
                 mode, pixels = image.mode, np.array(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{file} is not a whole PNG ({error}): remove it or write it again") from None

@@ -76,6 +76,7 @@ def frechet_interval(
     What is covered is the mean of the distance over draws of n samples, its bias in n included: compare at one n only.
     The reference is held fixed. Standard error by the delete-a-group jackknife (Efron & Tibshirani 1993, chapter 11),
     centred at the estimate itself: a percentile bootstrap would draw duplicates, which shift every replicate upwards.
+    Among real images, where the distance is of second order in the errors, it is about 1.5 times too wide.
     Raises UserError for fewer than two images a group.
     """
     from scipy.stats import t as student

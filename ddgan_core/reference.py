@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
+from ddgan_core import UserError
 from ddgan_core.data import data_hash
 from ddgan_core.features import Extractor, cache_dir
 from ddgan_core.metrics import Moments
@@ -26,10 +28,13 @@ EXACT = 512  # features, at most, whose moments are shipped in float64
 
 
 def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"], extractor: Extractor) -> Moments:
-    """Moments of the first n images of a split: shipped, else cached, else computed."""
+    """Moments of the first n images of a split: shipped, else cached, else computed.
+
+    Raises UserError for a shipped file that is damaged, or that holds statistics of other images or features.
+    """
     name = _name(dataset, split, images, extractor)
     if (shipped := SHIPPED / f"{name}.safetensors").is_file():
-        return unpack_moments(load_file(shipped))
+        return unpack_moments(_shipped(shipped))
     path = cache_dir() / "moments" / f"{name}.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -78,9 +83,22 @@ def ship_moments(
     dataset: str, split: str, images: UInt8[Tensor, "n c h w"], extractor: Extractor, folder: Path = SHIPPED
 ) -> Path:
     """Write the file that `reference_moments` looks for first: 0.13 MB for 128 features, 4.2 MB for 2048."""
-    path = folder / f"{_name(dataset, split, images, extractor)}.safetensors"
-    write_atomic(path, save(pack_moments(Moments.of(feature_chunks(images, extractor)))))
+    name = _name(dataset, split, images, extractor)
+    path = folder / f"{name}.safetensors"
+    write_atomic(path, save(pack_moments(Moments.of(feature_chunks(images, extractor))), {"name": name}))
     return path
+
+
+def _shipped(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            held = (file.metadata() or {}).get("name", "something unnamed")
+            packed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or delete it to compute it again") from None
+    if held != path.stem:
+        raise UserError(f"{path} holds the statistics of {held}: restore it, or delete it to compute it again")
+    return packed
 
 
 def pack_moments(moments: Moments) -> dict[str, Tensor]:

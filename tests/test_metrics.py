@@ -169,6 +169,17 @@ def test_the_interval_of_a_frechet_distance_covers() -> None:
     assert 0 < values.mean() - truth < 3 * values.std(), "the bias in n is upwards, and here small"
 
 
+def test_the_interval_errs_on_the_wide_side_at_the_floor() -> None:
+    """Where both distributions are one, the distance is of second order: the jackknife covers, and is too wide."""
+    d, n = 8, 500
+    reference = gaussian([0.0] * d, torch.eye(d).tolist())
+    generator = torch.Generator().manual_seed(0)
+    pairs = [frechet_interval(torch.randn(n, d, generator=generator), reference) for _ in range(150)]
+    values, half_widths = np.array(pairs).T
+    assert (abs(values - values.mean()) < half_widths).mean() > 0.95
+    assert 1 < half_widths.mean() / (2 * values.std()) < 2
+
+
 def test_an_interval_is_around_the_distance_itself() -> None:
     x, reference = features(101, 5, 1), Moments.of(features(99, 5, 2))
     value, half_width = frechet_interval(x, reference)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddgan_core import reference
-from ddgan_core.data import load_images
+from ddgan_core import UserError, reference
+from ddgan_core.data import data_hash, load_images
 from ddgan_core.features import Extractor, load_extractor
 from ddgan_core.metrics import Moments, frechet_distance
 from ddgan_core.reference import (
@@ -104,7 +104,14 @@ def test_shipped_moments_come_first_and_are_known_by_content(
     assert reference_moments("digits", "train", images[:-1], pixels).n == 1499
     reference_moments("digits", "train", images, counting(seen))
     assert sum(seen) == 1500
-    assert path.is_file()
+    # What was put under a name that is not its own, or is not whole, is refused in one line.
+    moved = tmp_path / path.name.replace("-1500-", "-1499-").replace(data_hash(images), data_hash(images[:-1]))
+    moved.write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="holds the statistics of digits-train-1500-"):
+        reference_moments("digits", "train", images[:-1], pixels)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(UserError, match="is damaged .*delete it"):
+        reference_moments("digits", "train", images, pixels)
 
 
 def with_spectrum(d: int, seed: int, n: int) -> Moments:
