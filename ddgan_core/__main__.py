@@ -1,14 +1,16 @@
-"""The command line: `python -m ddgan_core train | sample | evaluate | study | bench | calibrate | report | doctor`.
+"""The command line, `python -m ddgan_core COMMAND`; --help lists the commands.
 
 A user's mistake ends in one line on stderr and exit status 2, a training that diverges in one line and 1, an
 interruption in 130 (Ctrl-C) or 143 (SIGTERM). Handlers import what they need, so that --help answers at once.
 """
 
 import argparse
+import io
 import math
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ddgan_core import UserError
 from ddgan_core.arguments import make_parser
@@ -77,8 +79,6 @@ def sample(args: argparse.Namespace) -> int:
 
         write_png_grid(images, args.output, columns=math.ceil(args.n**0.5))
     else:
-        import io
-
         import numpy as np
 
         buffer = io.BytesIO()
@@ -196,49 +196,44 @@ def study_classifier(args: argparse.Namespace) -> int:
     return 0
 
 
+def show(table: Any, digits: int) -> int:
+    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(digits).to_string(index=False))
+    return 0
+
+
 def bench_metrics(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core.bench import bench_metrics
 
-    table = bench_metrics(args.n, dataset=args.dataset, repeats=args.repeats, device=device)
-    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(4).to_string(index=False))
-    return 0
+    return show(bench_metrics(args.n, dataset=args.dataset, repeats=args.repeats, device=device), 4)
 
 
 def bench_network(args: argparse.Namespace) -> int:
     prepare(args)
     from ddgan_core.bench import bench_network
 
-    table = bench_network(args.n, repeats=args.repeats)
-    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(6).to_string(index=False))
-    return 0
+    return show(bench_network(args.n, repeats=args.repeats), 6)
 
 
 def bench_training(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core.bench_training import bench_training
 
-    table = bench_training(args.batch_size, preset=args.preset, repeats=args.repeats, device=device)
-    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(3).to_string(index=False))
-    return 0
+    return show(bench_training(args.batch_size, preset=args.preset, repeats=args.repeats, device=device), 3)
 
 
 def bench_sampling(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core.bench_limits import bench_sampling
 
-    table = bench_sampling(args.n, preset=args.preset, repeats=args.repeats, device=device)
-    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(3).to_string(index=False))
-    return 0
+    return show(bench_sampling(args.n, preset=args.preset, repeats=args.repeats, device=device), 3)
 
 
 def bench_limits(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core.bench_limits import bench_limits
 
-    table = bench_limits(preset=args.preset, device=device)
-    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(3).to_string(index=False))
-    return 0
+    return show(bench_limits(preset=args.preset, device=device), 3)
 
 
 def calibrate(args: argparse.Namespace) -> int:
@@ -252,6 +247,14 @@ def calibrate(args: argparse.Namespace) -> int:
     sizes = {"sizes": args.sizes, "floor_sizes": args.sizes} if args.sizes else {}
     table = calibration.calibrate(args.features, dataset=args.dataset, draws=args.draws, device=device, **sizes)
     print(calibration.summary(table).xs("mean", axis=1, level=1).round(4).to_string())
+    return 0
+
+
+def toys(args: argparse.Namespace) -> int:
+    prepare(args)
+    from ddgan_core.toy_study import cells, work
+
+    work(cells(args.data, args.row, args.T), args.preset, args.minutes)
     return 0
 
 
@@ -276,14 +279,11 @@ def doctor(args: argparse.Namespace) -> int:
     return 0
 
 
-HANDLERS = {
-    f.__name__: f
-    for f in (
-        train, sample, evaluate, study_status, study_run, study_slurm, study_export, study_import, study_ship,
-        study_classifier, bench_metrics, bench_network, bench_training, bench_sampling, bench_limits, calibrate,
-        report, doctor,
-    )
-}  # fmt: skip
+HANDLERS = {f.__name__: f for f in (
+    train, sample, evaluate, study_status, study_run, study_slurm, study_export, study_import, study_ship,
+    study_classifier, bench_metrics, bench_network, bench_training, bench_sampling, bench_limits, calibrate, toys,
+    report, doctor,
+)}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

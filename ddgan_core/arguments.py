@@ -279,6 +279,15 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--minutes", type=positive, help="with --reference: stop after so long; the same command goes on")
     computing(this)
 
+    text = "Learned denoising steps against the true ones, on data where these are known; goes on where it stopped."
+    this = command(commands, "toys", "toys", text, "toys --minutes 40 --threads 1")
+    this.add_argument("--preset", **preset)
+    this.add_argument("--minutes", type=positive, help="begin nothing that would end later (default: to the end)")
+    this.add_argument("--data", action="append", metavar="NAME", help="only these toy data; may be repeated")
+    this.add_argument("--row", action="append", metavar="NAME", help="these rows of the table; may be repeated")
+    this.add_argument("--T", type=whole(1, 64), action="append", help="these numbers of steps (default: 4, 2, 1, 8)")
+    computing(this, device=False, data=False)
+
     this = command(
         commands, "report", "report", "Execute the notebooks and write one page of them.", "report --preset cpu"
     )

@@ -159,6 +159,12 @@ def grid_25(std: float = 0.025) -> GaussianMixture:
     return isotropic([1.0] * 25, [[x, y] for x in side for y in side], std)
 
 
+def ring(components: int = 48, std: float = 0.08) -> GaussianMixture:
+    """2-D: a thin ring of radius 1, as Gaussians whose centres are 1.6 std apart, so that everything stays exact."""
+    angles = (torch.arange(components, dtype=torch.float64) * (2 * math.pi / components)).tolist()
+    return isotropic([1.0] * components, [[math.cos(a), math.sin(a)] for a in angles], std)
+
+
 def _identity(d: int) -> Tensor:
     return torch.eye(d, dtype=torch.float64)
 

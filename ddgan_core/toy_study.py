@@ -1,0 +1,273 @@
+"""The toy study: rows x data x T x seeds, trained, measured against the truth, kept in results/toys, and judged.
+
+A cell is (data, row, T) with all its seeds. One CSV a data set, one line for each seed and each `t`: "2" to "T" hold
+divergences of the learned step from the true one, "1" and "chain" what samples keep of the data; a cell that is in the
+file is not trained again. Beside it <data>_shown.csv has what the pictures need of the first seed.
+"""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ddgan_core import UserError
+from ddgan_core.diffusion import random_generator, vp_schedule
+from ddgan_core.divergences import get_divergence
+from ddgan_core.runs import results_dir, write_atomic
+from ddgan_core.shapes import Tensor
+from ddgan_core.toy_gan import ToyGAN, ToySettings, train_toy
+from ddgan_core.toy_measures import (
+    StepScale,
+    density_grid,
+    learned_log_density,
+    quasi_normal,
+    sample_measures,
+    t_interval,
+)
+from ddgan_core.toys import (
+    GaussianMixture,
+    grid_25,
+    isotropic,
+    kl_divergence,
+    ring,
+    true_posterior,
+    two_modes,
+)
+
+SAMPLES = 4000  # of x_0, for the measures at t = 1 and of the chain
+POINTS = {1: 32, 2: 16}  # x_t at which a step's density is compared, by the dimension
+LATENTS = 1024  # z for each x_t, quasi-random
+SHOWN = 250  # samples kept for the pictures, of 2-D data
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A data set with one characteristic that a reader may recognise in his own data."""
+
+    characteristic: str
+    mixture: GaussianMixture
+
+
+def _unequal_grid() -> GaussianMixture:
+    """2-D: 3 x 3 Gaussians, each 0.7 times as heavy as the one before: from 0.31 to 0.018."""
+    means = [[x, y] for x in (-1.0, 0.0, 1.0) for y in (-1.0, 0.0, 1.0)]
+    return isotropic([0.7**k for k in (0, 5, 2, 7, 4, 8, 3, 6, 1)], means, 0.08)
+
+
+TOYS = {
+    "two_near": Toy("modes that overlap", isotropic([0.5, 0.5], [[-0.3], [0.3]], 0.15)),
+    "two_far": Toy("modes far apart", two_modes()),
+    "rare": Toy("a rare mode (0.1)", two_modes(0.9)),
+    "grid_25": Toy("many equal modes", grid_25(0.08)),
+    "grid_unequal": Toy("many modes of unequal weight", _unequal_grid()),
+    "ring": Toy("a thin curve", ring()),
+}
+ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein", "kl")
+STEPS = (4, 2, 1, 8)  # T, in order of what it tells
+SETTINGS = {
+    "smoke": ToySettings(seeds=2, updates=20, batch_size=16, width=8),
+    "cpu": ToySettings(),
+    "full": ToySettings(),
+}
+
+Cell = tuple[str, str, int]
+
+
+def folder(preset: str) -> Path:
+    """Where a preset's results are; cpu and full share theirs, smoke never mixes with them."""
+    if preset not in SETTINGS:
+        raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(SETTINGS)}")
+    return results_dir() / ("toys_smoke" if preset == "smoke" else "toys")
+
+
+def cells(
+    data: Sequence[str] | None = None, rows: Sequence[str] | None = None, steps: Sequence[int] | None = None
+) -> list[Cell]:
+    """(data, row, T) in the order in which they are trained: T = 4 and 2 of every data set first.
+
+    Raises UserError for data that are not in TOYS and for rows that are not in the table of divergences.
+    """
+    for name in data or ():
+        if name not in TOYS:
+            raise UserError(f"toy data {name!r} are not known: choose among {', '.join(TOYS)}")
+    for name in rows or ():
+        get_divergence(name)
+    return [(d, row, T) for T in steps or STEPS for d in data or TOYS for row in rows or ROWS]
+
+
+def load(preset: str = "cpu", data: Sequence[str] | None = None) -> pd.DataFrame:
+    """All measured lines, `t` as text; columns that a data set does not have are NaN. Empty where nothing has run."""
+    paths = [folder(preset) / f"{name}.csv" for name in data or TOYS]
+    tables = [pd.read_csv(p, dtype={"t": str, "settings": str}) for p in paths if p.exists()]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["data", "row", "T", "seed", "t"])
+
+
+def load_shown(preset: str, data: str) -> pd.DataFrame:
+    """What the pictures need: columns row, T, x, y; see `run_cell`. Empty where nothing has run."""
+    path = folder(preset) / f"{data}_shown.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "T", "x", "y"])
+
+
+def missing(wanted: Sequence[Cell], preset: str = "cpu") -> list[Cell]:
+    """Those of the cells that have no results. Raises UserError where a file was made with other settings."""
+    have = load(preset)
+    mark = _mark(SETTINGS[preset])
+    if len(have) and (have["settings"] != mark).any():
+        raise UserError(f"{folder(preset)} holds results of other toy settings than {mark}: move that folder away")
+    done = set(have[["data", "row", "T"]].itertuples(index=False, name=None)) if len(have) else set()
+    return [cell for cell in wanted if cell not in done]
+
+
+def run(wanted: Sequence[Cell], preset: str = "cpu", minutes: float | None = None) -> Iterator[tuple[Cell, float, int]]:
+    """Train and measure what is missing, cell by cell; yields (cell, seconds, how many diverged) once it is on disk.
+
+    No cell is begun that would, as long as the longest so far, end after `minutes`. One process a data set: two that
+    write the same file would lose lines.
+    """
+    longest, start = 0.0, time.monotonic()
+    for cell in missing(wanted, preset):
+        begun = time.monotonic()
+        if minutes is not None and begun - start + longest > 60 * minutes:
+            return
+        lines, shown = run_cell(*cell, SETTINGS[preset])
+        path = folder(preset) / f"{cell[0]}.csv"
+        _append(path.with_name(f"{cell[0]}_shown.csv"), shown)  # first: the lines say that the cell is done
+        _append(path, lines)
+        seconds = time.monotonic() - begun
+        longest = max(longest, seconds)
+        yield cell, seconds, int(lines.groupby("seed")["diverged"].any().sum())
+
+
+def work(wanted: Sequence[Cell], preset: str = "cpu", minutes: float | None = None) -> None:
+    """`run`, with a line printed for each cell."""
+    todo = len(missing(wanted, preset))
+    print(f"{len(wanted) - todo} of {len(wanted)} cells are in {folder(preset)}", flush=True)
+    for done, (cell, seconds, diverged) in enumerate(run(wanted, preset, minutes), 1):
+        data, row, T = cell
+        note = f", {diverged} seeds diverged" if diverged else ""
+        print(f"[{done}/{todo}] {data}, {row}, T = {T}: {seconds:.0f} s{note}", flush=True)
+    left = len(missing(wanted, preset))
+    print(f"{left} cells are left: the same command goes on" if left else "all of them are done")
+
+
+def run_cell(data: str, row: str, T: int, settings: ToySettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One cell: its measured lines, and what is shown of its first seed.
+
+    A seed whose weights or measures are not finite is marked `diverged`; its line stays, with what could be measured.
+    shown, in 1-D: x, y = p(x_{t-1} | x_t) at t = 2 and the x_t of `shown_x_t`; in 2-D: samples of the chain.
+    """
+    mixture, seeds = TOYS[data].mixture, range(settings.seeds)
+    gan = train_toy(mixture, get_divergence(row), T, seeds, settings)
+    measured: dict[str, list[dict[str, float]]] = {}
+    for t in range(2, T + 1):
+        values = _scale(data, T, t, settings.z_dim).measure(gan.predict, len(seeds))
+        measured[str(t)] = [{name: float(v[k]) for name, v in values.items()} for k in range(len(seeds))]
+    chain = gan.sample_chain(SAMPLES)
+    for t, x in (("1", _last_step(gan)), ("chain", chain)):
+        measured[t] = [sample_measures(x[k], mixture, reference(data, k)) for k in range(len(seeds))]
+    bad, mark, lines = gan.diverged(), _mark(settings), []
+    for t, of_seeds in measured.items():
+        for seed, values in zip(seeds, of_seeds, strict=True):
+            finite = torch.isfinite(torch.tensor(list(values.values()))).all()
+            where = {"data": data, "row": row, "T": T, "seed": seed, "t": t, "settings": mark}
+            lines.append(where | {"diverged": bool(bad[seed] or not finite)} | values)
+    return pd.DataFrame(lines), _shown(gan, data, row, chain[0])
+
+
+def reference(data: str, seed: int, n: int = SAMPLES, purpose: str = "toy reference") -> Tensor:
+    """Exact samples [n, d] against which `w1` is measured; another purpose gives the floor of every measure."""
+    return TOYS[data].mixture.sample(n, random_generator(seed, purpose))
+
+
+def floors(data: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """What exact samples score, one line a seed: no model can be told from the data below that."""
+    return pd.DataFrame(
+        sample_measures(reference(data, s, purpose="toy floor"), TOYS[data].mixture, reference(data, s)) for s in seeds
+    )
+
+
+def shown_x_t(data: str, T: int, t: int = 2) -> Tensor:
+    """[1, 1]: the x_t of 1-D data that adds most to the expected KL(q(x_{t-1} | x_t) || its best Gaussian)."""
+    mixture, schedule = TOYS[data].mixture, vp_schedule(T)
+    x_t = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)[:, None]
+    q = true_posterior(mixture, schedule, x_t, t)
+    loss = mixture.diffused(schedule, t).log_prob(x_t).exp() * kl_divergence(q, q.best_gaussian())
+    return x_t[loss.argmax()][None]
+
+
+def verdicts(lines: pd.DataFrame, measure: str, largest: bool = False) -> pd.DataFrame:
+    """For each (data, T): the row that is best in `measure`, and those whose 95 % intervals over seeds meet its own.
+
+    lines: of one `t`, or of several, which are averaged within a seed. A row of which a seed diverged cannot be best.
+    Columns: best, undecided (rows that cannot be told from it, joined by commas), worst, and mean and half of best and
+    worst.
+    """
+    found = []
+    for (data, T), group in lines.groupby(["data", "T"], sort=False):
+        of_row = {}
+        for row, own in group.groupby("row", sort=False):
+            if not own["diverged"].any():
+                of_row[row] = t_interval(own.groupby("seed")[measure].mean().tolist())
+        if not of_row:
+            continue
+        order = sorted(of_row, key=lambda r: -of_row[r][0] if largest else of_row[r][0])
+        best, worst = order[0], order[-1]
+        mean, half = of_row[best]
+        ties = [r for r in order[1:] if abs(of_row[r][0] - mean) <= of_row[r][1] + half]
+        found.append(
+            {
+                "data": data, "T": T, "best": best, "undecided": ", ".join(ties), "mean": mean, "half": half,
+                "worst": worst, "worst_mean": of_row[worst][0], "worst_half": of_row[worst][1],
+            }
+        )  # fmt: skip
+    return pd.DataFrame(found)
+
+
+@cache
+def _scale(data: str, T: int, t: int, z_dim: int) -> StepScale:
+    mixture = TOYS[data].mixture
+    return StepScale(mixture, vp_schedule(T), t, z_dim, points=POINTS[mixture.d], latents=LATENTS)
+
+
+def _last_step(gan: ToyGAN) -> Tensor:
+    """x_0 hat from true x_1: the last step alone, without what earlier ones did wrong."""
+    random = [random_generator(seed, "toy last step") for seed in gan.seeds]
+    x_1 = torch.stack([gan.mixture.diffused(gan.schedule, 1).sample(SAMPLES, r) for r in random])
+    z = torch.stack([torch.randn(SAMPLES, gan.settings.z_dim, generator=r, dtype=torch.float64) for r in random])
+    return gan.predict(x_1, 1, z)
+
+
+def _shown(gan: ToyGAN, data: str, row: str, chain: Tensor) -> pd.DataFrame:
+    """See `run_cell`: picture data of the first seed."""
+    if gan.mixture.d == 2:
+        points = {"x": chain[:SHOWN, 0], "y": chain[:SHOWN, 1]}
+    elif gan.T == 1:
+        return pd.DataFrame(columns=["row", "T", "x", "y"])
+    else:
+        x_t = shown_x_t(data, gan.T)
+        axis = density_grid(gan.mixture, gan.schedule, 2)
+        z = quasi_normal(LATENTS, gan.settings.z_dim).expand(len(gan.seeds), -1, -1)
+        x_0 = gan.predict(x_t.expand(len(gan.seeds), LATENTS, 1), 2, z)[0]
+        points = {"x": axis, "y": learned_log_density(x_0[None], x_t, gan.schedule, 2, axis)[0].exp()}
+    return pd.DataFrame({"row": row, "T": gan.T} | {name: values.numpy() for name, values in points.items()})
+
+
+def _mark(settings: ToySettings) -> str:
+    return hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
+
+
+def _append(path: Path, lines: pd.DataFrame) -> None:
+    """The file with these lines added, four significant digits a number, whole or not at all."""
+    old = pd.read_csv(path, dtype={"t": str, "settings": str}) if path.exists() else None
+    buffer = io.StringIO()
+    (lines if old is None else pd.concat([old, lines], ignore_index=True)).to_csv(
+        buffer, index=False, float_format="%.4g"
+    )
+    write_atomic(path, buffer.getvalue())
