@@ -64,7 +64,7 @@ def test_the_critic_looks_at_real_images_for_the_generator_only_where_the_row_re
 
 @each_row
 def test_a_penalty_is_the_finite_difference_of_the_critic(row: Divergence, critic: Discriminator) -> None:
-    """Squared gradient norms at real (R1) and fake images (R2), or against 1 (GP at mix = 1), by central differences."""
+    """Squared gradient norms at real (R1) and fake images (R2), or against 1 (GP at mix 1), by central differences."""
     real, fake, x_t, t = images(0)[:1], images(1)[:1], images(2)[:1], torch.ones(1, dtype=torch.long)
 
     def squared(at: torch.Tensor) -> float:
