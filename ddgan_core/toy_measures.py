@@ -90,7 +90,8 @@ def true_log_density(
     """log q(x_{t-1} | x_t) on the same flat grid."""
     points = axis[:, None] if mixture.d == 1 else torch.cartesian_prod(axis, axis)
     ours = true_posterior(mixture, schedule, x_t, t)
-    return ours.log_prob(points.view(-1, *[1] * (x_t.ndim - 1), mixture.d)).movedim(0, -1)
+    at = points.view(-1, *[1] * (x_t.ndim - 1), mixture.d).expand(-1, *x_t.shape)
+    return ours.log_prob(at).movedim(0, -1)
 
 
 def exact_divergences(d: int) -> list[str]:
@@ -126,7 +127,8 @@ class StepScale:
         """Every computable D(q(x_{t-1} | x_t) || p(x_{t-1} | x_t)), averaged over x_t, for each seed."""
         volume = float(self.axis[1] - self.axis[0]) ** self.mixture.d
         log_p = self.log_p(predict, seeds)
-        return {name: divergence_on_grid(name, self.log_q, log_p, volume).mean(1) for name in self.names}
+        log_q = self.log_q.expand_as(log_p)
+        return {name: divergence_on_grid(name, log_q, log_p, volume).mean(1) for name in self.names}
 
 
 def sample_measures(
