@@ -1,6 +1,7 @@
 """Rows prove themselves, wrong rows are caught at the right line, and a reader's own row goes all the way."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from ddgan_core import UserError, report
 from ddgan_core.divergences import DIVERGENCES, Divergence, alpha_divergence, get_divergence, register
 from ddgan_core.identities import IDENTITIES, check_row
 
+README = Path(__file__).parent.parent / "README.md"
 EVERY = [identity.name for identity in IDENTITIES]
 FOR_ALL = [
     "no critic gains where P = Q", "a larger logit is more real", "float32 gradients are right",
@@ -179,6 +181,14 @@ def test_register_refuses_what_is_not_a_row(pieces: dict[str, object], message: 
         register(le_cam(**pieces))
     assert "\n" not in str(error.value)
     assert before == DIVERGENCES
+
+
+def test_the_readmes_row_is_right() -> None:
+    (code,) = (b for b in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "register(" in b)
+    namespace: dict = {}
+    exec(code, namespace)
+    assert failures(namespace["row"]) == set()
+    assert len([line for line in code[code.index("row = ") :].splitlines() if line.strip()]) <= 10
 
 
 def cell(source: str, **metadata: object) -> nbformat.NotebookNode:
