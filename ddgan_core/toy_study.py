@@ -49,9 +49,13 @@ SHOWN = 250  # samples kept for the pictures, of 2-D data
 
 @dataclass(frozen=True)
 class Toy:
-    """A data set with one characteristic that a reader may recognise in his own data."""
+    """A data set with one characteristic that a reader may recognise in his own, and the measure that speaks of it.
+
+    The measure (a column of `toy_measures.sample_measures`) was fixed before the grid was run.
+    """
 
     characteristic: str
+    measure: str
     mixture: GaussianMixture
 
 
@@ -62,12 +66,12 @@ def _unequal_grid() -> GaussianMixture:
 
 
 TOYS = {
-    "two_near": Toy("modes that overlap", isotropic([0.5, 0.5], [[-0.3], [0.3]], 0.15)),
-    "two_far": Toy("modes far apart", two_modes()),
-    "rare": Toy("a rare mode (0.1)", two_modes(0.9)),
-    "grid_25": Toy("many equal modes", grid_25(0.08)),
-    "grid_unequal": Toy("many modes of unequal weight", _unequal_grid()),
-    "ring": Toy("a thin curve", ring()),
+    "two_near": Toy("modes that overlap", "w1", isotropic([0.5, 0.5], [[-0.3], [0.3]], 0.15)),
+    "two_far": Toy("modes far apart", "smear", two_modes()),
+    "rare": Toy("a rare mode (0.1)", "weight_error", two_modes(0.9)),
+    "grid_25": Toy("many equal modes", "covered", grid_25(0.06)),
+    "grid_unequal": Toy("many modes of unequal weight", "weight_error", _unequal_grid()),
+    "ring": Toy("a thin curve", "smear", ring()),
 }
 ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein", "kl")
 STEPS = (4, 2, 1, 8)  # T, in order of what it tells
@@ -116,11 +120,14 @@ def load_shown(preset: str, data: str) -> pd.DataFrame:
 
 
 def missing(wanted: Sequence[Cell], preset: str = "cpu") -> list[Cell]:
-    """Those of the cells that have no results. Raises UserError where a file was made with other settings."""
+    """Those of the cells that have no results. Raises UserError where a file is of other settings."""
     have = load(preset)
-    mark = _mark(SETTINGS[preset])
-    if len(have) and (have["settings"] != mark).any():
-        raise UserError(f"{folder(preset)} holds results of other toy settings than {mark}: move that folder away")
+    for name, marks in have.groupby("data")["settings"] if len(have) else ():
+        if (marks != _mark(SETTINGS[preset], name)).any():
+            raise UserError(
+                f"{folder(preset) / name}.csv is of other settings or data than there are now: move it away, "
+                f"and {name}_shown.csv"
+            )
     done = set(have[["data", "row", "T"]].itertuples(index=False, name=None)) if len(have) else set()
     return [cell for cell in wanted if cell not in done]
 
@@ -172,7 +179,7 @@ def run_cell(data: str, row: str, T: int, settings: ToySettings) -> tuple[pd.Dat
     chain = gan.sample_chain(SAMPLES)
     for t, x in (("1", _last_step(gan)), ("chain", chain)):
         measured[t] = [sample_measures(x[k], mixture, reference(data, k)) for k in range(len(seeds))]
-    bad, mark, lines = gan.diverged(), _mark(settings), []
+    bad, mark, lines = gan.diverged(), _mark(settings, data), []
     for t, of_seeds in measured.items():
         for seed, values in zip(seeds, of_seeds, strict=True):
             finite = torch.isfinite(torch.tensor(list(values.values()))).all()
@@ -259,8 +266,11 @@ def _shown(gan: ToyGAN, data: str, row: str, chain: Tensor) -> pd.DataFrame:
     return pd.DataFrame({"row": row, "T": gan.T} | {name: values.numpy() for name, values in points.items()})
 
 
-def _mark(settings: ToySettings) -> str:
-    return hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
+def _mark(settings: ToySettings, data: str) -> str:
+    """Eight digits that change with any setting and with the data."""
+    mixture = TOYS[data].mixture
+    facts = [asdict(settings), *(x.tolist() for x in (mixture.weights, mixture.means, mixture.covariances))]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
 
 
 def _append(path: Path, lines: pd.DataFrame) -> None:

@@ -159,7 +159,7 @@ def grid_25(std: float = 0.025) -> GaussianMixture:
     return isotropic([1.0] * 25, [[x, y] for x in side for y in side], std)
 
 
-def ring(components: int = 48, std: float = 0.08) -> GaussianMixture:
+def ring(components: int = 64, std: float = 0.06) -> GaussianMixture:
     """2-D: a thin ring of radius 1, as Gaussians whose centres are 1.6 std apart, so that everything stays exact."""
     angles = (torch.arange(components, dtype=torch.float64) * (2 * math.pi / components)).tolist()
     return isotropic([1.0] * components, [[math.cos(a), math.sin(a)] for a in angles], std)

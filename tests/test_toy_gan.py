@@ -234,7 +234,7 @@ def test_a_study_goes_on_where_it_was_stopped(results, monkeypatch: pytest.Monke
     assert not list((results / "toys_smoke").glob("*.part"))
 
     monkeypatch.setitem(toy_study.SETTINGS, "smoke", TINY)
-    with pytest.raises(UserError, match="other toy settings"):
+    with pytest.raises(UserError, match="other settings"):
         toy_study.missing(wanted, "smoke")
 
 
