@@ -24,6 +24,7 @@ from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.shapes import Tensor
 from ddgan_core.toy_gan import ToyGAN, ToySettings, train_toy
 from ddgan_core.toy_measures import (
+    SAMPLE_MEASURES,
     StepScale,
     density_grid,
     learned_log_density,
@@ -110,7 +111,10 @@ def load(preset: str = "cpu", data: Sequence[str] | None = None) -> pd.DataFrame
     """All measured lines, `t` as text; columns that a data set does not have are NaN. Empty where nothing has run."""
     paths = [folder(preset) / f"{name}.csv" for name in data or TOYS]
     tables = [pd.read_csv(p, dtype={"t": str, "settings": str}) for p in paths if p.exists()]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["data", "row", "T", "seed", "t"])
+    if tables:
+        return pd.concat(tables, ignore_index=True)
+    columns = ["data", "row", "T", "seed", "t", "settings", "diverged", *SAMPLE_MEASURES]
+    return pd.DataFrame(columns=columns).astype({"T": int, "seed": int, "diverged": bool})
 
 
 def load_shown(preset: str, data: str) -> pd.DataFrame:
