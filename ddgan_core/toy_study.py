@@ -216,7 +216,8 @@ def shown_x_t(data: str, T: int, t: int = 2) -> Tensor:
 def verdicts(lines: pd.DataFrame, measure: str, largest: bool = False) -> pd.DataFrame:
     """For each (data, T): the row that is best in `measure`, and those whose 95 % intervals over seeds meet its own.
 
-    lines: of one `t`, or of several, which are averaged within a seed. A row of which a seed diverged cannot be best.
+    lines: of one `t`, or of several, which are averaged within a seed. A row of which a seed diverged cannot be best,
+    and a row that nothing was compared with is not.
     Columns: best, undecided (rows that cannot be told from it, joined by commas), worst, and mean and half of best and
     worst.
     """
@@ -226,7 +227,7 @@ def verdicts(lines: pd.DataFrame, measure: str, largest: bool = False) -> pd.Dat
         for row, own in group.groupby("row", sort=False):
             if not own["diverged"].any():
                 of_row[row] = t_interval(own.groupby("seed")[measure].mean().tolist())
-        if not of_row:
+        if not of_row or group["row"].nunique() < 2:
             continue
         order = sorted(of_row, key=lambda r: -of_row[r][0] if largest else of_row[r][0])
         best, worst = order[0], order[-1]

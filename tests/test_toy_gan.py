@@ -267,6 +267,7 @@ def test_verdicts() -> None:
     assert toy_study.verdicts(table, "w1", largest=True).iloc[0]["best"] == "kl"
     close = pd.DataFrame(lines("kl", [v + 0.05 for v in near]) + lines("pearson", near) + lines("jeffreys", far))
     assert toy_study.verdicts(close, "w1").iloc[0]["undecided"] == "kl"
+    assert not len(toy_study.verdicts(pd.DataFrame(lines("kl", near)), "w1")), "one row alone has not won"
 
 
 def test_the_command(capsys: pytest.CaptureFixture) -> None:
