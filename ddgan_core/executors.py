@@ -113,13 +113,9 @@ def on_ray(
             )  # fmt: skip
         except ConnectionError as error:
             raise UserError(f"address {address!r}: no Ray cluster there ({str(error).splitlines()[0]})") from None
-
-    def task(job: str) -> None:
-        work(job)
-
     try:
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(task)
-        pending = {remote.remote(job): job for job in jobs}
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_do)
+        pending = {task.remote(work, job): job for job in jobs}
         ended: dict[str, str] = {}
         while pending:
             (finished,), _ = ray.wait(list(pending))
@@ -133,6 +129,11 @@ def on_ray(
     finally:
         if own:
             ray.shutdown()
+
+
+def _do(work: Callable[[str], object], job: str) -> None:
+    """Ray's tasks are functions that it can import: a partial is not."""
+    work(job)
 
 
 def slurm_script(jobs: Sequence[str], command: Sequence[str], *, minutes: float, cpus: int, gpus: int) -> str:

@@ -158,7 +158,7 @@ def ray_workers() -> list[int]:
     found = []
     for pid, path in titles.items():
         with contextlib.suppress(OSError):
-            if path.read_text().startswith("ray::task"):
+            if path.read_text().startswith("ray::_do"):
                 found.append(int(pid))
     return found
 
