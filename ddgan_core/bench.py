@@ -71,7 +71,7 @@ def bench_metrics(
 
 
 def compete(
-    contestants: dict[str, Contestant], piles: list[UInt8[Tensor, "n c h w"]], repeats: int
+    contestants: dict[str, Contestant], piles: list[UInt8[Tensor, "_ c h w"]], repeats: int
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, list[Tensor]]]:
     """Seconds ("wall", "cpu") of features and moments for each contestant and repeat, and each one's features per pile.
 
