@@ -18,12 +18,13 @@ def critic_loss(
     x_prev_fake: Float[Tensor, "n c h w"],
     x_t: Float[Tensor, "n c h w"],
     t: Int[Tensor, " n"],
-) -> Float[Tensor, " n"]:
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Minus the variational bound on D_f(q(x_{t-1} | x_t) || p_theta(x_{t-1} | x_t)), eq. (16), at each image's t.
 
-    The fakes are detached: nothing here reaches the generator.
+    The fakes are detached: nothing here reaches the generator. With the loss come the logits of real and fake images.
     """
-    return row.critic(critic(x_prev_real, x_t, t).float(), critic(x_prev_fake.detach(), x_t, t).float())
+    v_real, v_fake = critic(x_prev_real, x_t, t).float(), critic(x_prev_fake.detach(), x_t, t).float()
+    return row.critic(v_real, v_fake), v_real, v_fake
 
 
 def critic_penalty(

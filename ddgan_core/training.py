@@ -116,8 +116,11 @@ class Trainer:
         with torch.no_grad():
             fake = self._fake(x_t, t, generator)
         with self._autocast():
-            loss = critic_loss(row, self.critic, x_prev, fake, x_t, t)
-        self.means.add("critic", loss, t)
+            loss, v_real, v_fake = critic_loss(row, self.critic, x_prev, fake, x_t, t)
+        largest = torch.maximum(v_real.abs().max(), v_fake.abs().max())
+        measured = {"critic": loss, "logit_real": v_real, "logit_fake": v_fake, "logit_largest": largest.expand(len(t))}
+        for name, values in measured.items():
+            self.means.add(name, values, t)
         total = loss.mean()
         if self.step % config.penalty_every == 0 and config.penalty_weight > 0:
             mix = torch.rand(len(t), generator=generator, device=self.device)

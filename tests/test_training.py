@@ -119,7 +119,12 @@ def test_a_loss_that_is_not_finite_stops_before_its_update(
     before = copy.deepcopy(getattr(each, player).state_dict())
     averaged = copy.deepcopy(each.ema.state_dict())
     true_loss = getattr(training, loss)
-    monkeypatch.setattr(training, loss, lambda *args: true_loss(*args) * bad)
+
+    def spoiled(*args: object) -> object:
+        value = true_loss(*args)
+        return (value[0] * bad, *value[1:]) if loss == "critic_loss" else value * bad
+
+    monkeypatch.setattr(training, loss, spoiled)
     with pytest.raises(TrainingDiverged, match="step 1: the (critic|generator|model)'s loss is"):
         each.update()
     assert equal(before, getattr(each, player).state_dict())
@@ -267,3 +272,11 @@ def test_a_classifier_learns_bright_from_dark() -> None:
     assert records[-1]["step"] == records[-1]["steps"] == 40
     assert records[-1]["loss"] < 0.3
     assert not network.training
+
+
+def test_the_history_says_how_large_the_logits_are() -> None:
+    each = trainer("ddgan")
+    each.update()
+    means = each.means.read()
+    sides = [means[f"logit_{side}{t}"] for side in ("real", "fake") for t in ("", "_t1", "_t2")]
+    assert 0 < max(map(abs, sides)) <= means["logit_largest"]
