@@ -18,7 +18,8 @@ LAYERS = {
     "study": 5,
     "bench_training": 6, "bench_limits": 6,
     "report": 6, "doctor": 6,
-    "__main__": 7,
+    "commands": 7,
+    "__main__": 8,
 }  # fmt: skip
 FREE = {"__init__", "shapes"}  # importable by all, importing no room
 NOTEBOOK_ROOMS = {"report", "pages"}

@@ -9,6 +9,7 @@ import pytest
 from ddgan_core import UserError, runner, study
 from ddgan_core.runs import Run
 from ddgan_core.study import PAPER_ROWS, PAPER_T, SWEEP_SEED, Study, configure, make_study, run, status
+from ddgan_core.study import work as study_work
 
 
 def test_the_papers_grid_is_whole() -> None:
@@ -50,7 +51,7 @@ def test_minutes_left_are_this_devices_own(results: Path) -> None:
     whole = Study("", (one, other))
     assert status(whole).minutes_left.isna().all()
     trained = runner.train_run(one, progress=False)
-    facts = {"step": 4, "device": study.device_name("cpu"), "weights_hash": ""}
+    facts = {"step": 4, "device": study_work.device_name("cpu"), "weights_hash": ""}
     trained.set_status("done", seconds=120.0, **facts)
     table = status(whole)
     assert table.minutes_left.tolist() == [0, 4]  # half a minute an update
@@ -63,14 +64,14 @@ def test_a_slot_of_time_scores_what_is_trained_first(results: Path, monkeypatch:
     one, other = configure("smoke", T=1, updates=4), configure("smoke", T=2, updates=4)
     runner.train_run(other, progress=False)
     order = []
-    monkeypatch.setattr(study, "score", lambda run, **how: order.append(("scored", run.config.run_id)))
+    monkeypatch.setattr(study_work, "score", lambda run, **how: order.append(("scored", run.config.run_id)))
     whole = runner.train_run
 
     def train_run(config, **how):
         order.append(("trained", config.run_id))
         return whole(config, **how)
 
-    monkeypatch.setattr(study, "train_run", train_run)
+    monkeypatch.setattr(study_work, "train_run", train_run)
     run(Study("", (one, other)), progress=False)
     assert [what for what in order if what[0] == "scored"] == [("scored", other.run_id), ("scored", one.run_id)]
 

@@ -1,140 +1,26 @@
-"""Which runs make the study, and getting them done.
-
-`configure` turns (preset, row, T, seed) into a RunConfig; a `Study` is a tuple of them; `run` trains what is missing,
-scores what is trained, and can stop after any number of minutes and go on later.
-"""
+"""Getting the study's runs done: train what is missing, score what is trained, stop in time and go on later."""
 
 import functools
 import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
 from ddgan_core import UserError
 from ddgan_core.checkpoints import read_weights, write_weights
-from ddgan_core.data import DATASETS, get_dataset
-from ddgan_core.divergences import get_divergence
+from ddgan_core.data import DATASETS
 from ddgan_core.evaluation import device_name, evaluate, sample
 from ddgan_core.executors import local, on_ray
 from ddgan_core.figures import write_png_grid
 from ddgan_core.runner import default_device, is_held, train_run
-from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, results_dir, write_atomic
+from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.scores import load_evaluations
+from ddgan_core.study.cells import SCORES, Study
 from ddgan_core.training import TrainingDiverged
-
-PAPER_ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein")
-PAPER_T = (4, 2, 8, 10, 1, 3, 5, 6, 7, 9)  # in order of what they tell
-SWEEP_SEED = 100  # settings are chosen by a seed that is never reported
-
-# What a DDPM changes in each preset: it has no critic to pay for, so it gets more updates from the same minutes.
-DDPM = {
-    "smoke": {"T": 50, "schedule": "vp", "updates": 60, "lr_generator": 2e-3},
-    "cpu": {"T": 1000, "schedule": "linear", "updates": 20_000, "lr_generator": 5e-4},
-    "full": {"T": 1000, "schedule": "linear", "updates": 60_000},
-}
-
-# (sampler, steps, features, images) of the scores every finished run gets; None stands for the run's T.
-SCORES: dict[str, dict[str, list[tuple[str, int | None, str, int]]]] = {
-    "smoke": {
-        "ddgan": [("ddgan", None, "pixels", 200)],
-        "ddpm": [("ancestral", None, "pixels", 200), ("ddim", 5, "pixels", 200)],
-    },
-    "cpu": {
-        "ddgan": [("ddgan", None, "fashion_classifier", n) for n in (10_000, 1_000)],
-        # A thousand steps for ten thousand images would take a core half a day: the long chains are compared at 1,000.
-        "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (4, 10) for s in ("ancestral", "ddim")]
-        + [(s, n, "fashion_classifier", 1_000) for n in (4, 10) for s in ("ancestral", "ddim")]
-        + [("ancestral", n, "fashion_classifier", 1_000) for n in (100, 1000)],
-    },
-    "full": {
-        "ddgan": [("ddgan", None, "fashion_classifier", 10_000)],
-        "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (10, 100, 1000) for s in ("ancestral", "ddim")],
-    },
-}
-
-
-@dataclass(frozen=True)
-class Study:
-    """A named list of cells, most informative first."""
-
-    name: str
-    cells: tuple[RunConfig, ...]
-
-
-def configure(
-    preset: str = "cpu", *, method: str = "ddgan", divergence: str = "non_saturating_js", T: int | None = None,
-    seed: int = 0, tag: str = "", **overrides: Any,
-) -> RunConfig:  # fmt: skip
-    """The RunConfig of a cell: the preset's numbers, the row's learning rates and penalty, then the overrides.
-
-    T defaults to 4 for a DDGAN and to the preset's own for a DDPM. Raises UserError for anything unknown.
-    """
-    if preset not in PRESETS:
-        raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(PRESETS)}")
-    if method == "ddpm":
-        chosen: dict[str, Any] = PRESETS[preset] | DDPM[preset] | {"method": "ddpm", "divergence": "none"}
-    else:
-        row = get_divergence(divergence)
-        chosen = PRESETS[preset] | {
-            "method": method, "divergence": row.name, "penalty_weight": row.penalty_weight,
-            "lr_generator": row.lr_generator, "lr_critic": row.lr_critic,
-        }  # fmt: skip
-    chosen |= {} if T is None else {"T": T}
-    config = RunConfig(preset=preset, seed=seed, tag=tag).changed(**(chosen | overrides))
-    get_dataset(config.dataset)
-    return config
-
-
-def paper_study(preset: str = "cpu") -> Study:
-    """The source paper's grid, each cell trained at its own T: a DDPM; five rows at T = 1..10, three seeds at 4."""
-    times = (1, 2) if preset == "smoke" else PAPER_T
-    seeds = (0,) if preset == "smoke" else (0, 1, 2)
-    cells = [configure(preset, method="ddpm")]
-    cells += [configure(preset, divergence=row, T=T) for T in times for row in PAPER_ROWS]
-    cells += [configure(preset, divergence=row, T=4, seed=seed) for seed in seeds[1:] for row in PAPER_ROWS]
-    return Study(f"paper-{preset}", tuple(cells))
-
-
-def sweep_study(preset: str = "cpu") -> Study:
-    """For each row at T = 4, the learning rates and the penalty to choose from, by a seed that reports nothing.
-
-    A quarter of the updates; both rates by 1/2, 1 and 2, the penalty's weight as it is and by 1/10.
-    """
-    cells = []
-    for name in PAPER_ROWS:
-        usual = configure(preset, divergence=name)
-        for rate in (1.0, 0.5, 2.0):
-            for penalty in (1.0, 0.1):
-                cells.append(usual.changed(
-                    seed=SWEEP_SEED, tag=f"sweep-lr{rate:g}-penalty{penalty:g}", updates=max(1, usual.updates // 4),
-                    lr_generator=rate * usual.lr_generator, lr_critic=rate * usual.lr_critic,
-                    penalty_weight=penalty * usual.penalty_weight,
-                ))  # fmt: skip
-    return Study(f"sweep-{preset}", tuple(cells))
-
-
-STUDIES = {"paper": paper_study, "sweep": sweep_study}
-
-
-def make_study(name: str = "paper", preset: str = "cpu", cells: Sequence[str] = ()) -> Study:
-    """The study of that name, or those of its cells that are named by their run ids. Raises UserError for others."""
-    if name not in STUDIES:
-        raise UserError(f"study {name!r} is not known: choose one of {', '.join(STUDIES)}")
-    study = STUDIES[name](preset)
-    known = {cell.run_id: cell for cell in study.cells}
-    for cell in cells:
-        if cell not in known:
-            raise UserError(
-                f"cell {cell!r} is not of study {study.name}: see study status --study {name} --preset {preset}"
-            )
-    return replace(study, cells=tuple(known[cell] for cell in cells)) if cells else study
 
 
 def status(study: Study, results: Path | None = None) -> pd.DataFrame:

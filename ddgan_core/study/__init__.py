@@ -1,0 +1,26 @@
+"""Which runs make the study (`cells`), and getting them done (`work`); this is the door to both.
+
+`configure` turns (preset, row, T, seed) into a RunConfig; a `Study` is a tuple of them; `run` trains what is missing,
+scores what is trained, and can stop after any number of minutes and go on later.
+"""
+
+from ddgan_core.study.cells import (
+    DDPM,
+    PAPER_ROWS,
+    PAPER_T,
+    SCORES,
+    STUDIES,
+    SWEEP_SEED,
+    Study,
+    configure,
+    make_study,
+    paper_study,
+    sweep_study,
+)
+from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, score, ship, status, write_tables
+
+__all__ = [
+    "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "STUDIES", "SWEEP_SEED", "Study", "complete", "configure", "ensure",
+    "make_study", "paper_study", "run", "run_local", "run_on_ray", "score", "ship", "status", "sweep_study",
+    "write_tables",
+]  # fmt: skip
