@@ -1,4 +1,4 @@
-"""The toy study: rows x data x T x seeds, trained, measured against the truth, kept in results/toys, and judged.
+"""The toy study: rows x data x T x seeds, trained, measured against the truth, kept in results/toys.
 
 A cell is (data, row, T) with all its seeds. One CSV a data set, one line for each seed and each `t`: "2" to "T" hold
 divergences of the learned step from the true one, "1" and "chain" what samples keep of the data; a cell that is in the
@@ -30,7 +30,6 @@ from ddgan_core.toy_measures import (
     learned_log_density,
     quasi_normal,
     sample_measures,
-    t_interval,
 )
 from ddgan_core.toys import (
     GaussianMixture,
@@ -211,35 +210,6 @@ def shown_x_t(data: str, T: int, t: int = 2) -> Tensor:
     q = true_posterior(mixture, schedule, x_t, t)
     loss = mixture.diffused(schedule, t).log_prob(x_t).exp() * kl_divergence(q, q.best_gaussian())
     return x_t[loss.argmax()][None]
-
-
-def verdicts(lines: pd.DataFrame, measure: str, largest: bool = False) -> pd.DataFrame:
-    """For each (data, T): the row that is best in `measure`, and those whose 95 % intervals over seeds meet its own.
-
-    lines: of one `t`, or of several, which are averaged within a seed. A row of which a seed diverged cannot be best,
-    and a row that nothing was compared with is not.
-    Columns: best, undecided (rows that cannot be told from it, joined by commas), worst, and mean and half of best and
-    worst.
-    """
-    found = []
-    for (data, T), group in lines.groupby(["data", "T"], sort=False):
-        of_row = {}
-        for row, own in group.groupby("row", sort=False):
-            if not own["diverged"].any():
-                of_row[row] = t_interval(own.groupby("seed")[measure].mean().tolist())
-        if not of_row or group["row"].nunique() < 2:
-            continue
-        order = sorted(of_row, key=lambda r: -of_row[r][0] if largest else of_row[r][0])
-        best, worst = order[0], order[-1]
-        mean, half = of_row[best]
-        ties = [r for r in order[1:] if abs(of_row[r][0] - mean) <= of_row[r][1] + half]
-        found.append(
-            {
-                "data": data, "T": T, "best": best, "undecided": ", ".join(ties), "mean": mean, "half": half,
-                "worst": worst, "worst_mean": of_row[worst][0], "worst_half": of_row[worst][1],
-            }
-        )  # fmt: skip
-    return pd.DataFrame(found)
 
 
 @cache

@@ -23,6 +23,7 @@ from ddgan_core.toy_measures import (
     t_interval,
     true_log_density,
 )
+from ddgan_core.toy_verdicts import verdicts
 from ddgan_core.toys import GaussianMixture, grid_25, isotropic, ring, true_x_0, two_modes
 
 TINY = ToySettings(seeds=2, updates=5, batch_size=8, width=8)
@@ -250,24 +251,7 @@ def test_a_diverged_cell_is_recorded_and_cannot_win(monkeypatch: pytest.MonkeyPa
     assert [bad for *_, bad in toy_study.run([("grid_25", "pearson", 2)], "smoke")] == [2]
     table = toy_study.load("smoke")
     assert table["diverged"].tolist() == [True] * 6
-    assert not len(toy_study.verdicts(table[table["t"] == "chain"], "w1"))
-
-
-def test_verdicts() -> None:
-    def lines(row: str, values: list[float], diverged: bool = False) -> list[dict]:
-        return [
-            {"data": "ring", "T": 2, "row": row, "seed": s, "w1": v, "diverged": diverged} for s, v in enumerate(values)
-        ]
-
-    near, far = [1.0, 1.1, 1.2, 1.1, 1.0], [3.0, 3.1, 3.2, 3.1, 3.0]
-    table = pd.DataFrame(lines("kl", far) + lines("pearson", near) + lines("neyman", [0.0] * 5, diverged=True))
-    clear = toy_study.verdicts(table, "w1").iloc[0]
-    assert (clear["best"], clear["undecided"], clear["worst"]) == ("pearson", "", "kl")
-    assert (clear["mean"], clear["half"]) == t_interval(near)
-    assert toy_study.verdicts(table, "w1", largest=True).iloc[0]["best"] == "kl"
-    close = pd.DataFrame(lines("kl", [v + 0.05 for v in near]) + lines("pearson", near) + lines("jeffreys", far))
-    assert toy_study.verdicts(close, "w1").iloc[0]["undecided"] == "kl"
-    assert not len(toy_study.verdicts(pd.DataFrame(lines("kl", near)), "w1")), "one row alone has not won"
+    assert not len(verdicts(table[table["t"] == "chain"], "w1"))
 
 
 def test_the_command(capsys: pytest.CaptureFixture) -> None:
