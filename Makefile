@@ -55,7 +55,7 @@ $(READY): pyproject.toml constraints.txt
 # are left out, so that one file serves both kinds of wheel.
 constraints:
 	rm -rf build/pins && $(PYTHON) -m venv build/pins
-	build/pins/bin/python -m pip install --disable-pip-version-check --progress-bar off $(TORCH) -e '.[dev,cluster]'
+	build/pins/bin/python -m pip install --disable-pip-version-check --progress-bar off $(TORCH) -e '.[dev,cluster,bench]'
 	{ echo '# The whole environment, exactly; written by `make constraints`.'; \
 	  build/pins/bin/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|cuda|triton)' | sed 's/+.*//'; } > build/pins.txt
 	mv build/pins.txt constraints.txt && rm -rf build/pins

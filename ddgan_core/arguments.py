@@ -239,7 +239,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     parts = commands.add_parser(
         "bench", help="Side by side with the peers, on this machine, on the same images."
-    ).add_subparsers(dest="part", required=True, metavar="metrics|network|training|sampling|limits")
+    ).add_subparsers(dest="part", required=True, metavar="metrics|network|training|ddpm|sampling|limits")
     text = "FID end to end: clean-fid's, this package's, and lower precisions; images a second."
     this = command(parts, "metrics", "bench_metrics", text, "bench metrics --n 128 --threads 1")
     this.add_argument("--n", type=whole(2), default=128, help="images in each of two piles (default: %(default)s)")
@@ -257,6 +257,11 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--preset", **preset)
     this.add_argument("--batch-size", type=whole(1), default=32, help="(default: %(default)s)")
     this.add_argument("--repeats", type=whole(1), default=3, help="turns of each loop (default: %(default)s)")
+    computing(this)
+    text = "A DDPM's training and sampling beside diffusers and denoising-diffusion-pytorch, with one network."
+    this = command(parts, "ddpm", "bench_ddpm", text, "bench ddpm --threads 1")
+    this.add_argument("--preset", **preset)
+    this.add_argument("--repeats", type=whole(1), default=3, help="turns of each (default: %(default)s)")
     computing(this)
     text = "Seconds for a thousand images against the number of steps, by each sampler, at one size of network."
     this = command(parts, "sampling", "bench_sampling", text, "bench sampling --n 16 --threads 1")

@@ -219,6 +219,13 @@ def bench_training(args: argparse.Namespace) -> int:
     return show(bench_training(args.batch_size, preset=args.preset, repeats=args.repeats, device=device), 3)
 
 
+def bench_ddpm(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core.bench_peers import bench_ddpm
+
+    return show(bench_ddpm(preset=args.preset, repeats=args.repeats, device=device), 3)
+
+
 def bench_sampling(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core.bench_limits import bench_sampling
@@ -278,6 +285,6 @@ def doctor(args: argparse.Namespace) -> int:
 
 HANDLERS = {f.__name__: f for f in (
     train, sample, evaluate, study_status, study_run, study_slurm, study_export, study_import, study_ship,
-    study_classifier, bench_metrics, bench_network, bench_training, bench_sampling, bench_limits, calibrate, toys,
-    report, doctor,
+    study_classifier, bench_metrics, bench_network, bench_training, bench_ddpm, bench_sampling, bench_limits, calibrate,
+    toys, report, doctor,
 )}  # fmt: skip

@@ -16,7 +16,7 @@ LAYERS = {
     "evaluation": 3, "toy_study": 3, "toy_verdicts": 3,
     "runner": 4, "executors": 4, "transfer": 4, "bench": 4, "calibration": 4, "pages": 4,
     "study": 5,
-    "bench_training": 6, "bench_limits": 6,
+    "bench_training": 6, "bench_limits": 6, "bench_peers": 6,
     "report": 6, "doctor": 6,
     "commands": 7,
     "__main__": 8,
@@ -27,10 +27,14 @@ NOTEBOOK_ROOMS = {"report", "pages"}
 ONLY_IN = {
     "papermill": NOTEBOOK_ROOMS, "jupyter": NOTEBOOK_ROOMS, "nbformat": NOTEBOOK_ROOMS, "nbconvert": NOTEBOOK_ROOMS,
     "jupyter_client": NOTEBOOK_ROOMS, "IPython": NOTEBOOK_ROOMS, "jaxtyping": {"shapes"}, "beartype": set(),
-    "diffusers": set(), "pytest": set(), "cleanfid": {"bench"}, "torch_fidelity": {"bench"}, "prdc": {"bench"},
+    "diffusers": {"bench_peers"}, "pytest": set(), "cleanfid": {"bench"}, "torch_fidelity": {"bench"},
+    "prdc": {"bench"}, "denoising_diffusion_pytorch": {"bench_peers"}, "ema_pytorch": {"bench_peers"},
 }  # fmt: skip
 # Never at module level: importing the package must stay quick, and work where these are not installed.
-LAZY = {"torchvision", "sklearn", "scipy", "papermill", "cleanfid", "torch_fidelity", "prdc", "nbconvert", "IPython"}
+LAZY = {
+    "torchvision", "sklearn", "scipy", "papermill", "cleanfid", "torch_fidelity", "prdc", "nbconvert", "IPython",
+    "diffusers",
+}  # fmt: skip
 FILES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 
 

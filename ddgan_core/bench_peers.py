@@ -1,0 +1,186 @@
+"""A DDPM's training and sampling beside the two libraries one would use instead: `bench ddpm`.
+
+All drive the same network, built here from the same numbers, so that parameters and arithmetic are equal and what is
+compared is everything around it. Their loops are those of their own examples: a shuffling DataLoader of float images,
+gradients clipped to 1, their own EMA, the default memory layout; without Accelerate, which would only add to them. A
+peer that is not installed (extra `bench`) is a named gap.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn.functional import mse_loss
+from torch.utils.data import DataLoader, TensorDataset
+
+from ddgan_core.bench import mend_torchvision, provenance, written
+from ddgan_core.data import get_dataset, load_images, to_float
+from ddgan_core.diffusion import make_schedule
+from ddgan_core.networks import NoisePredictor
+from ddgan_core.runs import RunConfig
+from ddgan_core.sampling import ddim_step, sample_images
+from ddgan_core.shapes import Tensor, UInt8
+from ddgan_core.study import configure
+from ddgan_core.training import Trainer
+
+OURS = "ddgan_core"
+DDIM_STEPS = 10
+
+Jobs = tuple[
+    Callable[[], object], Callable[[int], Tensor]
+]  # one update; n samples by DDIM, images in [-1, 1] or [0, 1]
+
+
+def bench_ddpm(
+    batch_size: int = 32, n: int = 64, *, preset: str = "cpu", updates: int = 8, repeats: int = 3, device: str = "cpu",
+    dataset: str = "fashion_mnist",
+) -> pd.DataFrame:  # fmt: skip
+    """Seconds of a training update and of n samples by ten DDIM steps, every contestant in turn, the order reversed.
+
+    ratio: the peer's seconds over this package's, the median over repeats, with the lowest and highest: above 1, the
+    peer is slower; cpu_ratio: in CPU time of this process. parameters: of the network, equal for all. gap: why a row
+    has no numbers. Written to results/tables/bench_ddpm_<device>.csv.
+    """
+    config = configure(preset, method="ddpm", dataset=dataset, batch_size=batch_size)
+    images, _ = load_images(dataset)
+    contestants: dict[str, Jobs] = {}
+    gaps: dict[str, str] = {}
+    for name, make in CONTESTANTS.items():
+        try:
+            contestants[name] = make(config, images, device)
+        except ImportError as error:
+            gaps[name] = f"{error}: pip install '.[bench]'"
+    jobs: dict[str, Callable[[str], object]] = {
+        f"training update, batch {batch_size}": lambda name: [contestants[name][0]() for _ in range(updates)],
+        f"{n} samples, DDIM in {DDIM_STEPS} steps": lambda name: contestants[name][1](n),
+    }
+    parameters = sum(p.numel() for p in _network(config).parameters())
+    rows: list[dict[str, Any]] = []
+    for job, do in jobs.items():
+        seconds = _turns(do, list(contestants), repeats, device)
+        for name in CONTESTANTS:
+            row: dict[str, Any] = {"job": job, "library": name, "preset": preset, "parameters": parameters}
+            if name in seconds:
+                per = updates if job.startswith("training") else 1
+                row |= {"seconds": statistics.median(wall for wall, _ in seconds[name]) / per}
+                for clock, label in ((0, "ratio"), (1, "cpu_ratio")):
+                    ratios = [a[clock] / b[clock] for a, b in zip(seconds[name], seconds[OURS], strict=True)]
+                    row |= {label: statistics.median(ratios), f"{label}_low": min(ratios), f"{label}_high": max(ratios)}
+            rows.append(row | {"gap": gaps.get(name, "")} | provenance(device))
+    return written(rows, f"bench_ddpm_{torch.device(device).type}")
+
+
+def _turns(
+    do: Callable[[str], object], names: list[str], repeats: int, device: str
+) -> dict[str, list[tuple[float, float]]]:
+    """(wall, CPU) seconds of each repeat; a first turn warms up and is not counted."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for repeat in range(-1, repeats):
+        for name in names[:: -1 if repeat % 2 else 1]:
+            begin = time.perf_counter(), time.process_time()
+            do(name)
+            if torch.device(device).type == "cuda":
+                torch.cuda.synchronize()
+            if repeat >= 0:
+                seconds[name].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    return seconds
+
+
+def _network(config: RunConfig) -> NoisePredictor:
+    return NoisePredictor(get_dataset(config.dataset).channels, config.widths, config.attention)
+
+
+def _ours(config: RunConfig, images: UInt8[Tensor, "n c h w"], device: str) -> Jobs:
+    trainer = Trainer(config, images, device)
+    network = trainer.ema.eval()
+    step = ddim_step(network, make_schedule(config.schedule, config.T).to(device).respaced(DDIM_STEPS))
+    shape = tuple(images.shape[1:])
+    return trainer.update, lambda n: torch.cat(list(sample_images(step, DDIM_STEPS, shape, n, 0, device, n)))
+
+
+def _diffusers(config: RunConfig, images: UInt8[Tensor, "n c h w"], device: str) -> Jobs:
+    """As in its example of unconditional training, and its DDIM pipeline."""
+    mend_torchvision()
+    from diffusers import DDIMScheduler, DDPMScheduler
+    from diffusers.training_utils import EMAModel
+
+    network, batches = _network(config).to(device), _batches(images, config.batch_size, device)
+    adam = torch.optim.AdamW(network.parameters(), lr=config.lr_generator)
+    average = EMAModel(network.parameters(), decay=config.ema_decay)
+    noising, ddim = DDPMScheduler(config.T), DDIMScheduler(config.T)
+
+    def update() -> None:
+        x_0 = next(batches)
+        noise, t = torch.randn_like(x_0), torch.randint(0, config.T, (len(x_0),), device=device)
+        loss = mse_loss(network(noising.add_noise(x_0, noise, t), t + 1), noise)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        adam.step()
+        adam.zero_grad()
+        average.step(network.parameters())
+
+    @torch.no_grad()
+    def sample(n: int) -> Tensor:
+        ddim.set_timesteps(DDIM_STEPS)
+        x = torch.randn(n, *images.shape[1:], device=device)
+        for t in ddim.timesteps:
+            x = ddim.step(network(x, torch.full((n,), int(t) + 1, device=device)), t, x).prev_sample
+        return x
+
+    return update, sample
+
+
+class _SelfConditioned(nn.Module):
+    """The network in the clothes that denoising-diffusion-pytorch asks for."""
+
+    self_condition = random_or_learned_sinusoidal_cond = False
+
+    def __init__(self, network: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.network, self.channels, self.out_dim = network, channels, channels
+
+    def forward(self, x: Tensor, t: Tensor, x_self_cond: None = None) -> Tensor:
+        return self.network(x, t + 1)
+
+
+def _denoising_diffusion_pytorch(config: RunConfig, images: UInt8[Tensor, "n c h w"], device: str) -> Jobs:
+    """As in its README and its Trainer, which averages every tenth update; images in [0, 1]."""
+    mend_torchvision()
+    from denoising_diffusion_pytorch import GaussianDiffusion
+    from ema_pytorch import EMA
+
+    diffusion = GaussianDiffusion(
+        _SelfConditioned(_network(config), images.shape[1]), image_size=images.shape[2], timesteps=config.T,
+        sampling_timesteps=DDIM_STEPS, objective="pred_noise", beta_schedule="linear",
+    ).to(device)  # fmt: skip
+    batches = _batches(images, config.batch_size, device)
+    adam = torch.optim.Adam(diffusion.parameters(), lr=config.lr_generator, betas=(0.9, 0.99))
+    average = EMA(diffusion, beta=config.ema_decay, update_every=10).to(device)
+
+    def update() -> None:
+        loss = diffusion((next(batches) + 1) / 2)
+        loss.backward()
+        nn.utils.clip_grad_norm_(diffusion.parameters(), 1.0)
+        adam.step()
+        adam.zero_grad()
+        average.update()
+
+    return update, lambda n: diffusion.sample(batch_size=n)
+
+
+CONTESTANTS: dict[str, Callable[[RunConfig, UInt8[Tensor, "n c h w"], str], Jobs]] = {
+    OURS: _ours,
+    "diffusers": _diffusers,
+    "denoising-diffusion-pytorch": _denoising_diffusion_pytorch,
+}
+
+
+def _batches(images: UInt8[Tensor, "n c h w"], batch_size: int, device: str) -> Iterator[Tensor]:
+    """Float images in [-1, 1], without end."""
+    loader = DataLoader(TensorDataset(to_float(images)), batch_size, shuffle=True, drop_last=True)
+    while True:
+        yield from (x.to(device) for (x,) in loader)

@@ -1,0 +1,41 @@
+"""The peers train and sample, and one that is not here is a named gap. Nothing here is about time."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ddgan_core import bench_peers
+from ddgan_core.bench import mend_torchvision
+from ddgan_core.bench_peers import CONTESTANTS, OURS, bench_ddpm
+from ddgan_core.data import load_images
+from ddgan_core.study import configure
+
+
+def _absent(*_: object) -> bench_peers.Jobs:
+    raise ImportError("No module named 'zebra'")
+
+
+def test_every_peer_has_a_line_and_an_absent_one_says_why(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_peers, "CONTESTANTS", {OURS: CONTESTANTS[OURS], "zebra": _absent})
+    table = bench_ddpm(8, 4, preset="smoke", updates=1, repeats=2, dataset="digits")
+    assert table["library"].tolist() == [OURS, "zebra"] * 2
+    ours, zebra = (table[table["library"] == name] for name in (OURS, "zebra"))
+    assert (ours["ratio"] == 1).all()
+    assert (ours["seconds"] > 0).all()
+    assert zebra["seconds"].isna().all()
+    assert set(zebra["gap"]) == {"No module named 'zebra': pip install '.[bench]'"}
+    assert len(pd.read_csv(results / "tables" / "bench_ddpm_cpu.csv")) == 4
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_a_contestant_trains_and_samples(name: str) -> None:
+    if name == "denoising-diffusion-pytorch":
+        mend_torchvision()
+        pytest.importorskip("denoising_diffusion_pytorch")
+    config, images = configure("smoke", method="ddpm", dataset="digits", batch_size=8), load_images("digits")[0]
+    update, sample = CONTESTANTS[name](config, images, "cpu")
+    update()
+    x = sample(3)
+    assert x.shape == (3, 1, 8, 8)
+    assert x.isfinite().all()
