@@ -19,12 +19,11 @@ from ddgan_core.checkpoints import read_weights
 from ddgan_core.data import data_hash, get_dataset, load_images, read_images, to_uint8
 from ddgan_core.diffusion import Schedule, make_schedule, random_generator
 from ddgan_core.features import class_probabilities, classify, load_extractor
+from ddgan_core.intervals import GROUPS, class_errors, frechet_interval, kernel_errors, neighbour_errors
 from ddgan_core.metrics import (
-    JACKKNIFE_GROUPS,
     Moments,
     class_statistics,
     frechet_distance,
-    frechet_interval,
     kernel_distance,
     precision_recall,
 )
@@ -204,18 +203,25 @@ def _row(
     _check_same_kind(images, target)
     found = extractor(images)
     moments = reference_moments(row["dataset"], row["reference"], target, extractor)
-    if row["n"] >= 2 * JACKKNIFE_GROUPS:
-        row["frechet"], row["frechet_error"] = frechet_interval(found, moments)
+    errors: dict[str, float] = {}
+    enough = row["n"] >= 2 * GROUPS
+    if enough:
+        row["frechet"], errors["frechet"] = frechet_interval(found, moments)
     else:
-        row["frechet"], row["frechet_error"] = frechet_distance(Moments.of(found), moments), float("nan")
+        row["frechet"] = frechet_distance(Moments.of(found), moments)
     nearest = min(row["n"], reference_n, NEAREST)
     if nearest >= LEAST_NEIGHBOURS:
-        real = reference_features(target[:nearest], extractor)
-        row["kernel"] = kernel_distance(found[:nearest], real)
-        row |= precision_recall(real, found[:nearest])
+        real, fake = reference_features(target[:nearest], extractor), found[:nearest]
+        row["kernel"] = kernel_distance(fake, real)
+        row |= precision_recall(real, fake)
+        if nearest >= 2 * GROUPS:
+            errors |= kernel_errors(fake, real) | neighbour_errors(fake, real)
     if row["dataset"] == "fashion_mnist":
         own = extractor.name == "fashion_classifier"  # whose features are there already
-        row |= class_statistics(class_probabilities(found) if own else classify(images, device))
+        probabilities = class_probabilities(found) if own else classify(images, device)
+        row |= class_statistics(probabilities)
+        errors |= class_errors(probabilities) if enough else {}
+    row |= {f"{name}_error": value for name, value in errors.items()}
     row |= {"seconds_per_image": seconds, "device": device_name(device)}
     row |= {"torch": torch.__version__, "commit": code_version()}
     return add_evaluation(path, row)

@@ -1,7 +1,7 @@
 """Distances between two piles of features, and what a classifier says about a pile of images. All sums in float64."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -65,42 +65,6 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return float((a.mean - b.mean).square().sum() + A.trace() + B.trace() - 2 * overlap)
 
 
-JACKKNIFE_GROUPS = 20
-
-
-def frechet_interval(
-    features: Float[Tensor, "n d"], reference: Moments, groups: int = JACKKNIFE_GROUPS, confidence: float = 0.95
-) -> tuple[float, float]:
-    """The squared Frechet distance of n features to a reference, and the half-width of its interval.
-
-    What is covered is the mean of the distance over draws of n samples, its bias in n included: compare at one n only.
-    The reference is held fixed. Standard error by the delete-a-group jackknife (Efron & Tibshirani 1993, chapter 11),
-    centred at the estimate itself: a percentile bootstrap would draw duplicates, which shift every replicate upwards.
-    Among real images, where the distance is of second order in the errors, it is about 1.5 times too wide.
-    Raises UserError for fewer than two images a group.
-    """
-    from scipy.stats import t as student
-
-    n = len(features)
-    if n < 2 * groups:
-        raise UserError(f"{n} images: an interval by {groups} groups needs {2 * groups} or more")
-    # Strided, so that an order in the samples does not make the groups differ.
-    parts = [Moments.of(features[i::groups]) for i in range(groups)]
-    without = [frechet_distance(_merged(parts[:i] + parts[i + 1 :]), reference) for i in range(groups)]
-    left_out = torch.tensor(without, dtype=torch.float64)
-    error = ((groups - 1) * (left_out - left_out.mean()).square().mean()).sqrt()
-    half_width = float(student.ppf((1 + confidence) / 2, groups - 1) * error)
-    return frechet_distance(_merged(parts), reference), half_width
-
-
-def _merged(parts: Sequence[Moments]) -> Moments:
-    d = len(parts[0].mean)
-    total = Moments(0, torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64))
-    for part in parts:
-        total.merge(part)
-    return total
-
-
 def kernel_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"]) -> float:
     """Unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018): the KID in Inception features.
 
@@ -129,9 +93,9 @@ def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"], k: 
     """
     _check_pair(real, fake, k + 1)
     real, fake = real.double(), fake.double()
-    real_radius, fake_radius = _neighbour_distances(real, k), _neighbour_distances(fake, k)
+    real_radius, fake_radius = neighbour_distances(real, k), neighbour_distances(fake, k)
     inside, balls, recalled, covered = torch.zeros(len(fake), dtype=torch.bool), 0, 0, 0
-    for d, radius in zip(_distances(real, fake), real_radius.split(CHUNK), strict=True):
+    for d, radius in zip(distances(real, fake), real_radius.split(CHUNK), strict=True):
         within = d < radius[:, None]
         inside |= within.any(0)
         balls += int(within.sum())
@@ -146,16 +110,16 @@ def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"], k: 
 CHUNK = 1000  # rows of a distance matrix held at a time
 
 
-def _distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
+def distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
     """The matrix of Euclidean distances, some rows at a time."""
     for part in a.split(CHUNK):
         yield torch.cdist(part, b)
 
 
-def _neighbour_distances(x: Tensor, k: int) -> Tensor:
+def neighbour_distances(x: Tensor, k: int) -> Tensor:
     """From each point to its k-th nearest other one."""
     # The nearest of all is itself. On a CPU, topk takes a sixth of the time of kthvalue.
-    return torch.cat([d.topk(k + 1, dim=1, largest=False).values[:, k] for d in _distances(x, x)])
+    return torch.cat([d.topk(k + 1, dim=1, largest=False).values[:, k] for d in distances(x, x)])
 
 
 def _check_pair(a: Tensor, b: Tensor, least: int) -> None:

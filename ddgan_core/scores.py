@@ -22,18 +22,18 @@ KEY = (
 )  # fmt: skip
 COLUMNS = (
     "dataset", "run_id", "method", "divergence", "T", "seed", "preset", "tag", *KEY,
-    "frechet", "frechet_error",  # squared Frechet distance in those features, half the width of its 95 % interval
-    "kernel", "precision", "recall", "density", "coverage",  # against as many reference images
+    "frechet", "frechet_error",  # squared Frechet distance in those features; _error: half of its 95 % interval
+    # against as many reference images
+    "kernel", "kernel_error", "precision", "precision_error", "recall", "recall_error",
+    "density", "density_error", "coverage", "coverage_error",
     # see metrics.class_statistics; only for FashionMNIST
-    "top_probability", "classes_present", "class_entropy", "class_kl",
+    "top_probability", "top_probability_error", "classes_present", "class_entropy", "class_entropy_error",
+    "class_kl", "class_kl_error",
     "seconds_per_image",  # of sampling alone
     "device", "torch", "commit",
 )  # fmt: skip
 _WHOLE = {"T", "seed", "steps", "reference_n", "n", "sample_seed"}
-_MEASURED = {
-    "frechet", "frechet_error", "kernel", "precision", "recall", "density", "coverage",
-    "top_probability", "classes_present", "class_entropy", "class_kl", "seconds_per_image",
-}  # fmt: skip
+_MEASURED = set(COLUMNS[COLUMNS.index("frechet") : COLUMNS.index("device")])
 
 
 def load_evaluations(dataset: str, preset: str | None = None, results: Path | None = None) -> pd.DataFrame:

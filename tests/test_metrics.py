@@ -12,7 +12,6 @@ from ddgan_core.metrics import (
     Moments,
     class_statistics,
     frechet_distance,
-    frechet_interval,
     kernel_distance,
     precision_recall,
 )
@@ -150,43 +149,6 @@ def test_what_each_metric_says_about_a_known_fault() -> None:
     for name in ("collapsed", "noisy"):
         for distance in ("frechet", "kernel"):
             assert scores[name][distance] > 10 * abs(scores["good"][distance])
-
-
-def test_the_interval_of_a_frechet_distance_covers() -> None:
-    """Gaussians of known distance, 300 draws: the 95 % interval holds the mean over draws about 95 % of the time."""
-    d, n = 8, 1000
-    reference = gaussian([0.0] * d, torch.eye(d).tolist())
-    truth = d * 0.3**2 + d * 0.2**2  # mean 0.3 and standard deviation 1.2 in each direction
-    generator = torch.Generator().manual_seed(0)
-    values, half_widths = [], []
-    for _ in range(300):
-        value, half_width = frechet_interval(0.3 + 1.2 * torch.randn(n, d, generator=generator), reference)
-        values.append(value)
-        half_widths.append(half_width)
-    values, half_widths = np.array(values), np.array(half_widths)
-    covered = (abs(values - values.mean()) < half_widths).mean()
-    assert 0.91 < covered < 0.985
-    assert 0 < values.mean() - truth < 3 * values.std(), "the bias in n is upwards, and here small"
-
-
-def test_the_interval_errs_on_the_wide_side_at_the_floor() -> None:
-    """Where both distributions are one, the distance is of second order: the jackknife covers, and is too wide."""
-    d, n = 8, 500
-    reference = gaussian([0.0] * d, torch.eye(d).tolist())
-    generator = torch.Generator().manual_seed(0)
-    pairs = [frechet_interval(torch.randn(n, d, generator=generator), reference) for _ in range(150)]
-    values, half_widths = np.array(pairs).T
-    assert (abs(values - values.mean()) < half_widths).mean() > 0.95
-    assert 1 < half_widths.mean() / (2 * values.std()) < 2
-
-
-def test_an_interval_is_around_the_distance_itself() -> None:
-    x, reference = features(101, 5, 1), Moments.of(features(99, 5, 2))
-    value, half_width = frechet_interval(x, reference)
-    assert value == pytest.approx(frechet_distance(Moments.of(x), reference), rel=1e-9)
-    assert half_width > 0
-    with pytest.raises(UserError, match="39 images: an interval by 20 groups needs 40"):
-        frechet_interval(x[:39], reference)
 
 
 def test_piles_of_different_features_are_refused() -> None:
