@@ -7,7 +7,6 @@ The critic's logit v enters through T = g_f(v), g_f the row's `activation`, and 
 
 One convention for all rows: a larger logit means more real. The source paper's activations for squared Hellinger
 and reverse KL (eqs. 20 and 23) decrease in v; the optimum is the same under v -> -v.
-
 `critic` is minus the bound, `generator` is what the model minimises; both give one value per image. They are written
 in fused form, because f*(g_f(v)) simplifies and overflows less; `identities` rebuilds them from f*, g_f and compares.
 
@@ -52,7 +51,8 @@ class Divergence:
     critic, generator: losses per image from logits (v_real, v_fake) on real and fake x_{t-1}; only `generator` reaches
     the model. relativistic: its generator reads v_real, of the real x_{t-1} with the same x_t; to all others that
     argument is None, and the critic's pass over real images is saved.
-    penalty: on the critic; its default weight, and the default learning rates of both players, follow.
+    penalty: on the critic; its default weight, and the default learning rates of both players, follow. lazy: it may
+    skip updates (Karras et al. 2020), which a constraint that the objective itself needs may not.
     f, f_prime, conjugate, activation, log_ratio: f, f', f*, g_f and log(q/p) as a function of the optimal logit;
     curvature: f''(1). They are None where the row is not an f-divergence (or, for total variation, undefined).
     """
@@ -66,6 +66,7 @@ class Divergence:
     relativistic: bool = False
     penalty: Penalty = r1_penalty
     penalty_weight: float = 0.02
+    lazy: bool = True
     lr_generator: float = 1e-4
     lr_critic: float = 5e-4
     f: Pointwise | None = None
@@ -188,7 +189,7 @@ _WASSERSTEIN = Divergence(
     reference="Arjovsky et al. 2017; Gulrajani et al. 2017; eqs. (28)-(31)",
     critic=lambda v_real, v_fake: v_fake - v_real,
     generator=lambda _, v_fake: -v_fake,
-    penalty=gradient_penalty, penalty_weight=10.0,
+    penalty=gradient_penalty, penalty_weight=10.0, lazy=False,
 )
 
 # Only differences of logits count, so whatever the critic knows from (x_t, t) alone cancels between a real x_{t-1} and

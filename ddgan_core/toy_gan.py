@@ -45,7 +45,7 @@ class ToySettings:
     lr_critic: float = 2e-3
     lr_final: float = 0.05  # of the learning rate, at the end of a cosine
     ema_decay: float = 0.995
-    penalty_every: int = 2  # updates; a lazy penalty stands for those it skips, as in `training`
+    penalty_every: int = 2  # updates, of a row that may; a lazy penalty stands for those it skips, as in `training`
 
     def __post_init__(self) -> None:
         counts = ("seeds", "updates", "batch_size", "width", "layers", "frequencies", "z_dim", "penalty_every")
@@ -105,14 +105,15 @@ class ToyGAN:
     def update(self) -> None:
         """One update of the critics, then one of the generators."""
         row, settings = self.row, self.settings
-        weight = row.penalty_weight * settings.penalty_every
+        every = settings.penalty_every if row.lazy else 1
+        weight = row.penalty_weight * every
         x_prev, x_t, t, noise, z, mix = self._draw("critic")
         time = self._one_hot(t)
         with torch.no_grad():
             fake = sample_posterior(self.schedule, self._x_0(self.generator, x_t, time, z), x_t, t, noise)
         loss = row.critic(self._logits(x_prev, x_t, time), self._logits(fake, x_t, time))
         total = loss.sum() / settings.batch_size  # each seed's mean, summed over seeds
-        if self.step % settings.penalty_every == 0 and weight > 0:
+        if self.step % every == 0 and weight > 0:
             penalty = row.penalty(lambda x: self._logits(x, x_t, time), x_prev, fake, mix)
             total = total + weight * penalty.sum() / settings.batch_size
         self._descend(self.critic_optimiser, settings.lr_critic, total)

@@ -12,6 +12,12 @@ from ddgan_core.study import PAPER_ROWS, PAPER_T, SWEEP_SEED, Study, configure, 
 from ddgan_core.study import work as study_work
 
 
+def test_a_constraint_is_not_lazy() -> None:
+    assert configure("cpu", divergence="wasserstein").penalty_every == 1
+    assert configure("cpu", divergence="reverse_kl").penalty_every == 16
+    assert configure("cpu", divergence="wasserstein", penalty_every=4).penalty_every == 4
+
+
 def test_the_papers_grid_is_whole() -> None:
     cells = make_study("paper", "cpu").cells
     assert cells[0].method == "ddpm"
