@@ -11,13 +11,13 @@ LAYERS = {
     "penalties": -1,  # what a row of divergences is built from
     "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0, "inception": 0,
     "toys": 1, "objectives": 1, "sampling": 1, "features": 1, "metrics": 1, "checkpoints": 1, "arguments": 1,
-    "scores": 1, "identities": 1, "labels": 1,
+    "scores": 1, "identities": 1, "labels": 1, "textures": 1,
     "training": 2, "reference": 2, "figures": 2, "toy_gan": 2, "toy_measures": 2, "intervals": 2,
-    "evaluation": 3, "toy_study": 3, "toy_verdicts": 3,
-    "runner": 4, "executors": 4, "transfer": 4, "bench": 4, "calibration": 4, "pages": 4,
+    "evaluation": 3, "curves": 3, "toy_study": 3, "toy_verdicts": 3,
+    "runner": 4, "executors": 4, "transfer": 4, "bench": 4, "calibration": 4, "pages": 4, "anatomy": 4,
     "study": 5,
     "bench_training": 6, "bench_limits": 6, "bench_peers": 6,
-    "report": 6, "doctor": 6,
+    "report": 6, "doctor": 6, "rows": 6,
     "commands": 7,
     "__main__": 8,
 }  # fmt: skip
