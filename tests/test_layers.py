@@ -9,12 +9,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ddgan_core"
 LAYERS = {
     "penalties": -1,  # what a row of divergences is built from
-    "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0, "inception": 0,
+    "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0, "inception": 0, "controls": 0,
     "toys": 1, "objectives": 1, "sampling": 1, "features": 1, "metrics": 1, "checkpoints": 1, "arguments": 1,
     "scores": 1, "identities": 1, "labels": 1, "textures": 1,
     "training": 2, "reference": 2, "figures": 2, "toy_gan": 2, "toy_measures": 2, "intervals": 2,
     "evaluation": 3, "curves": 3, "toy_study": 3, "toy_verdicts": 3,
-    "runner": 4, "executors": 4, "transfer": 4, "bench": 4, "calibration": 4, "pages": 4, "anatomy": 4,
+    "runner": 4, "executors": 4, "transfer": 4, "bench": 4, "calibration": 4, "pages": 4, "explore": 4, "anatomy": 4,
     "study": 5,
     "bench_training": 6, "bench_limits": 6, "bench_peers": 6,
     "report": 6, "doctor": 6, "rows": 6,
@@ -29,11 +29,12 @@ ONLY_IN = {
     "jupyter_client": NOTEBOOK_ROOMS, "IPython": NOTEBOOK_ROOMS, "jaxtyping": {"shapes"}, "beartype": set(),
     "diffusers": {"bench_peers"}, "pytest": set(), "cleanfid": {"bench"}, "torch_fidelity": {"bench"},
     "prdc": {"bench"}, "denoising_diffusion_pytorch": {"bench_peers"}, "ema_pytorch": {"bench_peers"},
+    "ipywidgets": {"controls", "explore"},
 }  # fmt: skip
 # Never at module level: importing the package must stay quick, and work where these are not installed.
 LAZY = {
     "torchvision", "sklearn", "scipy", "papermill", "cleanfid", "torch_fidelity", "prdc", "nbconvert", "IPython",
-    "diffusers",
+    "diffusers", "ipywidgets",
 }  # fmt: skip
 FILES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 
