@@ -60,11 +60,12 @@ def measure(
         real = load_images(dataset, "test")[0][:n]
         steps = {"sampler": "ddim", "steps": DDIM_STEPS} if run.config.method == "ddpm" else {}
         sampler, count = resolve_sampler(run, **steps)
-        key = {"run_id": run.config.run_id, "hash": run.config.hash, "sampler": sampler, "steps": count}
+        row = "ddpm" if run.config.method == "ddpm" else run.config.divergence
+        key = {"run_id": run.config.run_id, "row": row, "hash": run.config.hash, "sampler": sampler, "steps": count}
         key |= {"n": n, "sample_seed": seed}
         if force or not _there(table("textures", dataset, results), {"run_id": "real"} | _size(key)):
             train = load_images(dataset, "train")[0][:n]
-            control = {"run_id": "real", "hash": "", "sampler": "", "steps": 0} | _size(key)
+            control = {"run_id": "real", "row": "real", "hash": "", "sampler": "", "steps": 0} | _size(key)
             _add("textures", dataset, control, textures(train, real, dataset), results)
             _add("modes", dataset, control, modes(train, real, dataset, features), results)
         if force or not _there(table("textures", dataset, results), key):
@@ -112,21 +113,19 @@ def textures(images: UInt8[Tensor, "n c h w"], real: UInt8[Tensor, "n c h w"], d
 def modes(
     images: UInt8[Tensor, "n c h w"], real: UInt8[Tensor, "n c h w"], dataset: str, features: str
 ) -> list[dict[str, Any]]:
-    """Group by group: the class shares of a pile and of real images, and precision, recall, coverage between the two.
+    """Group by group: the class shares of a pile, and its precision, recall and coverage against real images.
 
     Group g of the pile meets group g of the real images, so that two piles can be compared pair by pair.
     """
     extractor = load_extractor(features)
     found, target = extractor(images), reference_features(real, extractor)
-    classes, real_classes = _classes(images, dataset), _classes(real, dataset)
-    names = get_dataset(dataset).classes
+    classes, names = _classes(images, dataset), get_dataset(dataset).classes
     rows = []
     for g in range(GROUPS):
         row: dict[str, Any] = {"group": g, "features": features} | precision_recall(target[g::GROUPS], found[g::GROUPS])
-        for prefix, labels in (("share", classes), ("real_share", real_classes)):
-            if labels is not None:
-                shares = torch.bincount(labels[g::GROUPS], minlength=len(names)).double() / len(labels[g::GROUPS])
-                row |= {f"{prefix}_{k}": share for k, share in enumerate(shares.tolist())}
+        if classes is not None:
+            counts = torch.bincount(classes[g::GROUPS], minlength=len(names)).double()
+            row |= {f"share_{k}": share for k, share in enumerate((counts / counts.sum()).tolist())}
         rows.append(row)
     return rows
 
@@ -189,6 +188,62 @@ def smoothest(images: UInt8[Tensor, "n c h w"], n: int) -> UInt8[Tensor, "n c h 
     bright = images[middle >= middle.median()]
     power = stripe_power(bright)[..., fine(min(height, width) // 2)].mean((1, 2))
     return bright[power.argsort()[:n]]
+
+
+def shares(modes: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The share of each class in each pile of a table of `measure`: columns row, class, value, low, high.
+
+    The interval is 95 %, of the mean over groups of images (Student's); it covers draws of samples from one network.
+    """
+    names, lines = get_dataset(dataset).classes, []
+    if not len(modes) or "share_0" not in modes:
+        return pd.DataFrame()
+    for row, groups in modes.groupby("row", sort=False):
+        for k, name in enumerate(names):
+            lines.append({"row": row, "class": name} | student_interval(groups[f"share_{k}"]))
+    return pd.DataFrame(lines)
+
+
+def reach(modes: pd.DataFrame, scores: Sequence[str] = ("precision", "recall", "coverage")) -> pd.DataFrame:
+    """Scores of each pile of a table of `measure`, at its size of groups: columns row, score, value, low, high.
+
+    Real images score below 1 too: the control's line, not 1, is what a perfect model would have.
+    """
+    if not len(modes):
+        return pd.DataFrame()
+    return pd.DataFrame([
+        {"row": row, "score": score} | student_interval(groups[score])
+        for row, groups in modes.groupby("row", sort=False) for score in scores
+    ])  # fmt: skip
+
+
+def differences(
+    modes: pd.DataFrame, row: str, scores: Sequence[str] = ("precision", "recall", "coverage")
+) -> pd.DataFrame:
+    """A row's score less that of each other row, group by group: mean, its interval, and what the interval decides.
+
+    All comparisons of one call share a level of 95 % (Bonferroni). One trained network stands for each row: the
+    intervals cover draws of samples, and say nothing about another seed of training.
+    """
+    piles = {name: groups.set_index("group") for name, groups in modes.groupby("row", sort=False)} if len(modes) else {}
+    others = [name for name in piles if name not in (row, "real")]
+    if row not in piles or not others:
+        return pd.DataFrame()
+    level, lines = 1 - 0.05 / (len(others) * len(scores)), []
+    for other in others:
+        for score in scores:
+            interval = student_interval(piles[row][score] - piles[other][score], level)
+            decided = "higher" if interval["low"] > 0 else "lower" if interval["high"] < 0 else "not decided"
+            lines.append({"against": other, "score": score} | interval | {"verdict": decided})
+    return pd.DataFrame(lines).rename(columns={"value": "difference"})
+
+
+def student_interval(values: pd.Series, confidence: float = 0.95) -> dict[str, float]:
+    """Mean, and the low and high end of its interval from Student's t, of independent values."""
+    from scipy.stats import t as student
+
+    half = float(values.std(ddof=1) / len(values) ** 0.5 * student.ppf((1 + confidence) / 2, len(values) - 1))
+    return {"value": float(values.mean()), "low": float(values.mean()) - half, "high": float(values.mean()) + half}
 
 
 def _classes(images: Tensor, dataset: str) -> Tensor | None:

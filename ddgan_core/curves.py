@@ -1,0 +1,256 @@
+"""What a training and its samples look like: one figure each, for any run or set of runs."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ddgan_core.divergences import DIVERGENCES, get_divergence
+from ddgan_core.figures import COLOURS, MARKERS
+from ddgan_core.labels import label_ends
+from ddgan_core.penalties import gradient_penalty, r1_r2_penalty
+from ddgan_core.runs import Run, RunConfig
+from ddgan_core.textures import FINE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SMOOTHED = 20  # of a history's records are behind each point of a heavy line, or a tenth of a shorter history
+LATE = 0.1  # of a training: what "at its end" means
+PLAYERS = (("gradient_critic", "critic", "-"), ("gradient_generator", "generator", "--"))
+
+
+def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
+    """Four views of a DDGAN's training: bound and logits by t, both players' gradients, the slope of the critic.
+
+    bound: minus the critic's loss, penalty left out. logits: means over real (whole lines) and fake images (broken).
+    slope: root mean square of |grad D| at real images, from R1; of | |grad f| - 1 |, from a gradient penalty.
+    Gradients are norms over the whole batch, all t together. Thin lines are the records, heavy ones their running
+    medians. What a history does not hold is said to be not recorded.
+    """
+    import matplotlib.pyplot as plt
+
+    row = get_divergence(config.divergence)
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6.8))
+    (bound, logits), (gradients, slope) = axes
+    _by_t(bound, history, [("critic", "-")], config.T, lambda v, _: -v)
+    bound.axhline(0, color="0.6", lw=0.8, zorder=0)
+    bound.set(title="Bound on the divergence, minus the critic's loss", ylabel="0: cannot tell real from fake")
+    free = row.penalty is gradient_penalty  # a constant added to such a critic changes nothing
+    if free and {"logit_real", "logit_fake"} <= set(history.columns):
+        _by_t(
+            logits, history, [("logit_real", "-"), ("logit_fake", "--")], config.T, lambda v, k: v - _centre(history, k)
+        )
+        logits.set_ylabel("less the mean of the two")
+    else:
+        _by_t(logits, history, [("logit_real", "-"), ("logit_fake", "--")], config.T)
+    logits.set_title("Logits: real (whole) and fake (broken)")
+    colour = COLOURS[config.divergence]
+    ends = []
+    for column, label, style in PLAYERS:
+        if column in history:
+            _record(gradients, history["step"], history[column], colour, style)
+            ends.append((float(history["step"].iloc[-1]), float(_smooth(history[column]).iloc[-1]), label, colour))
+    if ends:
+        gradients.set_yscale("log")
+    _finish(gradients, ends, bool(len(history)))
+    if ends:
+        _plain(gradients.yaxis)
+    gradients.set(title="Norm of the whole batch's gradient", xlabel="updates")
+    scale, name = _slope_of(row)
+    _by_t(
+        slope,
+        history.dropna(subset=["penalty"]) if "penalty" in history else history,
+        [("penalty", "-")],
+        config.T,
+        scale,
+    )
+    slope.set(title=name, xlabel="updates")
+    return figure
+
+
+def _slope_of(row: Any) -> tuple[Callable[[pd.Series, int], pd.Series], str]:
+    """From a row's penalty to a slope: the map, and what it is."""
+    if row.penalty is gradient_penalty:
+        return lambda v, _: v**0.5, "Slope of the critic: rms distance from 1, real to fake"
+    if row.penalty is r1_r2_penalty:
+        return lambda v, _: v**0.5, "Slope of the critic: rms, real and fake images"
+    return lambda v, _: (2 * v) ** 0.5, "Slope of the critic: rms at real images"  # R1 has a half
+
+
+def _centre(history: pd.DataFrame, k: int) -> pd.Series:
+    return (history[f"logit_real_t{k}"] + history[f"logit_fake_t{k}"]) / 2
+
+
+def _by_t(
+    ax: "Axes", history: pd.DataFrame, columns: Sequence[tuple[str, str]], T: int,
+    change: Callable[[pd.Series, int], pd.Series] = lambda v, _: v,
+) -> None:  # fmt: skip
+    """Columns of a history for each range of t, named at their ends."""
+    from matplotlib import colormaps
+
+    bins, ends = min(T, 10), []
+    for column, style in columns:
+        for k in range(1, bins + 1):
+            if f"{column}_t{k}" not in history:
+                continue
+            values = change(history[f"{column}_t{k}"], k)
+            colour = colormaps["viridis"](0.88 * (k - 1) / max(bins - 1, 1))
+            _record(ax, history["step"], values, colour, style)
+            if style == "-":
+                at = float(_smooth(values).iloc[-1])
+                ends.append(
+                    (float(history["step"].iloc[-1]), at, f"t = {k}" if bins == T else f"t ≤ {k * T // bins}", colour)
+                )
+    _finish(ax, ends, bool(len(history)))
+    ax.set_xlabel("updates")
+
+
+def _record(ax: "Axes", steps: pd.Series, values: pd.Series, colour: Any, style: str) -> None:
+    ax.plot(steps, values, color=colour, lw=0.6, alpha=0.25)
+    ax.plot(steps, _smooth(values), color=colour, ls=style, lw=1.6)
+
+
+def _smooth(values: pd.Series) -> pd.Series:
+    return values.rolling(max(1, min(SMOOTHED, len(values) // 10)), center=True, min_periods=1).median()
+
+
+def _finish(ax: "Axes", ends: list[tuple[float, float, str, Any]], run: bool) -> None:
+    """The names of the lines, or why there are none; heights are those of the heavy lines, not of single records."""
+    if not ends:
+        said = "not recorded when this run was made" if run else "not run yet"
+        ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", color="0.5")
+        ax.set(xticks=[], yticks=[])
+        return
+    heavy = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines if line.get_linewidth() > 1])
+    later = heavy[np.isfinite(heavy)]
+    if len(later):
+        low, high, gap = later.min(), later.max(), 0.08 * (later.max() - later.min() or 1)
+        ax.set_ylim(*((low / 1.15, high * 1.15) if ax.get_yscale() == "log" else (low - gap, high + gap)))
+    label_ends(ax, ends)
+
+
+def training_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """How hard each DDGAN was to train, a line per run, for rows to be set side by side.
+
+    bound: overall and at t = 1, mean over the last tenth. critic, generator: median norm of the gradient after the
+    first tenth. worst: the largest record of that norm over its median; a record is a mean over many updates, so that
+    single spikes are flattened. largest logit: mean over updates of a batch's largest, last tenth; NaN: not recorded.
+    """
+    lines = {}
+    for run in runs:
+        history = run.history
+        if run.config.method != "ddgan" or not len(history):
+            continue
+        tenth = max(1, int(len(history) * LATE))
+        late, begun = history.tail(tenth).mean(), history.iloc[tenth:] if len(history) > tenth else history
+        line = {"updates": int(history["step"].iloc[-1])}
+        line |= {"bound": -late["critic"], "bound, t = 1": -late["critic_t1"]}
+        for column, player, _ in PLAYERS:
+            line |= {player: begun[column].median(), f"{player}, worst": begun[column].max() / begun[column].median()}
+        line["largest logit"] = late.get("logit_largest", float("nan"))
+        lines[run.config.run_id] = line
+    return pd.DataFrame(lines).T.rename_axis("run")
+
+
+def textures_figure(textures: pd.DataFrame, classes: Sequence[str]) -> "Figure":
+    """Median stripe power of piles over that of test images: by period and direction, and, fine ones, by class.
+
+    textures: a table of `anatomy.measure`. classes: in the order to be drawn. Bands and bars are 95 % intervals over
+    draws of images; grey is what other real images, the training split's, make of it.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), width_ratios=(1, 1, 1.2))
+    if not len(textures):
+        for ax in axes:
+            _finish(ax, [], False)
+        return figure
+    spectra = textures[(textures["classes"] == "all") & (textures["period"] > 0)]
+    for ax, direction in zip(axes, ("horizontal", "vertical"), strict=False):
+        ends = []
+        for name, line in spectra[spectra["stripes"] == direction].groupby("row", sort=False):
+            x, label, colour = 1 / line["period"], *_look(str(name))
+            ax.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+            ax.plot(x, line["ratio"], color=colour)
+            ends.append((float(x.iloc[-1]), float(line["ratio"].iloc[-1]), label, colour))
+        periods = sorted(set(spectra["period"]))
+        ax.set_xticks([1 / p for p in periods], [f"{p:.2g}" for p in periods])
+        ax.set(xlabel="pixels per cycle", title=f"{direction.capitalize()} stripes", yscale="log")
+        ax.set_ylim(spectra["low"].min() / 1.1, spectra["high"].max() * 1.1)
+        _plain(ax.yaxis)
+        label_ends(ax, ends)
+    axes[0].set_ylabel("median power over that of test images")
+    by_class = textures[(textures["stripes"] == "horizontal") & (textures["period"] == 0)]
+    shown = [k for k in classes if k in set(by_class["classes"])]
+    _dots(axes[2], by_class[by_class["classes"].isin(shown)], "classes", shown, "ratio")
+    axes[2].set(xscale="log", title=f"Horizontal, {FINE:g} pixels or less, by class")
+    axes[2].axvline(1, color="0.6", lw=0.8, zorder=0)
+    _plain(axes[2].xaxis)
+    return figure
+
+
+def modes_figure(shares: pd.DataFrame, scores: pd.DataFrame) -> "Figure":
+    """Which classes piles hold, beside the real ones, and how much of the real images they reach.
+
+    shares, scores: of `anatomy.shares` and `anatomy.reach`, intervals in low and high.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import PercentFormatter
+
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), width_ratios=(1.5, 1))
+    for ax, table, by in ((axes[0], shares, "class"), (axes[1], scores, "score")):
+        if not len(table):
+            _finish(ax, [], False)
+            continue
+        _dots(ax, table, by, list(dict.fromkeys(table[by])), "value")
+    if len(shares):
+        axes[0].set(title="Share of each class, as the classifier sees it", xlim=(0, None))
+        axes[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes[0].axvline(1 / len(set(shares["class"])), color="0.6", lw=0.8, zorder=0)
+    if len(scores):
+        axes[1].set(title="What is reached, by neighbours in feature space", xlim=(None, 1))
+        seen = dict.fromkeys(scores["row"])
+        for i, name in enumerate(seen):
+            label, colour = _look(name)
+            axes[1].text(1.03, 1 - 0.07 * (i + 0.5), label, color=colour, fontsize=10, transform=axes[1].transAxes)
+    return figure
+
+
+def _dots(ax: "Axes", table: pd.DataFrame, by: str, order: Sequence[str], value: str) -> None:
+    """A line of the plot for each of `order`, from the top; in it a dot with its interval for each row."""
+    names = list(dict.fromkeys(table["row"]))
+    for i, name in enumerate(names):
+        label, colour = _look(name)
+        points = table[table["row"] == name].set_index(by).reindex(order)
+        y = np.arange(len(order)) + (i - (len(names) - 1) / 2) * 0.8 / len(names)
+        ax.hlines(y, points["low"], points["high"], color=colour, lw=1.2)
+        ax.plot(
+            points[value], y, ls="", marker=MARKERS[name] if name != "real" else "|", color=colour, ms=5, label=label
+        )
+    ax.set_yticks(range(len(order)), order)
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    for k in range(1, len(order)):
+        ax.axhline(k - 0.5, color="0.93", lw=0.8, zorder=0)
+
+
+def _plain(axis: Any) -> None:
+    """Numbers as they are on a logarithmic axis."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    low, high = axis.get_view_interval()
+    few = FuncFormatter(lambda v, _: f"{v:g}" if f"{v:.0e}"[0] in "25" else "")
+    axis.set_minor_formatter(few if high / low < 100 else NullFormatter())
+
+
+def _look(name: str) -> tuple[str, str]:
+    """Label and colour of a row, of the DDPM, or of real images."""
+    if name == "real":
+        return "training images", "0.5"
+    return "DDPM, ten steps" if name == "ddpm" else DIVERGENCES[name].label if name in DIVERGENCES else name, COLOURS[
+        name
+    ]

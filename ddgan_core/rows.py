@@ -1,0 +1,85 @@
+"""The result section of a row's notebook: one run opened, its samples and scores, and the row against T."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from ddgan_core import curves, figures
+from ddgan_core.evaluation import sample
+from ddgan_core.runs import Run, RunConfig, all_runs
+from ddgan_core.scores import load_evaluations
+from ddgan_core.study import SCORES, configure, ensure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 50  # samples of a run, the first of a fixed seed, not picked
+SHOWN_AT_EACH = 10  # at each T
+SCORE_COLUMNS = [
+    "sampler", "steps", "features", "n", "frechet", "frechet_error", "precision", "recall", "coverage",
+    "classes_present", "class_kl", "top_probability",
+]  # fmt: skip
+
+
+def open_run(config: RunConfig, compute: bool) -> Run | None:
+    """The run of this config, trained and scored first with `compute`; None where it is not. Says which in a line."""
+    runs = ensure([config], compute)
+    state = f"{runs[0].status['state']} {runs[0].status['reason']}".strip() if runs else "not run yet"
+    print(f"{config.run_id} on {config.dataset}: {state}")
+    rates = f"learning rates {config.lr_generator:g} (G), {config.lr_critic:g} (D)"
+    print(f"{rates}; penalty weight {config.penalty_weight:g}")
+    return runs[0] if runs else None
+
+
+def training(run: Run | None, config: RunConfig) -> "Figure":
+    """curves.training_figure of the run's history; where there is none, it says so."""
+    return curves.training_figure(run.history if run else pd.DataFrame(), config)
+
+
+def samples(run: Run | None) -> Any:
+    """Samples of the run, drawn now; the grid made when it ended, where its weights are not here; else a line."""
+    if run and run.weights:
+        return figures.image_grid(sample(run, SHOWN, seed=0))
+    if run and (run.path / "samples.png").exists():
+        from PIL import Image
+
+        return Image.open(run.path / "samples.png")
+    return "no samples yet"
+
+
+def scores(run: Run | None) -> Any:
+    """The run's evaluations, a line each, frechet_error half of a 95 % interval over draws; else a line."""
+    table = run.evaluations if run else pd.DataFrame()
+    return table.reindex(columns=SCORE_COLUMNS).round(4) if len(table) else "no scores yet"
+
+
+def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
+    """Draw figures.fid_curve of all runs of a row in a preset, by its main features and N; returns what is drawn.
+
+    Each run was trained at its own T. Real images and noise bound the axis where they have been scored.
+    """
+    _, _, features, n = SCORES[preset]["ddgan"][0]
+    table = load_evaluations(configure(preset).dataset, preset)
+    table = table[(table["features"] == features) & (table["n"] == n)]
+    drawn = table[(table["divergence"] == row) & (table["tag"] == "")]
+    floor, ceiling = (next(iter(table.loc[table["sampler"] == kind, "frechet"]), None) for kind in ("real", "noise"))
+    figures.fid_curve(ax, drawn, floor=floor, ceiling=ceiling)
+    return drawn
+
+
+def samples_at_each_T(preset: str, row: str, seed: int) -> "Figure | None":
+    """The same ten sample seeds at every T of a row whose weights are here; None where there are none."""
+    runs = [
+        r for r in ensure([configure(preset, divergence=row, T=T, seed=seed) for T in range(1, 11)], False) if r.weights
+    ]
+    if not runs:
+        return None
+    images = torch.cat([sample(r, SHOWN_AT_EACH, seed=0) for r in runs])
+    return figures.image_grid(images, labels=[f"T = {r.config.T}" for r in runs])
+
+
+def beside(preset: str, T: int, seed: int = 0) -> list[Run]:
+    """All runs of a preset at one T and seed, with the preset's DDPM: what a row is compared with."""
+    runs = [r for r in all_runs(configure(preset).dataset) if r.config.preset == preset and not r.config.tag]
+    return [r for r in runs if r.config.method == "ddpm" or (r.config.T, r.config.seed) == (T, seed)]
