@@ -31,8 +31,8 @@ def has_front_end() -> bool:
 def play(draw: "Callable[..., Figure]", **controls: "ValueWidget") -> Any:
     """`draw(**values)` under its controls, drawn again when one moves, with the milliseconds it took.
 
-    Where nobody is there to move them: one printed line, and the figure at their values. Leave the result as the last
-    expression of a cell. A UserError from `draw` is shown in place of the time.
+    Where nobody is there to move them: one printed line, and the figure at their values. Display what is returned, or
+    leave it as the last expression of a cell. A UserError from `draw` is shown in place of the time.
     """
     if not has_front_end():
         begin = time.perf_counter()
