@@ -116,13 +116,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     preset = {"default": "cpu", "help": "smoke, cpu or full (default: %(default)s)"}
 
-    this = command(
-        commands,
-        "train",
-        "train",
-        "Train one run, or go on with it.",
-        "train --divergence squared_hellinger --T 4 --minutes 9",
-    )
+    text = "Train one run, or go on with it."
+    this = command(commands, "train", "train", text, "train --divergence squared_hellinger --T 4 --minutes 9")
     this.add_argument("--preset", **preset)
     this.add_argument("--method", default="ddgan", help="ddgan or ddpm (default: %(default)s)")
     this.add_argument("--divergence", default="non_saturating_js", help="a row of the table (default: %(default)s)")
@@ -161,25 +156,14 @@ def make_parser() -> argparse.ArgumentParser:
     computing(this, data=False)
 
     example = "evaluate --run squared_hellinger_T04_s0_cpu --features fashion_classifier --n 10000"
-    this = command(
-        commands,
-        "evaluate",
-        "evaluate",
-        "Score a run, images or a baseline; what has a score is read.",
-        example,
-    )
+    text = "Score a run, images or a baseline; what has a score is read."
+    this = command(commands, "evaluate", "evaluate", text, example)
     this.add_argument("--run", metavar="ID")
     this.add_argument("--images", type=Path, metavar="PATH", help="a folder of PNGs, or a .npy of uint8 [n, c, h, w]")
     this.add_argument("--baseline", help="real (images of the other split) or noise")
-    this.add_argument(
-        "--dataset",
-        help="to score images or a baseline against (default: fashion_mnist), or of the run",
-    )
-    this.add_argument(
-        "--features",
-        default="fashion_classifier",
-        help="inception, fashion_classifier or pixels (default: %(default)s)",
-    )
+    this.add_argument("--dataset", help="to score images or a baseline against (default: fashion_mnist), or of the run")
+    known = "inception, fashion_classifier or pixels (default: %(default)s)"
+    this.add_argument("--features", default="fashion_classifier", help=known)
     this.add_argument("--n", type=whole(2), help="how many images (default: 10000; of a pile: all)")
     this.add_argument("--reference", default="test", help="test or train (default: %(default)s)")
     this.add_argument("--sampler", help="of a DDPM: ancestral (default) or ddim")
@@ -190,7 +174,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     parts = commands.add_parser(
         "study", help="The study's runs: how far they are, going on with them, copying them."
-    ).add_subparsers(dest="part", required=True, metavar="status|run|slurm|export|import|ship|classifier")
+    ).add_subparsers(dest="part", required=True, metavar="status|run|table|slurm|export|import|ship|classifier")
 
     def of_study(this: Any) -> None:
         this.add_argument("--study", default="paper", help="paper or sweep (default: %(default)s)")
@@ -212,6 +196,12 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--address", help="of an existing Ray cluster, or auto (default: one started here)")
     this.add_argument("--gpus", type=share, default=0.0, help="GPUs for a Ray task, such as 0.25 (default: none)")
     computing(this)
+
+    text = "The results in one small table, best first; in markdown, or in the place marked for it in a file."
+    this = command(parts, "table", "study_table", text, "study table --write README.md")
+    this.add_argument("--preset", **preset)
+    this.add_argument("--features", default="fashion_classifier", help=known)
+    this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
 
     text = "Print a Slurm array script, an element for each missing run."
     this = command(parts, "slurm", "study_slurm", text, "study slurm --preset full --gpus 1 > study.sbatch")

@@ -140,6 +140,17 @@ def study_run(args: argparse.Namespace) -> int:
     return 0
 
 
+def study_table(args: argparse.Namespace) -> int:
+    from ddgan_core.summary import markdown, results_table, write_table
+
+    table = results_table(preset=args.preset, features=args.features)
+    if args.write is None:
+        print(markdown(table))
+    else:
+        print(f"{args.write}: {'new results' if write_table(args.write, table) else 'as it was'}")
+    return 0
+
+
 def study_slurm(args: argparse.Namespace) -> int:
     from ddgan_core import study
     from ddgan_core.executors import slurm_script
@@ -284,7 +295,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 HANDLERS = {f.__name__: f for f in (
-    train, sample, evaluate, study_status, study_run, study_slurm, study_export, study_import, study_ship,
-    study_classifier, bench_metrics, bench_network, bench_training, bench_ddpm, bench_sampling, bench_limits, calibrate,
-    toys, report, doctor,
+    train, sample, evaluate, study_status, study_run, study_table, study_slurm, study_export, study_import,
+    study_ship, study_classifier, bench_metrics, bench_network, bench_training, bench_ddpm, bench_sampling,
+    bench_limits, calibrate, toys, report, doctor,
 )}  # fmt: skip

@@ -1,0 +1,81 @@
+"""The results in one table: from a table of scores made up here, and in the README from those of the project."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ddgan_core import UserError
+from ddgan_core.runs import RunConfig, write_atomic
+from ddgan_core.scores import add_evaluation
+from ddgan_core.summary import BEGIN, END, markdown, results_table, write_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def add(results: Path, run_id: str, n: int, frechet: float, **more: object) -> None:
+    """A score of a run, or of a baseline."""
+    baseline = run_id in ("real", "noise")
+    row = {"dataset": "fashion_mnist", "run_id": run_id, "features": "fashion_classifier", "reference": "test", "n": n}
+    row |= {"frechet": frechet, "preset": "" if baseline else "cpu", "device": "CPU, 1 threads", "commit": "abc+"}
+    row |= {"steps": 0, "T": 0, "seed": 0, "sample_seed": 0, "reference_n": 10_000, "sampler": run_id}
+    row |= {"protocol": "", "features_hash": "", "weights": "", "tag": ""} | more
+    folder = results / "runs" / "fashion_mnist" / run_id
+    add_evaluation(results / "baselines" / "fashion_mnist.csv" if baseline else folder / "evaluations.csv", row)
+    if not baseline:
+        config = RunConfig(preset="cpu", divergence="kl", T=4)
+        write_atomic(folder / "config.json", json.dumps(json.loads(config.to_json()) | {"hash": config.hash}))
+
+
+def test_a_table_of_few_scores(tmp_path: Path) -> None:
+    gan = {"method": "ddgan", "divergence": "kl", "T": 4, "sampler": "ddgan", "steps": 4}
+    add(
+        tmp_path,
+        "kl_T04_s0_cpu",
+        10_000,
+        5.678,
+        frechet_error=0.123,
+        precision=0.8,
+        recall=0.5,
+        recall_error=0.01,
+        **gan,
+    )
+    add(tmp_path, "kl_T04_s0_cpu", 1_000, 6.0, precision=0.9, recall=0.6, **gan)
+    add(tmp_path, "kl_T04_s0_cpu", 2_000, 1.0, **gan)
+    add(tmp_path, "real", 1_000, 0.1)
+    add(tmp_path, "noise", 1_000, 99.0)
+    (tmp_path / "tables").mkdir()
+    speed = "sampler,steps,preset,seconds_per_1000\nddgan,4,cpu,12.34\nddgan,4,full,1\n"
+    (tmp_path / "tables" / "bench_sampling_cpu.csv").write_text(speed)
+    table = results_table(results=tmp_path)
+    assert table["model"].tolist() == ["real training images", "DDGAN, KL", "noise"]
+    assert table.iloc[1].to_dict() == {
+        "model": "DDGAN, KL", "steps": "4", "N = 10,000": "5.68 ± 0.12", "N = 1,000": "6.00", "precision": "0.800",
+        "recall": "0.500 ± 0.010", "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc",
+    }  # fmt: skip
+    assert table.iloc[0]["N = 10,000"] == "–"
+
+
+def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path) -> None:
+    add(tmp_path, "noise", 1_000, 99.0)
+    table, page = results_table(results=tmp_path), tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert write_table(page, table)
+    assert page.read_text() == f"before\n{BEGIN}\n{markdown(table)}\n{END}\nafter\n"
+    assert not write_table(page, table)
+    page.write_text("no marks")
+    for path in (page, tmp_path / "absent.md"):
+        with pytest.raises(UserError, match=path.name):
+            write_table(path, table)
+    assert page.read_text() == "no marks"
+
+
+def test_without_scores_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="study run"):
+        results_table(results=tmp_path)
+
+
+def test_the_readme_has_the_table_of_the_committed_results() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.split(BEGIN)[1].split(END)[0].strip()
+    assert shown == markdown(results_table(results=ROOT / "results")), f"stale: {BEGIN[5:-4]}"
