@@ -21,9 +21,9 @@ def results_table(
     """One line for each trained model and number of steps, best first; real images and noise beside.
 
     Columns: model, steps, one distance for each of SIZES, precision and recall (at the larger N), seconds for 1,000
-    images (`bench sampling`), preset, commit. Every cell is text: half the width of the 95 % interval where there is one, a
-    dash where nothing was measured. Runs with a tag, which are not the study's, are left out. Raises UserError where
-    nothing is scored yet.
+    images (`bench sampling`), preset, commit. Every cell is text: half the width of the 95 % interval where there is
+    one, a dash where nothing was measured. Runs with a tag, which are not the study's, are left out. Raises UserError
+    where nothing is scored yet.
     """
     table = load_evaluations(dataset, preset, results)
     if len(table):
