@@ -181,7 +181,7 @@ def last_step(
     return rows
 
 
-def smoothest(images: UInt8[Tensor, "n c h w"], n: int) -> UInt8[Tensor, "n c h w"]:
+def smoothest(images: UInt8[Tensor, "k c h w"], n: int) -> UInt8[Tensor, "_ c h w"]:
     """The n images with the least fine stripes, of either direction, among the half that is brightest in the middle."""
     height, width = images.shape[2:]
     middle = images[..., height // 4 : height - height // 4, width // 4 : width - width // 4].float().mean((1, 2, 3))

@@ -1,0 +1,112 @@
+"""What samples are made of: measured once, in intervals with known answers, by a last step whose stripes are known."""
+
+import pandas as pd
+import pytest
+import torch
+
+from ddgan_core import UserError, anatomy
+from ddgan_core.checkpoints import write_weights
+from ddgan_core.data import load_images
+from ddgan_core.networks import make_model
+from ddgan_core.runs import Run
+from ddgan_core.study import configure
+
+
+@pytest.fixture
+def run() -> Run:
+    """A finished run of digits, its generator untrained."""
+    config = configure("smoke", T=2)
+    made = Run.create(config)
+    torch.manual_seed(0)
+    model = make_model("ddgan", 1, config.widths, config.z_dim, config.attention)
+    write_weights(made.path / "ema.safetensors", model.state_dict(), config.hash)
+    made.set_status("done")
+    return made
+
+
+def test_what_is_measured_is_kept_and_not_measured_again(run, monkeypatch):
+    assert not len(anatomy.table("textures", "digits"))
+    assert anatomy.measure([run], n=80, features="pixels") == [run.config.run_id]
+    tables = {kind: anatomy.table(kind, "digits") for kind in ("textures", "modes", "stripes")}
+    assert set(tables["textures"]["run_id"]) == {run.config.run_id, "real"}
+    assert set(tables["modes"]["group"]) == set(range(anatomy.GROUPS))
+    assert "x_1 moved by 1" in set(tables["stripes"]["change"])
+    monkeypatch.setattr(anatomy, "sample", lambda *_, **__: pytest.fail("samples were drawn again"))
+    assert anatomy.measure([run], n=80, features="pixels") == []
+    monkeypatch.undo()
+    assert anatomy.measure([run], n=80, features="pixels", force=True) == [run.config.run_id]
+    for kind, before in tables.items():
+        pd.testing.assert_frame_equal(
+            anatomy.table(kind, "digits").sort_values(list(before)).reset_index(drop=True),
+            before.sort_values(list(before)).reset_index(drop=True),
+        )
+
+
+def test_too_few_images_are_refused(run):
+    with pytest.raises(UserError, match="n = 39"):
+        anatomy.measure([run], n=39)
+
+
+def test_real_images_against_themselves_have_ratio_one():
+    real = load_images("digits", "test")[0]
+    table = pd.DataFrame(anatomy.textures(real, real, "digits"))
+    assert (table["ratio"] == 1).all()
+    assert ((table["low"] <= 1) & (table["high"] >= 1)).all()
+    groups = pd.DataFrame(anatomy.modes(real[:80], real[:80], "digits", "pixels"))
+    assert (groups[["precision", "recall", "coverage"]] == 1).all(axis=None)
+
+
+class Known(torch.nn.Module):
+    """A last step whose stripes are known: x_1 itself, the latent's, or rows of the grid, whatever comes in."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.grow = kind, []
+
+    def forward(self, x, t, z):
+        rows = (-1.0) ** torch.arange(x.shape[2])[:, None] * torch.ones(x.shape[3])
+        if self.kind == "noise":
+            return x
+        return rows.expand_as(x) * (z[:, :1, None, None] if self.kind == "latent" else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("noise", {"another z": 1, "another noise": None, "x_1 moved by 1": 1, "the noise itself": None}),
+        ("latent", {"another z": 0, "another noise": 1, "x_1 moved by 1": -1, "x_1 moved by 2": 1}),
+        ("grid", {"another z": 1, "another noise": 1, "x_1 moved by 1": -1, "x_1 moved by 2": 1}),
+    ],
+)
+def test_last_step_tells_noise_latent_and_grid_apart(run, monkeypatch, kind, expected):
+    schedule = anatomy.load_model(run)[1]
+    monkeypatch.setattr(anatomy, "Generator", Known)
+    monkeypatch.setattr(anatomy, "load_model", lambda *_: (Known(kind), schedule))
+    table = pd.DataFrame(anatomy.last_step(run, load_images("digits", "test")[0]))
+    found = table[table["stripes"] == "horizontal"].set_index("change")["sameness"]
+    for change, value in expected.items():
+        if value is not None:
+            assert found[change] == pytest.approx(value, abs=0.25 if value == 0 else 1e-6)
+    if kind == "noise":  # x_1 is signal and noise: another noise leaves the signal, the noise is a part of it
+        assert found["another noise"] < found["another z"]
+        assert 0.3 < found["the noise itself"] < 1
+
+
+def test_differences_are_decided_by_intervals_alone():
+    base = torch.randn(8, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = []
+    for row, shift in (("reverse_kl", -1.0), ("kl", 0.0), ("pearson", -1.0), ("real", 9.0)):
+        for g, b in enumerate(base):
+            rows.append({"row": row, "group": g, "recall": b + shift + 0.01 * (-1) ** g * (row == "kl")})
+    table = anatomy.differences(pd.DataFrame(rows), "reverse_kl", ["recall"]).set_index("against")
+    assert table.loc["kl", "verdict"] == "lower", "paired: what the groups share cancels"
+    assert table.loc["kl", "difference"] == pytest.approx(-1)
+    assert set(table.index) == {"kl", "pearson"}, "real images are no row to be beaten"
+    assert table.loc["pearson", "verdict"] == "not decided"
+    assert not len(anatomy.differences(pd.DataFrame(rows), "wasserstein", ["recall"]))
+
+
+def test_student_interval_of_four_numbers():
+    interval = anatomy.student_interval(pd.Series([1.0, 2.0, 3.0, 4.0]))
+    assert interval["value"] == 2.5
+    assert interval["high"] - 2.5 == pytest.approx(3.1824463 * 1.2909944 / 2, abs=1e-6)  # t table, 3 degrees

@@ -1,0 +1,123 @@
+"""Figures of a training and of samples: what was not recorded is said, lines are named, slopes are in their units."""
+
+import math
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from ddgan_core import curves, rows
+from ddgan_core.runs import Run
+from ddgan_core.study import configure
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures():
+    yield
+    plt.close("all")
+
+
+def history(T: int = 2, **columns: float) -> pd.DataFrame:
+    """Forty records of constants, each by t as well: t times the value."""
+    table = {"step": np.arange(1, 41) * 10}
+    for name, value in columns.items():
+        table |= {name: np.full(40, value)} | {f"{name}_t{k}": np.full(40, k * value) for k in range(1, T + 1)}
+    return pd.DataFrame(table)
+
+
+def texts(ax: plt.Axes) -> list[str]:
+    return [t.get_text() for t in ax.texts]
+
+
+def heavy(ax: plt.Axes) -> list[float]:
+    return [float(line.get_ydata()[-1]) for line in ax.lines if line.get_linewidth() > 1]
+
+
+FULL = {"critic": -0.5, "penalty": 2.0, "gradient_critic": 3.0, "gradient_generator": 4.0}
+LOGITS = {"logit_real": 2.0, "logit_fake": -1.0}
+
+
+def test_bound_is_minus_the_loss_and_slope_undoes_the_half_of_r1():
+    figure = curves.training_figure(history(**FULL, **LOGITS), configure("smoke", T=2))
+    bound, logits, gradients, slope = figure.axes
+    assert heavy(bound) == [0.5, 1.0]
+    assert sorted(texts(bound)) == ["t = 1", "t = 2"]
+    assert heavy(logits) == [2.0, 4.0, -1.0, -2.0]
+    assert heavy(gradients) == [3.0, 4.0]
+    assert heavy(slope) == pytest.approx([2.0, math.sqrt(8)])
+
+
+def test_a_critic_without_a_zero_is_centred():
+    figure = curves.training_figure(history(**FULL, **LOGITS), configure("smoke", divergence="wasserstein", T=2))
+    _, logits, _, slope = figure.axes
+    assert heavy(logits) == [1.5, 3.0, -1.5, -3.0]
+    assert heavy(slope) == pytest.approx([math.sqrt(2), 2.0])
+
+
+def test_what_an_older_history_lacks_is_said():
+    figure = curves.training_figure(history(**FULL), configure("smoke", T=2))
+    assert texts(figure.axes[1]) == ["not recorded when this run was made"]
+    figure = curves.training_figure(pd.DataFrame(), configure("smoke", T=2))
+    assert [texts(ax) for ax in figure.axes] == [["not run yet"]] * 4
+
+
+def test_table_of_trainings_finds_the_spike():
+    run = Run.create(configure("smoke", T=2))
+    table = history(**FULL)
+    table.loc[30, "gradient_critic"] = 30.0
+    table.loc[0, "gradient_critic"] = 900.0  # the first tenth is left out
+    table.to_csv(run.path / "history.csv", index=False)
+    line = curves.training_table([run]).loc[run.config.run_id]
+    assert line["critic, worst"] == 10
+    assert (line["critic"], line["generator"], line["bound"], line["bound, t = 1"]) == (3, 4, 0.5, 0.5)
+    assert math.isnan(line["largest logit"]), "not recorded"
+
+
+def piles() -> pd.DataFrame:
+    lines = []
+    for row, ratio in (("real", 1.0), ("kl", 3.0)):
+        for stripes in ("horizontal", "vertical"):
+            for classes, period in (("all", 0.0), ("all", 4.0), ("all", 2.0), ("bag", 0.0)):
+                line = {"row": row, "stripes": stripes, "classes": classes, "period": period, "ratio": ratio}
+                lines.append(line | {"low": ratio / 2, "high": ratio * 2})
+    return pd.DataFrame(lines)
+
+
+def test_stripes_are_drawn_by_direction_and_class():
+    figure = curves.textures_figure(piles(), ["coat", "bag"])
+    across, along, classes = figure.axes
+    assert set(texts(across)) == set(texts(along)) == {"training images", "KL"}
+    assert [line.get_ydata().tolist() for line in across.lines] == [[1.0, 1.0], [3.0, 3.0]]
+    assert [t.get_text() for t in classes.get_yticklabels()] == ["bag"], "a class that was not measured has no line"
+    empty = curves.textures_figure(pd.DataFrame(), ["bag"])
+    assert [texts(ax) for ax in empty.axes] == [["not run yet"]] * 3
+
+
+def test_modes_are_drawn_for_any_set_of_runs():
+    shares = pd.DataFrame({"row": ["real", "kl"], "class": ["bag"] * 2, "value": [0.5, 0.4], "low": 0.3, "high": 0.6})
+    scores = pd.DataFrame(
+        {"row": ["real", "kl"], "score": ["recall"] * 2, "value": [0.9, 0.4], "low": 0.3, "high": 0.95}
+    )
+    figure = curves.modes_figure(shares, scores)
+    assert [float(line.get_xdata()[0]) for line in figure.axes[1].lines] == [0.9, 0.4]
+    assert set(texts(figure.axes[1])) == {"training images", "KL"}
+    assert texts(curves.modes_figure(pd.DataFrame(), pd.DataFrame()).axes[0]) == ["not run yet"]
+
+
+def test_a_result_section_opens_where_nothing_has_run(capsys):
+    config = configure("smoke", T=2)
+    run = rows.open_run(config, False)
+    assert run is None
+    assert "not run yet" in capsys.readouterr().out
+    assert rows.samples(run) == "no samples yet"
+    assert rows.scores(run) == "no scores yet"
+    assert rows.samples_at_each_T("smoke", config.divergence, 0) is None
+    _, ax = plt.subplots()
+    assert not len(rows.against_T("smoke", config.divergence, ax))
+    assert texts(ax) == ["not run yet"]
+    assert rows.beside("smoke", 2) == []
