@@ -186,7 +186,7 @@ def textures_figure(textures: pd.DataFrame, classes: Sequence[str]) -> "Figure":
     by_class = textures[(textures["stripes"] == "horizontal") & (textures["period"] == 0)]
     shown = [k for k in classes if k in set(by_class["classes"])]
     _dots(axes[2], by_class[by_class["classes"].isin(shown)], "classes", shown, "ratio")
-    axes[2].set(xscale="log", title=f"Horizontal, {FINE:g} pixels or less, by class")
+    axes[2].set(xscale="log", title=f"Horizontal, {FINE:g} pixels or less, by class", xlabel=axes[0].get_ylabel())
     axes[2].axvline(1, color="0.6", lw=0.8, zorder=0)
     _plain(axes[2].xaxis)
     return figure
