@@ -198,7 +198,7 @@ def modes_figure(shares: pd.DataFrame, scores: pd.DataFrame) -> "Figure":
     shares, scores: of `anatomy.shares` and `anatomy.reach`, intervals in low and high.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MultipleLocator, PercentFormatter
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), width_ratios=(1.5, 1))
     for ax, table, by in ((axes[0], shares, "class"), (axes[1], scores, "score")):
@@ -208,6 +208,7 @@ def modes_figure(shares: pd.DataFrame, scores: pd.DataFrame) -> "Figure":
         _dots(ax, table, by, list(dict.fromkeys(table[by])), "value")
     if len(shares):
         axes[0].set(title="Share of each class, as the classifier sees it", xlim=(0, None))
+        axes[0].xaxis.set_major_locator(MultipleLocator(0.05))
         axes[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes[0].axvline(1 / len(set(shares["class"])), color="0.6", lw=0.8, zorder=0)
     if len(scores):
