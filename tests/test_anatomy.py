@@ -31,9 +31,9 @@ def test_what_is_measured_is_kept_and_not_measured_again(run, monkeypatch):
     assert set(tables["textures"]["run_id"]) == {run.config.run_id, "real"}
     assert set(tables["modes"]["group"]) == set(range(anatomy.GROUPS))
     assert "x_1 moved by 1" in set(tables["stripes"]["change"])
-    monkeypatch.setattr(anatomy, "sample", lambda *_, **__: pytest.fail("samples were drawn again"))
-    assert anatomy.measure([run], n=80, features="pixels") == []
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(anatomy, "sample", lambda *_, **__: pytest.fail("samples were drawn again"))
+        assert anatomy.measure([run], n=80, features="pixels") == []
     assert anatomy.measure([run], n=80, features="pixels", force=True) == [run.config.run_id]
     for kind, before in tables.items():
         pd.testing.assert_frame_equal(
