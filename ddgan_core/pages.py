@@ -71,12 +71,34 @@ def page(title: str, body: str) -> str:
     """A whole HTML document."""
     from pygments.formatters import HtmlFormatter
 
+    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
+    # Only the letters' colours: the ground is the page's own.
+    code = re.sub(r"background(-color)?: [^;}]+;?", "", f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}")
     template = string.Template((Path(__file__).parent / "report_template.html").read_text(encoding="utf-8"))
-    return template.substitute(title=html.escape(title), body=body, code=HtmlFormatter().get_style_defs(".highlight"))
+    return template.substitute(title=html.escape(title), body=body, code=code)
 
 
-def index(title: str, pages: list[tuple[str, str, float, bool]], results: Path, parameters: Mapping[str, Any]) -> str:
-    """Contents, figures and tables; pages: (file stem, title, seconds, failed?) of each notebook."""
+def tagged_table(notebook: Path, tag: str) -> str:
+    """The last table that the cell with this tag has shown in an executed notebook; empty without one."""
+    import nbformat
+
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if tag in cell.metadata.get("tags", []):
+            shown = [o.data["text/html"] for o in cell.get("outputs", []) if "text/html" in o.get("data", {})]
+            if shown:
+                return re.sub(r"<style scoped>.*?</style>", "", shown[-1], flags=re.DOTALL)
+    return ""
+
+
+def index(
+    title: str, pages: list[tuple[str, str, float, bool]], results: Path, parameters: Mapping[str, Any],
+    tables: Mapping[str, str],
+) -> str:  # fmt: skip
+    """Contents, what was found, figures and all tables.
+
+    pages: (file stem, title, seconds, failed?) of each notebook. tables: heading -> HTML of what is shown at once;
+    results/tables come folded at the end.
+    """
     import pandas as pd
 
     rows = [
@@ -90,14 +112,18 @@ def index(title: str, pages: list[tuple[str, str, float, bool]], results: Path, 
         f"<p>At which number of steps, and why? Made by executing the notebooks with {said}.</p>",
         "<h2>Contents</h2><table><thead><tr><th>notebook</th><th>time</th><th></th></tr></thead>",
         f"<tbody>{''.join(rows)}</tbody></table>",
+        '<p><a href="api.html">The package, module by module</a></p>',
     ]
+    for heading, table in tables.items():
+        parts += [f'<h2>{html.escape(heading)}</h2><div class="wide words">{table}</div>'] if table else []
     figures = {p.stem: p for kind in ("png", "svg") for p in sorted((results / "figures").glob(f"*.{kind}"))}
-    parts += ["<h2>Figures</h2>"] if figures else []
+    parts += ["<h2>Figures</h2><p>A click shows one large.</p>"] if figures else []
     for stem in sorted(figures):
         parts.append(f"<figure>{_image(figures[stem], stem)}<figcaption>{html.escape(stem)}</figcaption></figure>")
-    tables = sorted((results / "tables").glob("*.csv"))
-    parts += ["<h2>Tables</h2>"] if tables else []
-    for path in tables:
+    files = sorted((results / "tables").glob("*.csv"))
+    parts += ["<h2>All tables</h2>"] if files else []
+    for path in files:
         table = pd.read_csv(path).to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
-        parts.append(f'<h3>{html.escape(path.stem)}</h3><div class="wide">{table}</div>')
+        name = html.escape(path.stem)
+        parts.append(f'<details><summary>{name}</summary><div class="wide">{table}</div></details>')
     return "\n".join(parts)

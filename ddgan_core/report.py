@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from ddgan_core import UserError
-from ddgan_core.pages import index, notebook_page, page
+from ddgan_core.api_page import api_page
+from ddgan_core.pages import index, notebook_page, page, tagged_table
 from ddgan_core.runs import PRESETS, all_runs, results_dir, write_atomic
 
 IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 RULE_NAMES = {"bool": bool, "int": int, "float": float, "str": str}
 TITLE = "Which divergence should a denoising diffusion GAN minimise?"
+BACK = '<nav><a href="index.html">Contents</a></nav>\n'
+RESULTS_HEADING = "Results"
+TAGGED = {"claims": "The source paper's claims", "errata": "Errata of the source paper's equations"}  # cells' tags
 MEGABYTES_A_NOTEBOOK = 4  # executed copy and page; the first notebooks took between 0.1 and 2
 
 
@@ -220,6 +224,7 @@ def build(
     known: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
     _announce(paths, preset, compute, known, out)
     failures, pages = [], []
+    tables = {RESULTS_HEADING: _results(preset)} | dict.fromkeys(TAGGED.values(), "")
     for number, path in enumerate(paths, 1):
         start = time.monotonic()
         print(f"[{number}/{len(paths)}] {path.name} ...", flush=True)
@@ -235,17 +240,29 @@ def build(
         if executed.exists():
             title, body = notebook_page(executed, path.parent)
             pages.append((path.stem, title, seconds, executed.stem.endswith(".failed")))
-            back = '<nav><a href="index.html">Contents</a></nav>\n'
-            write_atomic(out / f"{path.stem}.html", page(title, back + body))
+            for tag, heading in TAGGED.items():
+                tables[heading] = tables[heading] or tagged_table(executed, tag)
+            write_atomic(out / f"{path.stem}.html", page(title, BACK + body))
     write_atomic(timings, json.dumps(known, indent=1))
+    write_atomic(out / "api.html", page("The package, module by module", BACK + api_page()))
     contents = out / "index.html"
-    write_atomic(contents, page(TITLE, index(TITLE, pages, results, parameters)))
+    write_atomic(contents, page(TITLE, index(TITLE, pages, results, parameters, tables)))
     size = sum(f.stat().st_size for f in out.glob("*.html")) / 1e6
     print(f"Wrote {contents} and {len(pages)} pages beside it ({size:.1f} MB).")
     print(f"The executed notebooks are in {results / 'executed'}.")
     if failures:
         raise ReportError(f"{len(failures)} of {len(paths)} notebooks failed: {'; '.join(failures)}")
     return contents
+
+
+def _results(preset: str) -> str:
+    """The study's results as an HTML table; empty where nothing is scored yet."""
+    from ddgan_core.summary import results_table
+
+    try:
+        return f'<div class="numbers">{results_table(preset=preset).to_html(index=False, border=0)}</div>'
+    except UserError:
+        return ""
 
 
 def _announce(paths: list[Path], preset: str, compute: bool, known: Mapping[str, float], out: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ddgan_core import UserError, report
+from ddgan_core.api_page import api_page
 from ddgan_core.pages import mathml
 from ddgan_core.report import ReportError, check_parameters
 
@@ -157,8 +158,9 @@ def test_report_needs_no_network(tmp_path, results, capsys):
 
     plot = "import numpy as np\nfrom ddgan_core import figures\nfigures.use_style()\n"
     plot += "figures.image_grid(np.zeros((2, 1, 8, 8), np.uint8))"
-    good = write_notebook(tmp_path / "01_good.ipynb", plot, "import pandas as pd\npd.DataFrame({'a': [1]})")
+    good = write_notebook(tmp_path / "01_good.ipynb", plot, "import pandas as pd\npd.DataFrame({'a': ['found!']})")
     with_math = nbformat.read(good, as_version=4)
+    with_math.cells[-1].metadata["tags"] = ["claims"]
     text = r"With $\hat x_0$ and $$\mathbb{E}_Q[v]$$ ![Figure 9](figures/none.png) ![there](there.png)"
     with_math.cells.append(new_markdown_cell(text))
     nbformat.write(with_math, good)
@@ -175,16 +177,23 @@ def test_report_needs_no_network(tmp_path, results, capsys):
     assert "MB of disk" in said
     assert "[2/2] 02_bad.ipynb" in said
     pages = {p.name: p.read_text() for p in (results / "report").glob("*.html")}
-    assert sorted(pages) == ["01_good.html", "02_bad.html", "index.html"]
+    assert sorted(pages) == ["01_good.html", "02_bad.html", "api.html", "index.html"]
     for page in pages.values():
         assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?:https?:)?//', page)
-        assert "<script" not in page
+        assert re.findall("<script[^>]*>", page) == ["<script>"], "the page's own: a click shows an image large"
         assert "url(" not in page
     assert pages["01_good.html"].count("<math") == 2
     assert pages["01_good.html"].count("data:image/png;base64") == 2
     assert "Figure 9: not made yet" in pages["01_good.html"]
     assert "broken" in pages["02_bad.html"]
-    for part in ("A title", "failed", "12.35", "data:image/svg+xml;base64"):
+    for part in (
+        "A title",
+        "failed",
+        "12.35",
+        "The source paper's claims".replace("'", "&#x27;"),
+        "found!",
+        "data:image/svg+xml;base64",
+    ):
         assert part in pages["index.html"]
     assert "01_good smoke False" in json.loads((results / "executed" / "seconds.json").read_text())
 
@@ -207,3 +216,17 @@ def test_formula_that_cannot_be_converted_is_shown_as_it_is(monkeypatch):
 
     monkeypatch.setattr("latex2mathml.converter.convert", fail)
     assert mathml(r"a < \frac12") == r"<code>a &lt; \frac12</code>"
+
+
+def test_the_api_page_has_every_public_name_and_imports_nothing(tmp_path):
+    (tmp_path / "low.py").write_text('"""Low.\n\nTwo <paragraphs>."""\nraise SystemExit\n')
+    code = 'from ddgan_core.low import x\nclass A(int):\n    """An `a`."""\n    def b(self, c: int = 1) -> str:\n'
+    code += '        """B.\n\n            x = y\n\n        End.\n        """\n    def _hidden(self): ...\ndef _also(): ...\n'
+    (tmp_path / "high.py").write_text(code)
+    page = api_page(tmp_path)
+    assert page.index('id="low"') < page.index('id="high"')
+    said = ("Two &lt;paragraphs&gt;.", "class A(int)", "An <code>a</code>.", "b(self, c: int=1) -&gt; str", "<pre>")
+    assert all(part in page for part in said), page
+    assert "hidden" not in page
+    assert "also" not in page
+    assert 'id="study.cells"' in api_page()
