@@ -221,7 +221,8 @@ def test_formula_that_cannot_be_converted_is_shown_as_it_is(monkeypatch):
 def test_the_api_page_has_every_public_name_and_imports_nothing(tmp_path):
     (tmp_path / "low.py").write_text('"""Low.\n\nTwo <paragraphs>."""\nraise SystemExit\n')
     code = 'from ddgan_core.low import x\nclass A(int):\n    """An `a`."""\n    def b(self, c: int = 1) -> str:\n'
-    code += '        """B.\n\n            x = y\n\n        End.\n        """\n    def _hidden(self): ...\ndef _also(): ...\n'
+    code += '        """B.\n\n            x = y\n\n        End.\n        """\n    def _hidden(self): ...\n'
+    code += "def _also(): ...\n"
     (tmp_path / "high.py").write_text(code)
     page = api_page(tmp_path)
     assert page.index('id="low"') < page.index('id="high"')
