@@ -274,6 +274,13 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--minutes", type=positive, help="with --reference: stop after so long; the same command goes on")
     computing(this)
 
+    text = "Stripes and modes of the samples of all rows at one T, beside a DDPM's; into results/tables."
+    this = command(commands, "anatomy", "anatomy", text, "anatomy --T 4 --threads 1")
+    this.add_argument("--preset", **preset)
+    this.add_argument("--T", type=whole(1, 1000), default=4, help="(default: %(default)s)")
+    this.add_argument("--force", action="store_true", help="measure again what is in the tables")
+    computing(this)
+
     text = "Learned denoising steps against the true ones, on data where these are known; goes on where it stopped."
     this = command(commands, "toys", "toys", text, "toys --minutes 40 --threads 1")
     this.add_argument("--preset", **preset)

@@ -265,6 +265,16 @@ def calibrate(args: argparse.Namespace) -> int:
     return 0
 
 
+def anatomy(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core import rows
+    from ddgan_core.anatomy import measure
+
+    done = measure(rows.beside(args.preset, args.T), device=device, force=args.force)
+    print(f"measured: {', '.join(done) or 'none, all are in the tables'}")
+    return 0
+
+
 def toys(args: argparse.Namespace) -> int:
     prepare(args)
     from ddgan_core.toy_study import cells, work
@@ -297,5 +307,5 @@ def doctor(args: argparse.Namespace) -> int:
 HANDLERS = {f.__name__: f for f in (
     train, sample, evaluate, study_status, study_run, study_table, study_slurm, study_export, study_import,
     study_ship, study_classifier, bench_metrics, bench_network, bench_training, bench_ddpm, bench_sampling,
-    bench_limits, calibrate, toys, report, doctor,
+    bench_limits, calibrate, anatomy, toys, report, doctor,
 )}  # fmt: skip

@@ -39,7 +39,7 @@ def play(draw: "Callable[..., Figure]", **controls: "ValueWidget") -> Any:
         figure = _drawn(draw, controls)
         took = 1000 * (time.perf_counter() - begin)
         said = ", ".join(f"{c.description or name} {getattr(c, 'label', c.value)}" for name, c in controls.items())
-        print(f"no live front end, so no controls; shown: {said}; drawn in {took:.0f} ms")
+        print(f"drawn in {took:.0f} ms, without controls (no live front end): {said}")
         return figure
     from ipywidgets import HBox, Image, Label, Layout, VBox
 
