@@ -1,7 +1,4 @@
-"""What each command does with its arguments, told in a few lines; returns the exit status.
-
-Handlers import what they need, so that --help answers at once.
-"""
+"""What each command does with its arguments; returns the exit status. It imports what it needs: --help is quick."""
 
 import argparse
 import io
@@ -117,9 +114,9 @@ def study_status(args: argparse.Namespace) -> int:
         return 0
     print(table.to_string(index=False, max_colwidth=60, na_rep="?"))
     print(", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items()))
-    spent, left = table["minutes"].sum(), table["minutes_left"]
+    left = table["minutes_left"]
     guess = f"{left.sum():.0f}" if left.notna().all() else "not known on this device before a run of each method"
-    print(f"minutes of one worker: {spent:.0f} spent on training, left to train: {guess}")
+    print(f"minutes of one worker: {table['minutes'].sum():.0f} spent on training, left to train: {guess}")
     return 0
 
 
