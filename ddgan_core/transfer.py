@@ -122,6 +122,8 @@ def _unpack(path: Path) -> list[tuple[RunConfig, dict[str, bytes]]]:
     found = []
     try:
         with zipfile.ZipFile(path) as archive:
+            if min((member.header_offset for member in archive.infolist()), default=0) > 0:
+                raise zipfile.BadZipFile("it ends within a run")  # whose own directory was taken for the file's
             for member in archive.infolist():
                 where = PurePosixPath(member.filename)
                 if member.file_size > LARGEST or len(where.parts) != 2 or where.suffix != ".zip":

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -151,11 +152,16 @@ def test_no_name_leads_out_of_the_results(made: Path, tmp_path: Path) -> None:
         import_runs([path], made)
 
 
-def test_a_half_copied_file_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_partly_copied_file_is_refused(made: Path, tmp_path: Path) -> None:
     (path,), _ = export_runs(tmp_path / "out", results=made)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="not a whole zip file"):
-        import_runs([path], tmp_path / "elsewhere")
+    whole = path.read_bytes()
+    ends = [match.end() + 18 for match in re.finditer(b"PK\x05\x06", whole)]  # of each run inside, and of the file
+    assert ends[-1] == len(whole) and len(ends) == 3
+    for size in (0, 1, len(whole) // 2, *ends[:-1], ends[0] + 100, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="not a whole zip file"):
+            import_runs([path], tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_other_settings_or_other_weights_are_not_overwritten(made: Path, tmp_path: Path) -> None:
