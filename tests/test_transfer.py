@@ -156,7 +156,8 @@ def test_a_partly_copied_file_is_refused(made: Path, tmp_path: Path) -> None:
     (path,), _ = export_runs(tmp_path / "out", results=made)
     whole = path.read_bytes()
     ends = [match.end() + 18 for match in re.finditer(b"PK\x05\x06", whole)]  # of each run inside, and of the file
-    assert ends[-1] == len(whole) and len(ends) == 3
+    assert ends[-1] == len(whole)
+    assert len(ends) == 3
     for size in (0, 1, len(whole) // 2, *ends[:-1], ends[0] + 100, len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(UserError, match="not a whole zip file"):
