@@ -213,13 +213,15 @@ class Discriminator(nn.Module):
     """D_phi(x_{t-1}, x_t, t) -> one logit per image, larger = more real, eq. (8).
 
     The encoder half of the U-Net: no normalisation, minibatch standard deviation, sum pooling (Xiao et al. 2021, C).
+    detail: it is also shown the `fine_detail` of x_{t-1}, which the images themselves hold at a quarter of their size.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+    def __init__(self, channels: int, widths: Sequence[int], detail: bool = False) -> None:
         super().__init__()
         time_dim = widths[-1]
+        self.detail = detail
         self.time = TimeEmbedding(time_dim)
-        self.stem = nn.Conv2d(2 * channels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d((3 if detail else 2) * channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList(
             CriticBlock(widths[max(i - 1, 0)], w, time_dim, shrink=i > 0) for i, w in enumerate(widths)
         )
@@ -240,11 +242,20 @@ class Discriminator(nn.Module):
         self, x_prev: Float[Tensor, "n c h w"], x_t: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         time = self.time(t)
-        h = self.stem(torch.cat([x_prev, x_t], dim=1))
+        h = self.stem(torch.cat([x_prev, x_t, fine_detail(x_prev)] if self.detail else [x_prev, x_t], dim=1))
         for block in self.blocks:
             h = block(h, time)
         h = F.leaky_relu(self.last(torch.cat([h, minibatch_std(h)], dim=1)), 0.2)
         return self.logit(h.sum(dim=(2, 3))).squeeze(1)
+
+
+def fine_detail(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """x less its blur by [1 2 1] / 4 both ways, each image's scaled to a root mean square of 1 (0 where it is flat)."""
+    blurred = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    for _ in range(2):  # along the rows, then along the columns; no convolution, so that bf16 does not round it
+        blurred = (blurred[..., :-2] + 2 * blurred[..., 1:-1] + blurred[..., 2:]).mT / 4
+    fine = x - blurred
+    return fine * torch.rsqrt(fine.square().mean(dim=(1, 2, 3), keepdim=True) + 1e-4)
 
 
 def minibatch_std(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:

@@ -41,6 +41,7 @@ class RunConfig:
     # the networks
     widths: tuple[int, ...] = (32, 64, 128)  # U-Net channels, finest resolution first
     critic_widths: tuple[int, ...] = (32, 64, 128)
+    critic_detail: bool = False  # the critic also sees fine detail at full size
     z_dim: int = 32
     attention: bool = False
     # the training

@@ -80,7 +80,9 @@ class Trainer:
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr_generator, betas=betas, fused=True)
         if config.method == "ddgan":
             self.row = get_divergence(config.divergence)
-            critic = initialised(lambda: Discriminator(channels, config.critic_widths), config.seed, "critic")
+            critic = initialised(
+                lambda: Discriminator(channels, config.critic_widths, config.critic_detail), config.seed, "critic"
+            )
             self.critic = critic.to(self.device, memory_format=torch.channels_last)
             self.critic_optimiser = torch.optim.Adam(
                 self.critic.parameters(), lr=config.lr_critic, betas=betas, fused=True

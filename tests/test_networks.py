@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.networks import Classifier, Discriminator, Generator, NoisePredictor, minibatch_std, time_features
+from ddgan_core.networks import (
+    Classifier,
+    Discriminator,
+    Generator,
+    NoisePredictor,
+    fine_detail,
+    minibatch_std,
+    time_features,
+)
 
 SIZES = [(1, 8, (8, 16)), (1, 28, (8, 16, 24)), (3, 32, (8, 16, 24, 32))]
 sizes = pytest.mark.parametrize(("channels", "size", "widths"), SIZES, ids=["8x8", "28x28", "32x32x3"])
@@ -34,11 +42,12 @@ def test_unets_keep_the_shape_and_train_every_weight(
 
 
 @sizes
+@pytest.mark.parametrize("detail", [False, True])
 def test_the_critic_gives_one_logit_per_image_and_trains_every_weight(
-    channels: int, size: int, widths: tuple[int, ...]
+    channels: int, size: int, widths: tuple[int, ...], detail: bool
 ) -> None:
     torch.manual_seed(0)
-    critic = Discriminator(channels, widths)
+    critic = Discriminator(channels, widths, detail)
     logits = critic(noise(4, channels, size, size), noise(4, channels, size, size, seed=1), torch.tensor([1, 2, 3, 4]))
     assert logits.shape == (4,)
     logits.square().sum().backward()
@@ -83,6 +92,23 @@ def test_a_generator_treats_each_image_alone() -> None:
     assert torch.allclose(network(x, t, z), alone, atol=1e-5)
 
 
+def test_fine_detail_by_hand() -> None:
+    """A wave of the finest period is all detail, whatever its height; a ramp and a flat image have none inside."""
+    wave = torch.tensor([1.0, -1.0]).repeat(4).expand(1, 1, 8, 8)
+    assert torch.allclose(fine_detail(0.3 * wave), wave, atol=1e-3)
+    assert torch.allclose(fine_detail(0.3 * wave.mT), wave.mT, atol=1e-3)
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    assert fine_detail(ramp)[..., 1:-1].abs().max() < 1e-5
+    assert fine_detail(torch.full((1, 1, 8, 8), 0.7)).abs().max() < 1e-4
+
+
+def test_fine_detail_is_what_a_blur_by_convolution_leaves() -> None:
+    x = noise(3, 2, 9, 12)
+    kernel = torch.outer(torch.tensor([1.0, 2, 1]), torch.tensor([1.0, 2, 1])).div(16).expand(2, 1, 3, 3)
+    fine = x - torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, groups=2)
+    assert torch.allclose(fine_detail(x), fine / fine.square().mean((1, 2, 3), keepdim=True).sqrt(), atol=1e-3)
+
+
 def test_minibatch_std_by_hand() -> None:
     """Eight images make two groups of four: {0, 2, 4, 6} and {1, 3, 5, 7}. One is constant; the other is 0, 2, 4, 6."""
     x = torch.zeros(8, 2, 3, 3)
@@ -104,9 +130,9 @@ def test_minibatch_std_takes_any_batch(n: int, group: int) -> None:
 
 
 def test_identical_images_do_not_break_the_penalty() -> None:
-    """The square root in the minibatch standard deviation, differentiated twice where the variance is 0."""
+    """The roots in the minibatch standard deviation and in the detail's size, differentiated twice where they are 0."""
     torch.manual_seed(0)
-    critic = Discriminator(1, (8, 16))
+    critic = Discriminator(1, (8, 16), detail=True)
     x = torch.zeros(4, 1, 8, 8, requires_grad=True)
     (gradient,) = torch.autograd.grad(critic(x, x, torch.ones(4, dtype=torch.long)).sum(), x, create_graph=True)
     gradient.square().sum().backward()

@@ -64,7 +64,7 @@ def configure(
         row = get_divergence(divergence)
         chosen = PRESETS[preset] | {
             "method": method, "divergence": row.name, "penalty_weight": row.penalty_weight,
-            "lr_generator": row.lr_generator, "lr_critic": row.lr_critic,
+            "lr_generator": row.lr_generator, "lr_critic": row.lr_critic, "critic_detail": True,
         } | ({} if row.lazy else {"penalty_every": 1})  # fmt: skip
     chosen |= {} if T is None else {"T": T}
     config = RunConfig(preset=preset, seed=seed, tag=tag).changed(**(chosen | overrides))
