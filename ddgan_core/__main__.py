@@ -1,9 +1,10 @@
 """The command line, `python -m ddgan_core COMMAND`; --help lists the commands.
 
 A user's mistake ends in one line on stderr and exit status 2, a training that diverges in one line and 1, an
-interruption in 130 (Ctrl-C) or 143 (SIGTERM).
+interruption in 130 (Ctrl-C) or 143 (SIGTERM), an output whose reader has gone (`| head`) in 141, without a word.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,13 +16,18 @@ from ddgan_core.commands import HANDLERS
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = make_parser().parse_args(argv)
-        return HANDLERS[args.handler](args)
+        status = HANDLERS[args.handler](args)
+        sys.stdout.flush()  # here, where a reader that has gone is noticed in order
+        return status
     except UserError as error:
         print(f"ddgan_core: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ddgan_core: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes nowhere
+        return 141
     except OSError as error:  # a full disk, a file that may not be written
         print(f"ddgan_core: error: {error}", file=sys.stderr)
         return 1

@@ -34,10 +34,13 @@ SMOOTH = 128  # real images that `last_step` starts from
 DIRECTIONS = ("horizontal", "vertical")  # of the stripes: rows differ, or columns do
 
 
-def table(kind: str, dataset: str, results: Path | None = None) -> pd.DataFrame:
-    """The table of that kind, "textures", "modes" or "stripes"; empty where nothing has been measured."""
-    path = _path(kind, dataset, results)
-    return pd.read_csv(path, dtype={"hash": str, "classes": str}) if path.is_file() else pd.DataFrame()
+def table(kind: str, dataset: str, tag: str = "", results: Path | None = None) -> pd.DataFrame:
+    """The table of that kind, "textures", "modes" or "stripes", of runs with that tag; empty where none is measured.
+
+    Real images have no tag and are in all of them.
+    """
+    known = _everything(kind, dataset, results)
+    return known[(known["tag"] == tag) | (known["run_id"] == "real")] if len(known) else known
 
 
 def measure(
@@ -61,14 +64,15 @@ def measure(
         steps = {"sampler": "ddim", "steps": DDIM_STEPS} if run.config.method == "ddpm" else {}
         sampler, count = resolve_sampler(run, **steps)
         row = "ddpm" if run.config.method == "ddpm" else run.config.divergence
-        key = {"run_id": run.config.run_id, "row": row, "hash": run.config.hash, "sampler": sampler, "steps": count}
-        key |= {"n": n, "sample_seed": seed}
-        if force or not _there(table("textures", dataset, results), {"run_id": "real"} | _size(key)):
+        key = {"run_id": run.config.run_id, "row": row, "tag": run.config.tag, "hash": run.config.hash}
+        key |= {"sampler": sampler, "steps": count, "n": n, "sample_seed": seed}
+        known = _everything("textures", dataset, results)
+        if force or not _there(known, {"run_id": "real"} | _size(key)):
             train = load_images(dataset, "train")[0][:n]
-            control = {"run_id": "real", "row": "real", "hash": "", "sampler": "", "steps": 0} | _size(key)
+            control = {"run_id": "real", "row": "real", "tag": "", "hash": "", "sampler": "", "steps": 0} | _size(key)
             _add("textures", dataset, control, textures(train, real, dataset), results)
             _add("modes", dataset, control, modes(train, real, dataset, features), results)
-        if force or not _there(table("textures", dataset, results), key):
+        if force or not _there(known, key):
             images = sample(run, n, seed=seed, device=device, **steps)
             _add("textures", dataset, key, textures(images, real, dataset), results)
             _add("modes", dataset, key, modes(images, real, dataset, features), results)
@@ -260,13 +264,19 @@ def _path(kind: str, dataset: str, results: Path | None) -> Path:
     return (results_dir() if results is None else results) / "tables" / f"{kind}_{dataset}.csv"
 
 
+def _everything(kind: str, dataset: str, results: Path | None) -> pd.DataFrame:
+    path = _path(kind, dataset, results)
+    text = {"tag": str, "hash": str, "classes": str}
+    return pd.read_csv(path, dtype=text).fillna({"tag": ""}) if path.is_file() else pd.DataFrame()
+
+
 def _there(known: pd.DataFrame, key: dict[str, Any]) -> bool:
     return bool(len(known)) and bool((known[list(key)] == pd.Series(key)).all(axis=1).any())
 
 
 def _add(kind: str, dataset: str, key: dict[str, Any], rows: list[dict[str, Any]], results: Path | None) -> None:
     """Put rows under a key into a table, in place of any of the same run."""
-    known = table(kind, dataset, results)
+    known = _everything(kind, dataset, results)
     new = pd.DataFrame([key | row for row in rows])
     if len(known):
         known = known[~((known["run_id"] == key["run_id"]) & (known["n"] == key["n"]))]

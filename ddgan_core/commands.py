@@ -267,7 +267,7 @@ def anatomy(args: argparse.Namespace) -> int:
     from ddgan_core import rows
     from ddgan_core.anatomy import measure
 
-    done = measure(rows.beside(args.preset, args.T), device=device, force=args.force)
+    done = measure(rows.beside(args.preset, args.T, tag=args.tag), device=device, force=args.force)
     print(f"measured: {', '.join(done) or 'none, all are in the tables'}")
     return 0
 

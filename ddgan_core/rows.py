@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from ddgan_core import curves, figures
+from ddgan_core import anatomy, curves, figures
 from ddgan_core.evaluation import sample
 from ddgan_core.runs import Run, RunConfig, all_runs
 from ddgan_core.scores import load_evaluations
@@ -14,6 +14,7 @@ from ddgan_core.study import SCORES, configure, ensure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLAIN = "plain"  # tag of runs whose critic is not shown fine detail: `train ... --set critic_detail=false --tag plain`
 SHOWN = 50  # samples of a run, the first of a fixed seed, not picked
 SHOWN_AT_EACH = 10  # at each T
 SCORE_COLUMNS = [
@@ -79,7 +80,30 @@ def samples_at_each_T(preset: str, row: str, seed: int) -> "Figure | None":
     return figures.image_grid(images, labels=[f"T = {r.config.T}" for r in runs])
 
 
-def beside(preset: str, T: int, seed: int = 0) -> list[Run]:
-    """All runs of a preset at one T and seed, with the preset's DDPM: what a row is compared with."""
-    runs = [r for r in all_runs(configure(preset).dataset) if r.config.preset == preset and not r.config.tag]
+def beside(preset: str, T: int, seed: int = 0, tag: str = "") -> list[Run]:
+    """All runs of a preset and tag at one T and seed, with the preset's DDPM: what a row is compared with."""
+    runs = [r for r in all_runs(configure(preset).dataset) if (r.config.preset, r.config.tag) == (preset, tag)]
     return [r for r in runs if r.config.method == "ddpm" or (r.config.T, r.config.seed) == (T, seed)]
+
+
+def critics(preset: str, T: int, seed: int = 0) -> pd.DataFrame:
+    """Each row at one T by the study's critic, which is shown fine detail, and by one that is not (tag `PLAIN`).
+
+    The scores of SCORE_COLUMNS by the preset's main features and N, and stripes: the median power of fine horizontal
+    ones over that of test images (`anatomy`); NaN where it was not measured. Empty where no run has that tag.
+    """
+    _, _, features, n = SCORES[preset]["ddgan"][0]
+    dataset = configure(preset).dataset
+    table = load_evaluations(dataset, preset)
+    if not len(table):
+        return table
+    table = table[(table["features"] == features) & (table["n"] == n) & (table["sampler"] == "ddgan")]
+    table = table[(table["T"] == T) & (table["seed"] == seed) & table["tag"].isin(["", PLAIN])]
+    table = table[table["divergence"].isin(table.loc[table["tag"] == PLAIN, "divergence"])]
+    stripes = pd.concat([anatomy.table("textures", dataset, tag) for tag in ("", PLAIN)])
+    if len(stripes):
+        fine = stripes[(stripes["classes"] == "all") & (stripes["period"] == 0) & (stripes["stripes"] == "horizontal")]
+        table = table.assign(stripes=table["run_id"].map(fine.drop_duplicates("run_id").set_index("run_id")["ratio"]))
+    table = table.assign(critic=table["tag"].map({"": "shown fine detail", PLAIN: "plain"}))
+    columns = ["frechet", "frechet_error", "precision", "recall", "coverage", "stripes"]
+    return table.set_index(["divergence", "critic"]).reindex(columns=columns).sort_index()

@@ -211,3 +211,14 @@ def test_doctor_names_what_is_missing(monkeypatch, tmp_path, capsys):
     for name in ("PyTorch", "packages", "digits", "disk", "threads"):
         assert lines[name].startswith("ok")
     assert list(tmp_path.glob("no-data")) == list(tmp_path.glob("cache")) == []
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    """As with `study status | head`: nothing is said about a pipe."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ddgan_core", "study", "status", "--preset", "smoke"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141

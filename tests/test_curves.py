@@ -121,3 +121,21 @@ def test_a_result_section_opens_where_nothing_has_run(capsys):
     assert not len(rows.against_T("smoke", config.divergence, ax))
     assert texts(ax) == ["not run yet"]
     assert rows.beside("smoke", 2) == []
+
+
+def test_rows_are_shown_by_what_their_critics_see(monkeypatch):
+    scored = [("kl", "", 4.0), ("kl", "plain", 5.0), ("wasserstein", "", 6.0), ("jeffreys", "plain", 7.0)]
+    common = {"features": "pixels", "n": 200, "sampler": "ddgan", "T": 2, "seed": 0}
+    table = pd.DataFrame([
+        common | {"run_id": row + tag, "divergence": row, "tag": tag, "frechet": value} for row, tag, value in scored
+    ])  # fmt: skip
+    found = {"run_id": "kl", "classes": "all", "period": 0.0, "stripes": "horizontal", "ratio": 1.5}
+    monkeypatch.setattr(rows, "load_evaluations", lambda *_: table)
+    monkeypatch.setattr(rows.anatomy, "table", lambda *a: pd.DataFrame([found] if a[2] == "" else []))
+    shown = rows.critics("smoke", 2)
+    assert shown["frechet"].to_dict() == {
+        ("jeffreys", "plain"): 7.0, ("kl", "plain"): 5.0, ("kl", "shown fine detail"): 4.0
+    }  # fmt: skip
+    assert shown.loc[("kl", "shown fine detail"), "stripes"] == 1.5
+    assert shown["stripes"].isna().sum() == 2
+    assert not len(rows.critics("smoke", 3))
