@@ -1,6 +1,6 @@
 """What a training and its samples look like: one figure each, for any run or set of runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,14 +60,30 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
         _plain(gradients.yaxis)
     gradients.set(title="Norm of the whole batch's gradient", xlabel="updates")
     scale, name = _slope_of(row)
-    _by_t(
-        slope,
-        history.dropna(subset=["penalty"]) if "penalty" in history else history,
-        [("penalty", "-")],
-        config.T,
-        scale,
-    )
+    penalised = history.dropna(subset=["penalty"]) if "penalty" in history else history
+    _by_t(slope, penalised, [("penalty", "-")], config.T, scale)
     slope.set(title=name, xlabel="updates")
+    return figure
+
+
+def critics_figure(runs: Sequence[Run]) -> "Figure":
+    """The bound of each run's critic over training in the first range of t: how well it told real x_0 from fake."""
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(8, 3.6))
+    ends = []
+    for run in (r for r in runs if "critic_t1" in r.history):
+        steps, bound, colour = run.history["step"], -run.history["critic_t1"], COLOURS[run.config.divergence]
+        seen = run.config.critic_detail
+        _record(ax, steps, bound, colour, "-" if seen else "--")
+        label = f"{DIVERGENCES[run.config.divergence].label}, {'shown fine detail' if seen else 'plain'}"
+        ends.append((float(steps.iloc[-1]), float(_smooth(bound).iloc[-1]), label, colour))
+    _finish(ax, ends, bool(runs))
+    if ends:
+        ax.axhline(0, color="0.6", lw=0.8, zorder=0)
+        ax.set(
+            xlabel="updates", ylabel="bound at t = 1", title="Minus the critic's loss; 0: cannot tell real from fake"
+        )
     return figure
 
 
@@ -217,6 +233,40 @@ def modes_figure(shares: pd.DataFrame, scores: pd.DataFrame) -> "Figure":
         for i, name in enumerate(seen):
             label, colour = _look(name)
             axes[1].text(1.03, 1 - 0.07 * (i + 0.5), label, color=colour, fontsize=10, transform=axes[1].transAxes)
+    return figure
+
+
+def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], float]) -> "Figure":
+    """Quality and coverage of every model against the time it takes: the trilemma of Xiao et al. 2021, figure 1.
+
+    scored: evaluations that share one axis. seconds: {(sampler, steps): seconds for 1,000 images}, as `bench sampling`
+    has measured them in turns on one machine; what has no time there is left out. Bars are 95 % intervals over draws.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(12.5, 4.6))
+    own = [seconds.get((r.sampler, int(r.steps)), np.nan) for r in scored.itertuples()]
+    timed = scored.assign(seconds=own).dropna(subset=["seconds"])
+    for ax, score in zip(axes, ("frechet", "recall"), strict=True):
+        ends = []
+        for r in timed.dropna(subset=[score]).to_dict("records"):
+            name = "ddpm" if r["method"] == "ddpm" else r["divergence"]
+            sampler = f", {'DDIM' if r['sampler'] == 'ddim' else r['sampler']}" if name == "ddpm" else ""
+            ax.errorbar(
+                r["seconds"], r[score], r.get(f"{score}_error", np.nan), color=COLOURS[name], marker=MARKERS[name],
+                elinewidth=1,
+            )  # fmt: skip
+            label = f"{'DDPM' if name == 'ddpm' else DIVERGENCES[name].label}{sampler}, {int(r['steps'])} steps"
+            ends.append((r["seconds"], r[score], label, COLOURS[name]))
+        if ends:
+            ax.set(xscale="log", xlabel="seconds for 1,000 images", xlim=(None, 12 * timed["seconds"].max()))
+            _plain(ax.xaxis)
+        if ends and score == "frechet":
+            ax.set_yscale("log")
+            _plain(ax.yaxis)
+        _finish(ax, ends, bool(ends))
+    axes[0].set(ylabel="Fréchet distance: lower is better", title="Quality")
+    axes[1].set(ylabel="recall: higher is better", title="Coverage")
     return figure
 
 

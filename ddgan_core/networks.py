@@ -249,12 +249,17 @@ class Discriminator(nn.Module):
         return self.logit(h.sum(dim=(2, 3))).squeeze(1)
 
 
-def fine_detail(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """x less its blur by [1 2 1] / 4 both ways, each image's scaled to a root mean square of 1 (0 where it is flat)."""
+def fine_part(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """x less its blur by [1 2 1] / 4 both ways."""
     blurred = F.pad(x, (1, 1, 1, 1), mode="reflect")
     for _ in range(2):  # along the rows, then along the columns; no convolution, so that bf16 does not round it
         blurred = (blurred[..., :-2] + 2 * blurred[..., 1:-1] + blurred[..., 2:]).mT / 4
-    fine = x - blurred
+    return x - blurred
+
+
+def fine_detail(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The `fine_part` of each image scaled to a root mean square of 1; 0 where an image is flat."""
+    fine = fine_part(x)
     return fine * torch.rsqrt(fine.square().mean(dim=(1, 2, 3), keepdim=True) + 1e-4)
 
 

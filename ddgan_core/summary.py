@@ -31,7 +31,7 @@ def results_table(
         table = table[table["n"].isin(SIZES) & (table["sample_seed"] == 0)]
     if not len(table):
         raise UserError(f"no scores of preset {preset!r} in {features} features yet: python -m ddgan_core study run")
-    speed = _speed(preset, table["device"].iloc[-1], results_dir() if results is None else results)
+    speed = sampling_seconds(preset, table["device"].iloc[-1], results_dir() if results is None else results)
     lines = []
     for (_, sampler, steps), own in table.groupby(["run_id", "sampler", "steps"], sort=False):
         at = {n: own[own["n"] == n] for n in SIZES}
@@ -48,7 +48,7 @@ def results_table(
     return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])  # the smaller N has them all
 
 
-def _speed(preset: str, device: str, results: Path) -> dict[tuple[str, int], float]:
+def sampling_seconds(preset: str, device: str, results: Path) -> dict[tuple[str, int], float]:
     """{(sampler, steps): seconds for 1,000 images}, as `bench sampling` measured them in turns on one machine."""
     path = results / "tables" / f"bench_sampling_{'cpu' if device.startswith('CPU') else 'cuda'}.csv"
     if not path.exists():

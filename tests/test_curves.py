@@ -139,3 +139,18 @@ def test_rows_are_shown_by_what_their_critics_see(monkeypatch):
     assert shown.loc[("kl", "shown fine detail"), "stripes"] == 1.5
     assert shown["stripes"].isna().sum() == 2
     assert not len(rows.critics("smoke", 3))
+
+
+def test_every_timed_model_has_its_place_in_the_trilemma():
+    common = {"method": "ddgan", "sampler": "ddgan", "steps": 4, "frechet_error": 0.1}
+    scored = pd.DataFrame([
+        common | {"divergence": "kl", "frechet": 4.0, "recall": 0.5},
+        common | {"divergence": "none", "method": "ddpm", "sampler": "ddim", "frechet": 5.0, "recall": 0.7},
+        common | {"divergence": "wasserstein", "steps": 8, "frechet": 3.0, "recall": 0.6},  # was not timed
+    ])  # fmt: skip
+    quality, coverage = curves.trilemma_figure(scored, {("ddgan", 4): 2.0, ("ddim", 4): 1.0}).axes
+    assert set(texts(quality)) == set(texts(coverage)) == {"KL, 4 steps", "DDPM, DDIM, 4 steps"}
+    assert [line.get_xydata().tolist() for line in coverage.lines if line.get_marker() != "None"] == [
+        [[2.0, 0.5]], [[1.0, 0.7]]
+    ]  # fmt: skip
+    assert texts(curves.trilemma_figure(scored, {}).axes[0]) == ["not run yet"]
