@@ -34,13 +34,19 @@ SMOOTH = 128  # real images that `last_step` starts from
 DIRECTIONS = ("horizontal", "vertical")  # of the stripes: rows differ, or columns do
 
 
-def table(kind: str, dataset: str, tag: str = "", results: Path | None = None) -> pd.DataFrame:
-    """The table of that kind, "textures", "modes" or "stripes", of runs with that tag; empty where none is measured.
+def table(
+    kind: str, dataset: str, runs: Sequence[Run] | None = None, results: Path | None = None
+) -> pd.DataFrame:  # fmt: skip
+    """The table of that kind, "textures", "modes" or "stripes"; empty where nothing has been measured.
 
-    Real images have no tag and are in all of them.
+    runs: only these, as they are now configured, and real images; by default all, whatever their T, seed and tag.
     """
-    known = _everything(kind, dataset, results)
-    return known[(known["tag"] == tag) | (known["run_id"] == "real")] if len(known) else known
+    path = _path(kind, dataset, results)
+    known = pd.read_csv(path, dtype={"hash": str, "classes": str}) if path.is_file() else pd.DataFrame()
+    if runs is None or not len(known):
+        return known
+    wanted = known["hash"].isin({run.config.hash for run in runs})
+    return known[wanted | (known["run_id"] == "real")] if wanted.any() else known.iloc[:0]
 
 
 def measure(
@@ -64,12 +70,12 @@ def measure(
         steps = {"sampler": "ddim", "steps": DDIM_STEPS} if run.config.method == "ddpm" else {}
         sampler, count = resolve_sampler(run, **steps)
         row = "ddpm" if run.config.method == "ddpm" else run.config.divergence
-        key = {"run_id": run.config.run_id, "row": row, "tag": run.config.tag, "hash": run.config.hash}
-        key |= {"sampler": sampler, "steps": count, "n": n, "sample_seed": seed}
-        known = _everything("textures", dataset, results)
+        key = {"run_id": run.config.run_id, "row": row, "hash": run.config.hash, "sampler": sampler, "steps": count}
+        key |= {"n": n, "sample_seed": seed, "features": features}
+        known = table("modes", dataset, results=results)
         if force or not _there(known, {"run_id": "real"} | _size(key)):
             train = load_images(dataset, "train")[0][:n]
-            control = {"run_id": "real", "row": "real", "tag": "", "hash": "", "sampler": "", "steps": 0} | _size(key)
+            control = {"run_id": "real", "row": "real", "hash": "", "sampler": "", "steps": 0} | _size(key)
             _add("textures", dataset, control, textures(train, real, dataset), results)
             _add("modes", dataset, control, modes(train, real, dataset, features), results)
         if force or not _there(known, key):
@@ -126,7 +132,7 @@ def modes(
     classes, names = _classes(images, dataset), get_dataset(dataset).classes
     rows = []
     for g in range(GROUPS):
-        row: dict[str, Any] = {"group": g, "features": features} | precision_recall(target[g::GROUPS], found[g::GROUPS])
+        row: dict[str, Any] = {"group": g} | precision_recall(target[g::GROUPS], found[g::GROUPS])
         if classes is not None:
             counts = torch.bincount(classes[g::GROUPS], minlength=len(names)).double()
             row |= {f"share_{k}": share for k, share in enumerate((counts / counts.sum()).tolist())}
@@ -256,7 +262,7 @@ def _classes(images: Tensor, dataset: str) -> Tensor | None:
 
 
 def _size(key: dict[str, Any]) -> dict[str, Any]:
-    return {name: key[name] for name in ("n", "sample_seed")}
+    return {name: key[name] for name in ("n", "sample_seed", "features")}
 
 
 def _path(kind: str, dataset: str, results: Path | None) -> Path:
@@ -264,21 +270,15 @@ def _path(kind: str, dataset: str, results: Path | None) -> Path:
     return (results_dir() if results is None else results) / "tables" / f"{kind}_{dataset}.csv"
 
 
-def _everything(kind: str, dataset: str, results: Path | None) -> pd.DataFrame:
-    path = _path(kind, dataset, results)
-    text = {"tag": str, "hash": str, "classes": str}
-    return pd.read_csv(path, dtype=text).fillna({"tag": ""}) if path.is_file() else pd.DataFrame()
-
-
 def _there(known: pd.DataFrame, key: dict[str, Any]) -> bool:
     return bool(len(known)) and bool((known[list(key)] == pd.Series(key)).all(axis=1).any())
 
 
 def _add(kind: str, dataset: str, key: dict[str, Any], rows: list[dict[str, Any]], results: Path | None) -> None:
-    """Put rows under a key into a table, in place of any of the same run."""
-    known = _everything(kind, dataset, results)
+    """Put rows under a key into a table, in place of all that was known of the run: one n, seed and features each."""
+    known = table(kind, dataset, results=results)
     new = pd.DataFrame([key | row for row in rows])
     if len(known):
-        known = known[~((known["run_id"] == key["run_id"]) & (known["n"] == key["n"]))]
+        known = known[known["run_id"] != key["run_id"]]
     everything = pd.concat([known, new], ignore_index=True) if len(known) else new
     write_atomic(_path(kind, dataset, results), everything.to_csv(index=False, float_format="%.6g"))

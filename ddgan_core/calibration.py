@@ -192,16 +192,17 @@ def summary(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """One row per pile and N, and for each metric: mean over draws, half-width of the mean's interval, smallest
     difference of two single scores that is not noise.
 
-    The interval is Student's. The difference is 1.96 sqrt(2) times the deviation of one draw: two scores at this N,
-    of samples as varied as this pile, differ by less in 95 of 100 cases though nothing differs but the draw.
+    The interval is Student's. The difference is t sqrt(2) times the deviation of one draw, with Student's t for as many
+    draws as there are: two scores at this N, of samples as varied as this pile, differ by less in 95 of 100 cases
+    though nothing differs but the draw.
     """
     from scipy.stats import t as student
 
     metrics = [c for c in table.columns if c not in ("pile", "n", "draw")]
     groups = table.groupby(["pile", "n"], sort=False)[metrics]
     mean, deviation, count = groups.mean(), groups.std(ddof=1), groups.count()
-    error = deviation / count**0.5 * student.ppf((1 + confidence) / 2, (count - 1).clip(lower=1))
-    least = deviation * float(student.ppf((1 + confidence) / 2, 1e9)) * 2**0.5
+    quantile = student.ppf((1 + confidence) / 2, (count - 1).clip(lower=1))
+    error, least = deviation / count**0.5 * quantile, deviation * quantile * 2**0.5
     return pd.concat({"mean": mean, "error": error, "least_difference": least}, axis=1).swaplevel(axis=1)[metrics]
 
 

@@ -63,7 +63,7 @@ def sample(args: argparse.Namespace) -> int:
     from ddgan_core.runs import Run, write_atomic
 
     run = Run.open(args.run, args.dataset)
-    steps = args.steps or min(run.config.T, 100)
+    steps = args.steps or (min(run.config.T, 100) if run.config.method == "ddpm" else None)
     sampler, steps = evaluation.resolve_sampler(run, args.sampler, steps)
     start = time.perf_counter()
     images = evaluation.sample(run, args.n, sampler=sampler, steps=steps, seed=args.seed, device=device)

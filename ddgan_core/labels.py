@@ -29,9 +29,7 @@ def label_ends(ax: "Axes", ends: list[tuple[float, float, str, Any]]) -> None:
     placed.sort(key=lambda p: p[1])
     outside = [p for p in placed if p[0] > 0.9]
     texts = list(zip(_apart([p[1] for p in outside], gap), outside, strict=True))
-    lines = [
-        _dense(to_axes.transform(np.column_stack(line.get_data()))) for line in ax.lines if len(line.get_xdata()) > 1
-    ]
+    lines = [_in_axes(ax, line) for line in ax.lines if len(line.get_xdata()) > 1]
     taken = np.concatenate([*lines, *([p[:2]] for p in placed)])  # points where no name should be
     for p in placed:
         if p[0] > 0.9:

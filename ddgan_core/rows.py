@@ -55,14 +55,22 @@ def scores(run: Run | None) -> Any:
     return table.reindex(columns=SCORE_COLUMNS).round(4) if len(table) else "no scores yet"
 
 
+def _comparable(preset: str) -> pd.DataFrame:
+    """The preset's scores that share one axis: its main features and N, the first sample seed, the test images."""
+    _, _, features, n = SCORES[preset]["ddgan"][0]
+    table = load_evaluations(configure(preset).dataset, preset)
+    if not len(table):
+        return table
+    table = table[(table["features"] == features) & (table["n"] == n)]
+    return table[(table["reference"] == "test") & (table["sample_seed"] == 0)]
+
+
 def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
     """Draw figures.fid_curve of all runs of a row in a preset, by its main features and N; returns what is drawn.
 
     Each run was trained at its own T. Real images and noise bound the axis where they have been scored.
     """
-    _, _, features, n = SCORES[preset]["ddgan"][0]
-    table = load_evaluations(configure(preset).dataset, preset)
-    table = table[(table["features"] == features) & (table["n"] == n)]
+    table = _comparable(preset)
     drawn = table[(table["divergence"] == row) & (table["tag"] == "")]
     floor, ceiling = (next(iter(table.loc[table["sampler"] == kind, "frechet"]), None) for kind in ("real", "noise"))
     figures.fid_curve(ax, drawn, floor=floor, ceiling=ceiling)
@@ -92,15 +100,14 @@ def critics(preset: str, T: int, seed: int = 0) -> pd.DataFrame:
     The scores of SCORE_COLUMNS by the preset's main features and N, and stripes: the median power of fine horizontal
     ones over that of test images (`anatomy`); NaN where it was not measured. Empty where no run has that tag.
     """
-    _, _, features, n = SCORES[preset]["ddgan"][0]
-    dataset = configure(preset).dataset
-    table = load_evaluations(dataset, preset)
+    table, dataset = _comparable(preset), configure(preset).dataset
     if not len(table):
         return table
-    table = table[(table["features"] == features) & (table["n"] == n) & (table["sampler"] == "ddgan")]
-    table = table[(table["T"] == T) & (table["seed"] == seed) & table["tag"].isin(["", PLAIN])]
+    table = table[
+        (table["sampler"] == "ddgan") & (table["T"] == T) & (table["seed"] == seed) & table["tag"].isin(["", PLAIN])
+    ]
     table = table[table["divergence"].isin(table.loc[table["tag"] == PLAIN, "divergence"])]
-    stripes = pd.concat([anatomy.table("textures", dataset, tag) for tag in ("", PLAIN)])
+    stripes = anatomy.table("textures", dataset, beside(preset, T, seed) + beside(preset, T, seed, PLAIN))
     if len(stripes):
         fine = stripes[(stripes["classes"] == "all") & (stripes["period"] == 0) & (stripes["stripes"] == "horizontal")]
         table = table.assign(stripes=table["run_id"].map(fine.drop_duplicates("run_id").set_index("run_id")["ratio"]))

@@ -48,7 +48,8 @@ def train_run(
     trainer = Trainer(config, load_images(config.dataset)[0], device or default_device())
     run = Run.create(config, results)
     with _locked(run), _stop_requests() as stop:
-        _train(run, trainer, minutes, progress, stop)
+        if run.status["state"] != "done":  # another process may have ended it since the first look
+            _train(run, trainer, minutes, progress, stop)
     return run
 
 

@@ -61,6 +61,10 @@ class RunConfig:
             value = getattr(self, field.name)
             if field.type is float and isinstance(value, int):
                 object.__setattr__(self, field.name, float(value))
+            if field.type is int and isinstance(value, float):
+                if not value.is_integer():
+                    raise UserError(f"{field.name} = {value}: a whole number")
+                object.__setattr__(self, field.name, int(value))
         if self.method not in METHODS:
             raise UserError(f"method = {self.method!r}: choose one of {', '.join(METHODS)}")
         if (self.method == "ddpm") != (self.divergence == "none"):

@@ -42,7 +42,7 @@ def results_table(
         line |= {name: _with_error(most, name, 3) for name in ("precision", "recall")}
         seconds = speed.get((sampler, int(steps)), math.nan)
         line |= {"s / 1,000 images": f"{seconds:.3g}" if math.isfinite(seconds) else ""}
-        line |= {"preset": first["preset"], "commit": first["commit"].rstrip("+") if first["preset"] else ""}
+        line |= {"preset": first["preset"], "commit": first["commit"] if first["preset"] else ""}
         key = tuple(at[n]["frechet"].min() if len(at[n]) else math.inf for n in reversed(SIZES))
         lines.append((key, line))
     return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])  # the smaller N has them all

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ddgan_core import UserError
 from ddgan_core.toy_measures import t_interval
 
 LEVEL = 0.05  # of the family of comparisons in one (data, T)
@@ -15,7 +16,7 @@ def verdicts(lines: pd.DataFrame, measure: str, largest: bool = False) -> pd.Dat
     lines: of one `t`, or of several, which are averaged within a seed. A seed gives every row the same draws of data
     and noise, so rows are compared seed by seed: paired t-tests against the best row, adjusted by Holm (1979) for their
     number. That the best row is chosen by the same seeds makes the tests a little too eager. A row of which a seed
-    diverged cannot be best and counts as worse.
+    diverged cannot be best and counts as worse. Raises UserError where the other rows' seeds are not the same.
     Columns: best, mean and half (its 95 % t-interval), tied and worse (tuples of rows, best first), worst (the row),
     worst_mean, worst_half.
     """
@@ -23,7 +24,10 @@ def verdicts(lines: pd.DataFrame, measure: str, largest: bool = False) -> pd.Dat
     for (data, T), group in lines.groupby(["data", "T"], sort=False):
         values = group.groupby(["seed", "row"])[measure].mean().unstack()
         bad = set(group.loc[group["diverged"], "row"])
-        fine = values[[row for row in values if row not in bad]].dropna(axis=1)
+        fine = values[[row for row in values if row not in bad]]
+        if fine.isna().any(axis=None):
+            missing = [f"{row}, seed {seed}" for row in fine for seed in fine.index[fine[row].isna()]]
+            raise UserError(f"{data}, T = {T}: {'; '.join(missing)} missing; rows are compared over the same seeds")
         order = list(fine.mean().sort_values(ascending=not largest).index)
         if not order or values.shape[1] < 2:
             continue
@@ -53,7 +57,7 @@ def _paired_p(a: pd.Series, b: pd.Series) -> float:
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """p-values adjusted so that the chance of any false "worse" among them is at most the level (Holm 1979)."""
+    """p-values adjusted so that the chance of any false rejection among them is at most the level (Holm 1979)."""
     adjusted, least = {}, 0.0
     for k, (name, value) in enumerate(sorted(p.items(), key=lambda item: item[1])):
         least = max(least, min(1.0, (len(p) - k) * value))

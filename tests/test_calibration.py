@@ -146,7 +146,7 @@ def test_the_summary_by_hand() -> None:
     row = summary(table).loc[("real", 9)]
     assert row["frechet", "mean"] == 2
     assert row["frechet", "error"] == pytest.approx(4.302653 / 3**0.5)  # Student's t, two degrees of freedom
-    assert row["frechet", "least_difference"] == pytest.approx(1.959964 * 2**0.5)
+    assert row["frechet", "least_difference"] == pytest.approx(4.302653 * 2**0.5)
 
 
 def test_a_line_in_one_over_n_is_found() -> None:

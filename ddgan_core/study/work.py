@@ -152,11 +152,18 @@ def _ray_task(job: str, *, deadline: float | None, threads: int, device: str) ->
 
 
 def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None) -> list[Run]:
-    """The runs of these configs that exist; with `compute`, those that do not are trained and scored first."""
+    """The runs of these configs that exist; with `compute`, those that do not are trained and scored first.
+
+    A run of that id made with other settings is not one of them; it is named in a line.
+    """
     if compute:
         run(Study("asked for", tuple(configs)), results=results)
     existing = {(r.config.dataset, r.config.run_id): r for r in all_runs(results=results)}
-    return [existing[key] for c in configs if (key := (c.dataset, c.run_id)) in existing]
+    found = [existing[key] for c in configs if (key := (c.dataset, c.run_id)) in existing]
+    for r in found:
+        if r.config not in configs:
+            print(f"{r.config.run_id} is here with other settings and left out")
+    return [r for r in found if r.config in configs]
 
 
 def score(run: Run, device: str | None = None, deadline: float | None = None) -> None:
@@ -171,7 +178,7 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
         evaluate(run, sampler=sampler, steps=steps or run.config.T, n=n, features=features, device=device)
     grid = run.path / "samples.png"
     if not grid.exists():
-        steps = min(run.config.T, 100)
+        steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
         write_png_grid(sample(run, 100, steps=steps, device=device), grid)
 
 
