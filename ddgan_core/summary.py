@@ -21,9 +21,9 @@ def results_table(
     """One line for each trained model and number of steps, best first; real images and noise beside.
 
     Columns: model, steps, one distance for each of SIZES, precision and recall (at the larger N), seconds for 1,000
-    images (`bench sampling`), preset, commit. Every cell is text: half the width of the 95 % interval where there is
-    one, a dash where nothing was measured. Runs with a tag, which are not the study's, are left out. Raises UserError
-    where nothing is scored yet.
+    images (`bench sampling`), preset, commit (of the scoring, with a + where files had changes). Every cell is text:
+    half the width of the 95 % interval where there is one, a dash where nothing was measured. Runs with a tag, which
+    are not the study's, are left out. Raises UserError where nothing is scored yet.
     """
     table = load_evaluations(dataset, preset, results)
     if len(table):
@@ -41,7 +41,7 @@ def results_table(
         line |= {f"N = {n:,}": _with_error(at[n], "frechet", 2) for n in SIZES}
         line |= {name: _with_error(most, name, 3) for name in ("precision", "recall")}
         seconds = speed.get((sampler, int(steps)), math.nan)
-        line |= {"s / 1,000 images": f"{seconds:.3g}" if math.isfinite(seconds) else ""}
+        line |= {"s / 1,000 images": _short(seconds)}
         line |= {"preset": first["preset"], "commit": first["commit"] if first["preset"] else ""}
         key = tuple(at[n]["frechet"].min() if len(at[n]) else math.inf for n in reversed(SIZES))
         lines.append((key, line))
@@ -56,6 +56,10 @@ def sampling_seconds(preset: str, device: str, results: Path) -> dict[tuple[str,
     table = pd.read_csv(path)
     table = table[table["preset"] == preset]
     return {(r.sampler, int(r.steps)): float(r.seconds_per_1000) for r in table.itertuples()}
+
+
+def _short(seconds: float) -> str:
+    return "" if math.isnan(seconds) else f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
 def _model(row: pd.Series) -> str:

@@ -125,7 +125,8 @@ def test_a_result_section_opens_where_nothing_has_run(capsys):
 
 def test_rows_are_shown_by_what_their_critics_see(monkeypatch):
     scored = [("kl", "", 4.0), ("kl", "plain", 5.0), ("wasserstein", "", 6.0), ("jeffreys", "plain", 7.0)]
-    common = {"features": "pixels", "n": 200, "sampler": "ddgan", "T": 2, "seed": 0}
+    common = {"features": "pixels", "n": 200, "reference": "test", "sample_seed": 0}
+    common |= {"sampler": "ddgan", "T": 2, "seed": 0}
     table = pd.DataFrame([
         common | {"run_id": row + tag, "divergence": row, "tag": tag, "frechet": value} for row, tag, value in scored
     ])  # fmt: skip

@@ -51,7 +51,7 @@ def test_a_table_of_few_scores(tmp_path: Path) -> None:
     assert table["model"].tolist() == ["real training images", "DDGAN, KL", "noise"]
     assert table.iloc[1].to_dict() == {
         "model": "DDGAN, KL", "steps": "4", "N = 10,000": "5.68 ± 0.12", "N = 1,000": "6.00", "precision": "0.800",
-        "recall": "0.500 ± 0.010", "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc",
+        "recall": "0.500 ± 0.010", "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc+",
     }  # fmt: skip
     assert table.iloc[0]["N = 10,000"] == "–"
 
