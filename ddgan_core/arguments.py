@@ -93,7 +93,7 @@ def setting(text: str) -> tuple[str, Any]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Every command with its options; `handler` names the function of `__main__` that does it."""
+    """Every command with its options; `handler` names the function of `commands` that does it."""
     parser = Parser(
         prog="python -m ddgan_core", description="Train, sample, score and report denoising diffusion GANs."
     )

@@ -116,10 +116,8 @@ def _by_t(
             colour = colormaps["viridis"](0.88 * (k - 1) / max(bins - 1, 1))
             _record(ax, history["step"], values, colour, style)
             if style == "-":
-                at = float(_smooth(values).iloc[-1])
-                ends.append(
-                    (float(history["step"].iloc[-1]), at, f"t = {k}" if bins == T else f"t ≤ {k * T // bins}", colour)
-                )
+                at = (float(history["step"].iloc[-1]), float(_smooth(values).iloc[-1]))
+                ends.append((*at, f"t = {k}" if bins == T else f"t ≤ {-(-k * T // bins)}", colour))
     _finish(ax, ends, bool(len(history)))
     ax.set_xlabel("updates")
 

@@ -276,7 +276,7 @@ def minibatch_std(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
 
 
 class Classifier(nn.Module):
-    """A small convolutional classifier; its pooled last layer is the feature space of `fd_fashion`.
+    """A small convolutional classifier; its pooled last layer is the feature space `fashion_classifier`.
 
     widths: channels at each resolution, finest first; the last is also the number of features.
     """

@@ -163,7 +163,7 @@ def _stop_requests() -> Iterator[threading.Event]:
 
 
 def make_classifier(path: Path, epochs: int = 5, progress: bool = True) -> dict[str, Any]:
-    """Train the FashionMNIST classifier behind `fd_fashion` and write it with its facts, which are returned.
+    """Train the classifier behind the features `fashion_classifier` and write it with its facts, which are returned.
 
     The shipped one (features.CLASSIFIER_FILE) was made by this recipe from other initial weights, once. Another is
     another ruler: its hash, which is in every score, differs.

@@ -29,9 +29,9 @@ BLOCK = 32  # updates whose random numbers are drawn at once: a generator for ea
 
 @dataclass(frozen=True)
 class ToySettings:
-    """The numbers of a toy experiment, the same for every row, so that rows differ in the divergence alone.
+    """The numbers of a toy experiment, the same for every row but for its penalty, the penalty's weight and interval.
 
-    The learning rates are higher than for images, as the networks are small. The penalty and its weight are the row's.
+    The learning rates are higher than for images, as the networks are small.
     """
 
     seeds: int = 5

@@ -112,7 +112,7 @@ def piles(images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]
 
 
 def test_each_fault_moves_each_metric_as_documented(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """By more than three standard deviations of real halves, or by no more than that where the table says 0."""
+    """By more than three standard deviations of real halves; where the table says 0, by fewer than ten."""
     images, labels = digits
     pixels = load_extractor("pixels")
 
