@@ -222,3 +222,8 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 141
+
+
+def test_a_ddgan_of_many_steps_is_sampled_by_all_of_them(tmp_path: Path) -> None:
+    assert run("train --preset smoke --T 120 --set updates=1") == 0
+    assert run(f"sample --run non_saturating_js_T120_s0_smoke -n 1 -o {tmp_path / 'one.png'}") == 0

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
@@ -189,3 +191,15 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_whole_number_is_one_however_it_is_written() -> None:
+    """In a process of its own: here arguments are checked against their annotations before the code sees them."""
+    code = (
+        "from ddgan_core.runs import RunConfig as C; "
+        "print(C(updates=5000.0).hash == C(updates=5000).hash, C(seed=1.0).run_id == C(seed=1).run_id); "
+        "C(batch_size=2.5)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"]
+    assert "UserError: batch_size = 2.5: a whole number" in done.stderr

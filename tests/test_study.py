@@ -101,3 +101,25 @@ def test_after_the_deadline_no_score_is_begun(results: Path) -> None:
     assert len(trained.evaluations) == 0
     study.score(trained)
     assert len(trained.evaluations) == 1
+
+
+def test_a_run_with_other_settings_is_not_the_one_asked_for(results: Path, capsys: pytest.CaptureFixture) -> None:
+    config = configure("smoke", T=1, updates=1)
+    runner.train_run(config.changed(critic_detail=False), progress=False)
+    assert study.ensure([config], False) == []
+    assert f"{config.run_id} is here with other settings" in capsys.readouterr().out
+
+
+def test_a_run_that_another_process_has_ended_meanwhile_is_left_alone(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Run.create
+
+    def ended(config, results=None):
+        made = create(config, results)
+        made.set_status("done")
+        return made
+
+    monkeypatch.setattr(runner.Run, "create", ended)
+    monkeypatch.setattr(runner, "_train", lambda *_: pytest.fail("it was trained again"))
+    assert runner.train_run(configure("smoke", T=1), progress=False).status["state"] == "done"
