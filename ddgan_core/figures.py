@@ -273,12 +273,17 @@ def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str
 
 
 def save(fig: "Figure", stem: Path | str) -> list[Path]:
-    """Write `stem`.svg and `stem`.png, whole or not at all; the same figure gives the same bytes. Returns the paths."""
+    """Write `stem`.png, of the source paper's figures (fig1 to fig9) `stem`.svg too, whole or not at all.
+
+    The same figure gives the same bytes. Returns the paths.
+    """
     from matplotlib import rc_context
 
     stem, paths = Path(stem), []
     with rc_context({"svg.hashsalt": "ddgan"}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            if kind == "svg" and not stem.name.startswith("fig"):
+                continue
             buffer = io.BytesIO()
             fig.savefig(buffer, format=kind, dpi=2 * DPI, metadata=metadata, bbox_inches=None)
             paths.append(stem.with_name(f"{stem.name}.{kind}"))

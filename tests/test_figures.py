@@ -172,5 +172,8 @@ def test_saved_files_do_not_change(tmp_path):
         paths = figures.save(figure, tmp_path / folder / "fig.4")
         assert [p.name for p in paths] == ["fig.4.svg", "fig.4.png"]
         contents.append([p.read_bytes() for p in paths])
+    assert [p.name for p in figures.save(figure, tmp_path / "c" / "09_matrix")] == ["09_matrix.png"], (
+        "no paper's figure"
+    )
     assert contents[0] == contents[1]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["fig.4.png", "fig.4.svg"], "no litter"
