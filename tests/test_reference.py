@@ -145,7 +145,7 @@ def test_sixteen_bits_of_the_root_do_not_move_the_distance(d: int) -> None:
 
 
 def test_statistics_are_shipped() -> None:
-    """Of the classifier, both splits (training it anew calls for `calibrate --reference`); of Inception, the test images."""
+    """The classifier's, both splits (training it anew calls for `calibrate --reference`); Inception's, test images."""
     extractor = load_extractor("fashion_classifier")
     for split, n, known in (
         ("train", 60_000, f"{extractor.name}-{extractor.hash}"),
