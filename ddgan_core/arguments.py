@@ -1,14 +1,11 @@
-"""The commands, their options, and what these may be; a mistake is a UserError before anything heavy is imported."""
+"""The commands and their options; a mistake is a UserError before anything heavy is imported."""
 
 import argparse
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ddgan_core import UserError, __version__
-
-OWN_OPTIONS = ("dataset", "method", "divergence", "T", "seed", "preset", "tag")  # of `train`, so not for --set
+from ddgan_core.argument_types import folder, picture, positive, setting, share, whole
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,77 +16,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
-
-
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """An argument that is a whole number in a range."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least or (most is not None and value > most):
-            between = f"of {least} or more" if most is None else f"from {least} to {most}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {between}")
-        return value
-
-    return parse
-
-
-def positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def share(text: str) -> float:
-    return 0.0 if text in ("0", "0.0") else positive(text)
-
-
-def folder(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a folder: name the one that holds FashionMNIST/raw, or make it"
-        )
-    return Path(text)
-
-
-def picture(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in (".png", ".npy") or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r}: a file that ends in .png (a grid) or .npy (uint8, [n, c, h, w])")
-    return path
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """`field=value` of a RunConfig, the value read as the field's type; lists are separated by commas."""
-    from dataclasses import fields
-
-    from ddgan_core.runs import RunConfig
-
-    name, equals, value = text.partition("=")
-    types = {f.name: f.type for f in fields(RunConfig) if f.name not in OWN_OPTIONS}
-    if not equals or name not in types:
-        own = f"{name} has an option of its own, --{name}" if name in OWN_OPTIONS else f"give one of {', '.join(types)}"
-        raise argparse.ArgumentTypeError(f"{text!r} is not field=value: {own}")
-    try:
-        if types[name] is bool:
-            return name, {"true": True, "false": False}[value.lower()]
-        if types[name] in (int, float, str):
-            number = types[name](value)
-            if number != number or number in (math.inf, -math.inf):
-                raise ValueError
-            return name, number
-        return name, tuple(int(part) for part in value.split(","))
-    except (ValueError, KeyError):
-        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
-        kind = kinds.get(types[name], "whole numbers separated by commas")
-        raise argparse.ArgumentTypeError(f"{text!r}: {name} is {kind}") from None
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -120,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     this = command(commands, "train", "train", text, "train --divergence squared_hellinger --T 4 --minutes 9")
     this.add_argument("--preset", **preset)
     this.add_argument("--method", default="ddgan", help="ddgan or ddpm (default: %(default)s)")
-    this.add_argument("--divergence", default="non_saturating_js", help="a row of the table (default: %(default)s)")
+    this.add_argument("--divergence", help="of a DDGAN: a row of the table (default: non_saturating_js)")
     this.add_argument(
         "--T", type=whole(1, 1000), help="diffusion steps, 1 to 1000 (default: 4; a DDPM's: the preset's)"
     )
@@ -162,13 +88,19 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--images", type=Path, metavar="PATH", help="a folder of PNGs, or a .npy of uint8 [n, c, h, w]")
     this.add_argument("--baseline", help="real (images of the other split) or noise")
     this.add_argument("--dataset", help="to score images or a baseline against (default: fashion_mnist), or of the run")
-    known = "inception, fashion_classifier or pixels (default: %(default)s)"
-    this.add_argument("--features", default="fashion_classifier", help=known)
+    known = "inception, fashion_classifier or pixels"
+    this.add_argument(
+        "--features",
+        nargs="+",
+        default=["fashion_classifier"],
+        metavar="NAME",
+        help=f"{known}, or several for the same samples (default: fashion_classifier)",
+    )
     this.add_argument("--n", type=whole(2), help="how many images (default: 10000; of a pile: all)")
     this.add_argument("--reference", default="test", help="test or train (default: %(default)s)")
     this.add_argument("--sampler", help="of a DDPM: ancestral (default) or ddim")
     this.add_argument("--steps", type=whole(1), help="of a DDPM: re-spaced to so many (default: its T)")
-    this.add_argument("--seed", type=whole(0), default=0, help="of the samples (default: 0)")
+    this.add_argument("--seed", type=whole(0), help="of the samples (default: 0)")
     this.add_argument("--force", action="store_true", help="measure again what has a score")
     computing(this)
 
@@ -194,13 +126,13 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--workers", type=whole(1), help="so many runs at a time, a process each")
     this.add_argument("--on", choices=("local", "ray"), default="local", help="ray: tasks on a Ray cluster")
     this.add_argument("--address", help="of an existing Ray cluster, or auto (default: one started here)")
-    this.add_argument("--gpus", type=share, default=0.0, help="GPUs for a Ray task, such as 0.25 (default: none)")
+    this.add_argument("--gpus", type=share, help="GPUs for a Ray task, such as 0.25 (default: none)")
     computing(this)
 
     text = "The results in one small table, best first; in markdown, or in the place marked for it in a file."
     this = command(parts, "table", "study_table", text, "study table --write README.md")
     this.add_argument("--preset", **preset)
-    this.add_argument("--features", default="fashion_classifier", help=known)
+    this.add_argument("--features", default="fashion_classifier", help=f"{known} (default: %(default)s)")
     this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
 
     text = "Print a Slurm array script, an element for each missing run."
@@ -269,7 +201,7 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--dataset", default="fashion_mnist", help="(default: %(default)s)")
     this.add_argument("--features", default="fashion_classifier", help="as in evaluate (default: %(default)s)")
     this.add_argument("--sizes", type=whole(40), nargs="+", metavar="N", help="(default: 1000 2000 5000 10000)")
-    this.add_argument("--draws", type=whole(2), default=4, help="of each pile (default: %(default)s)")
+    this.add_argument("--draws", type=whole(2), help="of each pile (default: 4)")
     this.add_argument("--reference", metavar="SPLIT", help="test or train: make the statistics of that split instead")
     this.add_argument("--minutes", type=positive, help="with --reference: stop after so long; the same command goes on")
     computing(this)

@@ -49,19 +49,22 @@ class Study:
 
 
 def configure(
-    preset: str = "cpu", *, method: str = "ddgan", divergence: str = "non_saturating_js", T: int | None = None,
+    preset: str = "cpu", *, method: str = "ddgan", divergence: str | None = None, T: int | None = None,
     seed: int = 0, tag: str = "", **overrides: Any,
 ) -> RunConfig:  # fmt: skip
     """The RunConfig of a cell: the preset's numbers, the row's learning rates and penalty, then the overrides.
 
-    T defaults to 4 for a DDGAN and to the preset's own for a DDPM. Raises UserError for anything unknown.
+    divergence: of a DDGAN, non_saturating_js by default. T: 4 by default for a DDGAN, the preset's own for a DDPM.
+    Raises UserError for anything unknown.
     """
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(PRESETS)}")
     if method == "ddpm":
+        if divergence is not None:
+            raise UserError(f"divergence {divergence!r} for a ddpm: it has none; leave it out, or choose method ddgan")
         chosen: dict[str, Any] = PRESETS[preset] | DDPM[preset] | {"method": "ddpm", "divergence": "none"}
     else:
-        row = get_divergence(divergence)
+        row = get_divergence(divergence or "non_saturating_js")
         chosen = PRESETS[preset] | {
             "method": method, "divergence": row.name, "penalty_weight": row.penalty_weight,
             "lr_generator": row.lr_generator, "lr_critic": row.lr_critic, "critic_detail": True,

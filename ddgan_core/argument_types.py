@@ -1,0 +1,80 @@
+"""What an argument of the command line may be: each takes its text, returns its value or says what is allowed."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+OWN_OPTIONS = ("dataset", "method", "divergence", "T", "seed", "preset", "tag")  # of `train`, so not for --set
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argument that is a whole number in a range."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            between = f"of {least} or more" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {between}")
+        return value
+
+    return parse
+
+
+def positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def share(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else positive(text)
+
+
+def folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a folder: name the one that holds FashionMNIST/raw, or make it"
+        )
+    return Path(text)
+
+
+def picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in (".png", ".npy") or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: a file that ends in .png (a grid) or .npy (uint8, [n, c, h, w])")
+    return path
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """`field=value` of a RunConfig, the value read as the field's type; lists are separated by commas."""
+    from dataclasses import fields
+
+    from ddgan_core.runs import RunConfig
+
+    name, equals, value = text.partition("=")
+    types = {f.name: f.type for f in fields(RunConfig) if f.name not in OWN_OPTIONS}
+    if not equals or name not in types:
+        own = f"{name} has an option of its own, --{name}" if name in OWN_OPTIONS else f"give one of {', '.join(types)}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not field=value: {own}")
+    try:
+        if types[name] is bool:
+            return name, {"true": True, "false": False}[value.lower()]
+        if types[name] in (int, float, str):
+            number = types[name](value)
+            if number != number or number in (math.inf, -math.inf):
+                raise ValueError
+            return name, number
+        return name, tuple(int(part) for part in value.split(","))
+    except (ValueError, KeyError):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        kind = kinds.get(types[name], "whole numbers separated by commas")
+        raise argparse.ArgumentTypeError(f"{text!r}: {name} is {kind}") from None

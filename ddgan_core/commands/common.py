@@ -1,0 +1,38 @@
+"""What commands share: threads, data and device, and options that would change nothing."""
+
+import argparse
+import os
+
+from ddgan_core import UserError
+
+
+def prepare(args: argparse.Namespace) -> str:
+    """Pin the threads, here and in notebook kernels; point to the data; return the device, checked."""
+    if getattr(args, "data_dir", None) is not None:
+        os.environ["DDGAN_DATA"] = str(args.data_dir.resolve())
+    threads = args.threads or default_threads()
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    device = getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise UserError(f"device {device!r} is not known: choose cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {device!r}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def refuse(args: argparse.Namespace, names: tuple[str, ...], because: str) -> None:
+    """Raise UserError if any of these options is given where it would change nothing."""
+    if given := [f"--{name}" for name in names if getattr(args, name) is not None]:
+        raise UserError(f"{' and '.join(given)}: {because}")
+
+
+def default_threads() -> int:
+    """$OMP_NUM_THREADS, else every core this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,129 @@
+"""The commands by themselves: train, sample, evaluate, anatomy, toys, report, doctor."""
+
+import argparse
+import io
+import math
+import sys
+
+from ddgan_core import UserError
+from ddgan_core.commands.common import prepare, refuse
+
+
+def train(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core import study
+    from ddgan_core.runner import train_run
+
+    changes = dict(args.set) | ({"dataset": args.dataset} if args.dataset else {})
+    config = study.configure(
+        args.preset, method=args.method, divergence=args.divergence, T=args.T, seed=args.seed, tag=args.tag, **changes
+    )
+    run = train_run(config, minutes=args.minutes, device=device)
+    status = run.status
+    print(f"{config.run_id}: {status['state']} at step {status.get('step', 0)} of {config.updates}, in {run.path}")
+    if status["state"] == "done":
+        print(f"next: python -m ddgan_core sample --run {config.run_id} --dataset {config.dataset} -n 64 -o grid.png")
+    else:
+        print("the same command goes on from there")
+    return 0
+
+
+def sample(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    import time
+
+    from ddgan_core import evaluation
+    from ddgan_core.runs import Run, write_atomic
+
+    run = Run.open(args.run, args.dataset)
+    steps = args.steps or (min(run.config.T, 100) if run.config.method == "ddpm" else None)
+    sampler, steps = evaluation.resolve_sampler(run, args.sampler, steps)
+    start = time.perf_counter()
+    images = evaluation.sample(run, args.n, sampler=sampler, steps=steps, seed=args.seed, device=device)
+    seconds = time.perf_counter() - start
+    if args.output.suffix == ".png":
+        from ddgan_core.figures import write_png_grid
+
+        write_png_grid(images, args.output, columns=math.ceil(args.n**0.5))
+    else:
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.save(buffer, images.numpy())
+        write_atomic(args.output, buffer.getvalue())
+    how = f"{sampler}, {steps} steps, seed {args.seed}, {seconds:.1f} s"
+    print(f"{args.output}: {args.n} images of {run.config.run_id}, {how}")
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    if sum(given is not None for given in (args.run, args.baseline, args.images)) != 1:
+        raise UserError("give one of --run ID, --images PATH (PNGs or .npy), --baseline real or noise; see --help")
+    if args.run is None:
+        refuse(args, ("sampler", "steps"), "only with --run, whose images are drawn now")
+    if args.images is not None:
+        refuse(args, ("seed",), "not with --images, which are there already")
+    device = prepare(args)
+    import pandas as pd
+
+    from ddgan_core import evaluation
+    from ddgan_core.runs import Run
+
+    how = {"reference": args.reference, "device": device, "force": args.force}
+    dataset, n = args.dataset or "fashion_mnist", args.n or 10_000
+    if args.run is not None:
+        run = Run.open(args.run, args.dataset)
+        how |= {"sampler": args.sampler, "steps": args.steps, "features": args.features}
+        table = evaluation.evaluate(run, n=n, seed=args.seed or 0, **how)
+    elif args.images is not None:
+        scores = [evaluation.evaluate_images(args.images, dataset, n=args.n, features=f, **how) for f in args.features]
+        table = pd.concat(scores)
+    else:
+        how |= {"n": n, "seed": args.seed or 0}
+        table = pd.concat(
+            evaluation.evaluate_baseline(args.baseline, dataset, features=f, **how) for f in args.features
+        )
+    for _, score in table.iterrows():
+        for name, value in score.items():
+            if value == value and value != "":  # not what this score does not have
+                print(f"{name:<18} {value:.5g}" if isinstance(value, float) else f"{name:<18} {value}")
+    return 0
+
+
+def anatomy(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core import rows
+    from ddgan_core.anatomy import measure
+
+    done = measure(rows.beside(args.preset, args.T, tag=args.tag), device=device, force=args.force)
+    print(f"measured: {', '.join(done) or 'none, all are in the tables'}")
+    return 0
+
+
+def toys(args: argparse.Namespace) -> int:
+    prepare(args)
+    from ddgan_core.toy_study import cells, work
+
+    work(cells(args.data, args.row, args.T), args.preset, args.minutes)
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    prepare(args)
+    from ddgan_core.report import ReportError, build
+
+    try:
+        build(args.preset, compute=args.compute, notebooks=args.notebooks or None, out=args.output)
+    except ReportError as error:  # not the user's mistake
+        print(f"ddgan_core: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    prepare(args)
+    from ddgan_core.doctor import examine
+
+    for name, (fine, text) in examine().items():
+        print(f"{'ok  ' if fine else 'todo'}  {name:<22} {text}")
+    return 0
