@@ -36,13 +36,17 @@ def initialised(make: Callable[[], nn.Module], seed: int, purpose: str) -> Any:
 
 
 class TimeMeans:
-    """Running means of named quantities, per range of t and overall, since the last `read`."""
+    """Running means of named quantities since the last `read`: of one a sample, overall and per range of t."""
 
     def __init__(self, T: int, device: torch.device | str) -> None:
         self.T, self.bins, self.device = T, min(T, MAX_TIME_BINS), device
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, name: str, values: Tensor, t: Tensor) -> None:
+    def add(self, name: str, values: Tensor, t: Tensor | None = None) -> None:
+        """values: [n] and their t, or one value of the whole batch, which belongs to no t."""
+        if t is None:
+            self.sums[name] = self.sums.get(name, 0) + torch.stack([values.detach().float(), torch.ones_like(values)])
+            return
         total = self.sums.setdefault(name, torch.zeros(2, self.bins, device=self.device))
         where = (t - 1) * self.bins // self.T
         total[0].index_add_(0, where, values.detach().float())
@@ -54,7 +58,8 @@ class TimeMeans:
         for name, total in self.sums.items():
             total = total.cpu().double()
             means[name] = (total[0].sum() / total[1].sum()).item()
-            means |= {f"{name}_t{b + 1}": v for b, v in enumerate((total[0] / total[1]).tolist())}
+            if total.ndim == 2:
+                means |= {f"{name}_t{b + 1}": v for b, v in enumerate((total[0] / total[1]).tolist())}
         self.sums.clear()
         return means
 
@@ -108,7 +113,7 @@ class Trainer:
         with self._autocast():
             loss = ddpm_loss(self.model, self.schedule, x_0, t, self._noise(x_0, generator))
         self.means.add("loss", loss, t)
-        self._descend(self.optimiser, loss.mean(), "model", t)
+        self._descend(self.optimiser, loss.mean(), "model")
 
     def _update_critic(self, k: int) -> None:
         config, row = self.config, self.row
@@ -120,9 +125,9 @@ class Trainer:
         with self._autocast():
             loss, v_real, v_fake = critic_loss(row, self.critic, x_prev, fake, x_t, t)
         largest = torch.maximum(v_real.abs().max(), v_fake.abs().max())
-        measured = {"critic": loss, "logit_real": v_real, "logit_fake": v_fake, "logit_largest": largest.expand(len(t))}
-        for name, values in measured.items():
+        for name, values in {"critic": loss, "logit_real": v_real, "logit_fake": v_fake}.items():
             self.means.add(name, values, t)
+        self.means.add("logit_largest", largest)
         total = loss.mean()
         if self.step % config.penalty_every == 0 and config.penalty_weight > 0:
             mix = torch.rand(len(t), generator=generator, device=self.device)
@@ -131,7 +136,7 @@ class Trainer:
             self.means.add("penalty", penalty, t)
             # A lazy penalty stands for the updates it skips (Karras et al. 2020, appendix B); not so in the original.
             total = total + config.penalty_weight * config.penalty_every * penalty.mean()
-        self._descend(self.critic_optimiser, total, "critic", t)
+        self._descend(self.critic_optimiser, total, "critic")
 
     def _update_generator(self) -> None:
         generator = random_generator(self.config.seed, "generator", self.step, self.device)
@@ -143,7 +148,7 @@ class Trainer:
             with self._autocast():
                 loss = generator_loss(self.row, self.critic, x_prev, fake, x_t, t)
             self.means.add("generator", loss, t)
-            self._descend(self.optimiser, loss.mean(), "generator", t)
+            self._descend(self.optimiser, loss.mean(), "generator")
         finally:
             self.critic.requires_grad_(True)
 
@@ -164,7 +169,7 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _descend(self, optimiser: torch.optim.Optimizer, loss: Tensor, player: str, t: Tensor) -> None:
+    def _descend(self, optimiser: torch.optim.Optimizer, loss: Tensor, player: str) -> None:
         config = self.config
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -175,7 +180,7 @@ class Trainer:
                 f"step {self.step}: the {player}'s loss is {loss.item():.4g} and its gradient norm {norm.item():.4g}; "
                 "stopped before this update"
             )
-        self.means.add(f"gradient_{player}", norm.expand(len(t)), t)
+        self.means.add(f"gradient_{player}", norm)
         lr = config.lr_critic if player == "critic" else config.lr_generator
         cosine = (1 + math.cos(math.pi * self.step / config.updates)) / 2
         for group in optimiser.param_groups:

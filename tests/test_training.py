@@ -145,7 +145,7 @@ def losses_of_the_critic(monkeypatch: pytest.MonkeyPatch, updates: int, **change
     """What the critic would descend at each step, with all networks held still."""
     seen: list[float] = []
 
-    def watch(self: Trainer, optimiser: object, loss: torch.Tensor, player: str, t: torch.Tensor) -> None:
+    def watch(self: Trainer, optimiser: object, loss: torch.Tensor, player: str) -> None:
         if player == "critic":
             seen.append(loss.item())
 
@@ -202,6 +202,9 @@ def test_time_means_keep_each_t_apart() -> None:
     assert math.isnan(read["loss_t2"])
     assert math.isnan(read["loss_t3"])
     assert len(read) == 5
+    means.add("norm", torch.tensor(2.0))  # of the whole batch: of no t
+    means.add("norm", torch.tensor(4.0))
+    assert means.read() == {"norm": 3.0}
     assert means.read() == {}
 
 
