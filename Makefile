@@ -33,7 +33,7 @@ test-long: $(READY)
 	$(RUN) pytest -m slow
 
 lab: $(READY)
-	$(VENV)/bin/jupyter lab --notebook-dir=notebooks
+	$(VENV)/bin/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
 
 study: $(READY)
 	$(RUN) ddgan_core study run --preset $(PRESET) $(if $(MINUTES),--minutes $(MINUTES))

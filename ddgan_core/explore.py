@@ -108,7 +108,8 @@ def answers(
 
 def show_answers(run: Run, seed: int = 0, latent: int = 0, draws: int = 11) -> "Figure":
     """A row per t: x_t, then what the generator answers to it for different z."""
-    return _rows_of(open_model(run), *answers(run, seed, latent, draws))
+    headings = ["$x_t$", *(f"z {k + 1}" for k in range(draws))]
+    return _rows_of(open_model(run), *answers(run, seed, latent, draws), headings)
 
 
 def latent_shares(run: Run, seed: int = 0, chains: int = 32, draws: int = 8) -> pd.DataFrame:
@@ -142,7 +143,7 @@ def show_pair(left: Run, right: Run, seed: int = 0, latent: int = 0, n: int = 8)
     Models with the same number of steps and size of z share all their noise. Raises UserError for two datasets.
     """
     a, b = (chain(run, seed, latent, n) for run in _alike(left, right))
-    labels = ["x_T", name_of(left), name_of(right)]
+    labels = ["$x_T$", name_of(left), name_of(right)]
     return image_grid(to_uint8(torch.cat([a[0], a[-1], b[-1]])), columns=n, labels=labels)
 
 
@@ -202,9 +203,8 @@ def edits(
 def show_edits(run: Run, guide: UInt8[Tensor, "c h w"], seed: int = 0, latent: int = 0, draws: int = 6) -> "Figure":
     """The guide in the first column; beside it a row per t: the guide noised to x_t, and what is made of it."""
     times, rows = edits(run, guide, seed, latent, draws)
-    return _rows_of(
-        open_model(run), times, torch.cat([to_float(guide[None]).expand(len(times), 1, -1, -1, -1), rows], 1)
-    )
+    rows = torch.cat([to_float(guide[None]).expand(len(times), 1, -1, -1, -1), rows], 1)
+    return _rows_of(open_model(run), times, rows, ["given", "$x_t$", *(f"made {k + 1}" for k in range(draws))])
 
 
 def times_shown(T: int) -> list[int]:
@@ -212,9 +212,11 @@ def times_shown(T: int) -> list[int]:
     return sorted(set(np.linspace(1, T, min(T, MOST_ROWS)).round().astype(int).tolist()), reverse=True)
 
 
-def _rows_of(model: Model, times: Sequence[int], rows: Float[Tensor, "rows columns c h w"]) -> "Figure":
+def _rows_of(
+    model: Model, times: Sequence[int], rows: Float[Tensor, "rows columns c h w"], headings: Sequence[str]
+) -> "Figure":
     labels = [f"t = {int(model.schedule.time[t])}" for t in times]
-    return image_grid(to_uint8(rows.flatten(0, 1)), columns=rows.shape[1], labels=labels)
+    return image_grid(to_uint8(rows.flatten(0, 1)), columns=rows.shape[1], labels=labels, headings=headings)
 
 
 def menu(runs: Sequence[Run], chosen: Run | None = None, description: str = "model") -> "Dropdown":
@@ -222,4 +224,4 @@ def menu(runs: Sequence[Run], chosen: Run | None = None, description: str = "mod
     from ipywidgets import Dropdown, Layout
 
     options = [(name_of(run), run) for run in runs]
-    return Dropdown(options=options, value=chosen or runs[0], description=description, layout=Layout(width="20em"))
+    return Dropdown(options=options, value=chosen or runs[0], description=description, layout=Layout(width="28em"))

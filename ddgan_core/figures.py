@@ -198,9 +198,14 @@ def write_png_grid(images: Any, path: Path | str, columns: int = 10, scale: int 
     write_atomic(Path(path), buffer.getvalue())
 
 
-def image_grid(images: Any, columns: int = 10, labels: Sequence[str] | None = None) -> "Figure":
-    """Images [n, c, h, w] uint8 in rows of `columns`, scaled by a whole number; labels: one a row, at its left."""
-    return _pixel_figure(tile(images, columns), np.asarray(images).shape[2:], labels, None)
+def image_grid(
+    images: Any, columns: int = 10, labels: Sequence[str] | None = None, headings: Sequence[str] | None = None
+) -> "Figure":
+    """Images [n, c, h, w] uint8 in rows of `columns`, scaled by a whole number.
+
+    labels: one a row, at its left. headings: one a column, above it.
+    """
+    return _pixel_figure(tile(images, columns), np.asarray(images).shape[2:], labels, headings)
 
 
 def chain_strip(states: Sequence[Any], columns: int = 11) -> "Figure":

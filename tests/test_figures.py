@@ -56,7 +56,7 @@ def test_png_grid_has_every_pixel_twice_in_both_directions(tmp_path):
 def test_image_grid_is_pixel_exact_whatever_the_style(tmp_path):
     figures.use_style()
     images = noise_images(20, h=28, w=28)
-    _, png = figures.save(figures.image_grid(images), tmp_path / "grid")
+    (png,) = figures.save(figures.image_grid(images), tmp_path / "grid")
     shown = np.asarray(Image.open(png).convert("L"))
     scale = shown.shape[0] // 56
     assert shown.shape == (56 * scale, 280 * scale)
@@ -65,7 +65,7 @@ def test_image_grid_is_pixel_exact_whatever_the_style(tmp_path):
 
 def test_row_labels_stand_beside_the_images_not_on_them(tmp_path):
     images = noise_images(20, h=28, w=28)
-    _, png = figures.save(figures.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
+    (png,) = figures.save(figures.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
     shown = np.asarray(Image.open(png).convert("L"))
     expected = figures.tile(images)[..., 0].repeat(4, 0).repeat(4, 1)
     np.testing.assert_array_equal(shown[:, -expected.shape[1] :], expected)
