@@ -20,8 +20,10 @@ import pytest
 import torch
 
 from ddgan_core import UserError, runner, training
+from ddgan_core.evaluation import evaluate
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run, RunConfig
+from ddgan_core.scores import read_evaluations
 from ddgan_core.study import Study, configure, run, status
 
 FORK = multiprocessing.get_context("fork")
@@ -287,6 +289,47 @@ def test_a_run_killed_between_training_and_scoring_is_scored_later(results: Path
     kept = (Run(config, results).path / "evaluations.csv").read_bytes()
     run(Study("", (config,)), results=results, progress=False)
     assert (Run(config, results).path / "evaluations.csv").read_bytes() == kept
+
+
+def test_of_eight_processes_that_score_at_once_no_row_is_lost_and_none_doubled(results: Path) -> None:
+    config = CONFIGS["ddgan"].changed(updates=1)
+    made = train_run(config, results=results, progress=False)
+    scoring = {"n": 8, "features": "pixels", "reference_n": 9}
+    children = [in_child(lambda k=k: evaluate(made, seed=k // 2, **scoring)) for k in range(8)]  # each score by two
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    assert sorted(read_evaluations(made.path / "evaluations.csv")["sample_seed"]) == list(range(4))
+    no_litter(results)
+
+
+@pytest.mark.slow
+def test_a_killed_notebook_kernel_leaves_a_run_that_ends_as_if_undisturbed(results: Path) -> None:
+    from jupyter_client.manager import start_new_kernel
+
+    config = CONFIGS["ddgan"].changed(updates=300)
+    cell = f"""
+from ddgan_core import runner, study
+from ddgan_core.runs import RunConfig
+runner.CHECKPOINT_SECONDS = -1
+made = study.ensure([RunConfig.from_json({config.to_json()!r})], compute=True)
+assert made[0].status["state"] == "done"
+"""
+    manager, client = start_new_kernel()
+    client.execute(cell)
+    wait_for_step(Run(config, results).path, 3)
+    manager.signal_kernel(signal.SIGKILL)
+    client.stop_channels()
+    manager.cleanup_resources()
+    assert Run(config, results).status["state"] == "running"
+    manager, client = start_new_kernel()  # what "Restart kernel" does; the same cell goes on
+    try:
+        reply = client.execute_interactive(cell, timeout=300, output_hook=lambda message: None)
+        assert reply["content"]["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert outcome(results, config) == undisturbed(config)
 
 
 def test_status_says_when_a_run_is_done_only_if_it_is(results: Path) -> None:
