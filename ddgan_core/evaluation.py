@@ -4,15 +4,14 @@ The rows are kept by `scores`: what is there already is read, not computed again
 """
 
 import functools
+import hashlib
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from ddgan_core import UserError
 from ddgan_core.checkpoints import read_weights
@@ -28,6 +27,8 @@ from ddgan_core.metrics import (
     precision_recall,
 )
 from ddgan_core.networks import Generator, NoisePredictor, make_model
+from ddgan_core.piles import draw_pile
+from ddgan_core.progress import watched
 from ddgan_core.reference import reference_features, reference_moments
 from ddgan_core.runs import Run, results_dir
 from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ddgan_step, reverse_chain, sample_images
@@ -89,9 +90,7 @@ def sample(
     sampler, steps = resolve_sampler(run, sampler, steps)
     step, shape = _chain_step(run, sampler, steps, device)
     batches = sample_images(step, steps, shape, n, seed, device, batch_size, start)
-    total = -(-n // batch_size)
-    bar = tqdm(batches, f"{run.config.run_id} samples", total, unit="batch", leave=False, delay=2, disable=None)
-    return torch.cat([to_uint8(x).cpu() for x in bar])
+    return torch.cat([to_uint8(x).cpu() for x in watched(batches, f"{run.config.run_id} samples", -(-n // batch_size))])
 
 
 @torch.no_grad()
@@ -124,11 +123,13 @@ def evaluate(
         "sampler": sampler, "steps": steps, "protocol": "as_trained" if steps == config.T else "respaced",
     }  # fmt: skip
 
+    chosen: dict[str, Any] = {"sampler": sampler, "steps": steps, "seed": seed, "batch_size": batch_size}
+
     @functools.cache
     def draw() -> tuple[Tensor, float]:
-        begin = time.perf_counter()
-        images = sample(run, n, sampler=sampler, steps=steps, seed=seed, batch_size=batch_size, device=device)
-        return images, (time.perf_counter() - begin) / n
+        weights = hashlib.sha256(run.weights.read_bytes()).hexdigest() if run.weights else None
+        facts = chosen | {"weights": weights, "device": device_name(device), "torch": torch.__version__}
+        return draw_pile(facts, n, batch_size, lambda i, k: sample(run, k, start=i, device=device, **chosen))
 
     names = [features] if isinstance(features, str) else list(features)
     how = {"weights": "ema", "sample_seed": seed, "n": n, "reference": reference}

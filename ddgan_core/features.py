@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import nn
-from tqdm import tqdm
 
 from ddgan_core import UserError
 from ddgan_core.data import to_float
 from ddgan_core.inception import Inception
 from ddgan_core.networks import Classifier, tensors_hash
+from ddgan_core.progress import watched
 from ddgan_core.shapes import Float, Tensor
 
 CLASSIFIER_FILE = Path(__file__).parent / "weights" / "fashion_classifier.safetensors"
@@ -55,7 +55,7 @@ class Extractor:
         """The same, batch by batch, for piles of features larger than memory; a terminal sees the progress."""
         self.check(images)
         parts = images.split(self.batch_size)
-        for part in tqdm(parts, f"{self.name} features", unit="batch", leave=False, delay=2, disable=None):
+        for part in watched(parts, f"{self.name} features", len(parts)):
             # TF32 would move Inception features by 1e-3; nothing is gained here that is worth it.
             with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
                 yield self.network(part.to(self.device)).float().cpu()

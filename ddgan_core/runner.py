@@ -3,7 +3,6 @@
 import fcntl
 import json
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,19 +13,18 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors.torch import save as safetensors_bytes
-from tqdm import tqdm
 
 from ddgan_core import UserError
 from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weights
 from ddgan_core.data import load_images, to_float
 from ddgan_core.evaluation import code_version, device_name
 from ddgan_core.networks import Classifier, tensors_hash
+from ddgan_core.progress import Progress
 from ddgan_core.runs import Run, RunConfig, write_atomic
 from ddgan_core.training import Trainer, TrainingDiverged, initialised, train, train_classifier
 
 CHECKPOINT_SECONDS = 120
 HISTORY_RECORDS = 200
-LINE_SECONDS = 30  # between progress lines where there is no terminal
 
 
 def default_device() -> str:
@@ -74,7 +72,7 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
         trainer.load_state(state)
         history, seconds = state["history"], state["seconds"]
     start = saved = time.monotonic()
-    bar = _Progress(config.run_id, trainer.step, config.updates, progress)
+    bar = Progress(config.run_id, trainer.step, config.updates, "updates", shown=progress)
 
     def keep(state: str, reason: str = "") -> None:
         spent = seconds + time.monotonic() - start
@@ -113,26 +111,6 @@ def _noting_divergence(records: Iterator[dict[str, float]], keep: Callable[..., 
     except TrainingDiverged as error:
         keep("failed", str(error))
         raise
-
-
-class _Progress:
-    """How far a training is and how long it has to go: a bar on a terminal, a plain line now and then elsewhere."""
-
-    def __init__(self, label: str, step: int, steps: int, shown: bool) -> None:
-        self.label, self.first, self.steps, self.shown = label, step, steps, shown
-        self.start = self.said = time.monotonic()
-        self.bar = tqdm(total=steps, initial=step, desc=label, unit="update") if shown and sys.stderr.isatty() else None
-
-    def show(self, step: int) -> None:
-        now = time.monotonic()
-        if self.bar is not None:
-            self.bar.update(step - self.bar.n)
-        elif self.shown and (now - self.said > LINE_SECONDS or step == self.steps):
-            self.said = now
-            left = (now - self.start) / (step - self.first) * (self.steps - step)
-            print(f"{self.label}: {step} of {self.steps} updates, {left / 60:.1f} minutes left", flush=True)
-        if self.bar is not None and step == self.steps:
-            self.bar.close()
 
 
 @contextmanager

@@ -9,11 +9,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ddgan_core"
 LAYERS = {
     "penalties": -1,  # what a row of divergences is built from
+    "progress": -1,
     "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0, "inception": 0, "controls": 0,
     "toys": 1, "objectives": 1, "sampling": 1, "features": 1, "metrics": 1, "checkpoints": 1, "argument_types": 1,
     "scores": 1, "identities": 1, "labels": 1, "textures": 1,
     "arguments": 2, "training": 2, "reference": 2, "figures": 2, "toy_gan": 2, "toy_measures": 2, "intervals": 2,
-    "summary": 2,
+    "summary": 2, "piles": 2,
     "evaluation": 3, "curves": 3, "toy_study": 3, "toy_verdicts": 3,
     "runner": 4, "executors": 4, "transfer": 4, "bench": 4, "calibration": 4, "pages": 4, "api_page": 4,
     "explore": 4, "anatomy": 4,

@@ -1,0 +1,65 @@
+"""Piles of samples kept batch by batch, where a batch takes long: hours of drawing go on where they stopped.
+
+A batch is known by all that decides its pixels: the weights, how it is drawn, on what, and the source of the modules
+that draw. What is damaged is drawn again.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddgan_core.features import cache_dir
+from ddgan_core.progress import watched
+from ddgan_core.runs import write_atomic
+from ddgan_core.shapes import Tensor, UInt8
+
+KEEP_SECONDS = 10.0  # a batch that is drawn faster is not worth a file
+DRAWING = ("data", "diffusion", "networks", "sampling")  # modules whose change may change a sample
+
+
+def draw_pile(
+    facts: Mapping[str, Any], n: int, batch_size: int, draw: Callable[[int, int], UInt8[Tensor, "b c h w"]]
+) -> tuple[UInt8[Tensor, "n c h w"], float]:
+    """Images 0 .. n - 1, by `draw(start, count)` or from the cache, and the seconds an image took when it was drawn.
+
+    facts: all that decides the images but for the source, which is added here; anything json can write.
+    """
+    images, seconds = [], 0.0
+    starts = range(0, n, batch_size)
+    for start in watched(starts, "samples", len(starts)):
+        count = min(batch_size, n - start)
+        path = _path(dict(facts) | {"start": start, "count": count})
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                batch, took = torch.from_numpy(file["images"]), float(file["seconds"])
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
+            begin = time.perf_counter()
+            batch = draw(start, count)
+            took = time.perf_counter() - begin
+            if took > KEEP_SECONDS:
+                buffer = io.BytesIO()
+                np.savez(buffer, images=batch.numpy(), seconds=took)
+                write_atomic(path, buffer.getvalue())
+        images.append(batch)
+        seconds += took
+    return torch.cat(images), seconds / n
+
+
+def _path(facts: dict[str, Any]) -> Path:
+    known = json.dumps(facts | {"source": _source()}, sort_keys=True)
+    return cache_dir() / "samples" / f"{hashlib.sha256(known.encode()).hexdigest()[:24]}.npz"
+
+
+@functools.cache
+def _source() -> str:
+    here = Path(__file__).parent
+    return hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in DRAWING)).hexdigest()
