@@ -64,6 +64,11 @@ def test_workflow_runs_the_supported_pythons():
     assert any(step.get("run") == "make test" for step in job["steps"])
 
 
+def test_every_folder_of_the_package_is_packed():
+    folders = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "ddgan_core").rglob("__init__.py")}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == folders
+
+
 def test_package_data_is_there():
     for pattern in PYPROJECT["tool"]["setuptools"]["package-data"]["ddgan_core"]:
         assert list((ROOT / "ddgan_core").glob(pattern)), pattern

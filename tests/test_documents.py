@@ -1,0 +1,58 @@
+"""What the documents name is there: files, commands with their options, runs to sample, figures of the notebooks."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ddgan_core.arguments import make_parser
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def links(text: str) -> list[str]:
+    """Targets of markdown links and images that lie in this tree."""
+    found = re.findall(r"\]\(([^)\s]+)\)", text)
+    return [link.partition("#")[0] for link in found if not re.match(r"[a-z]+:|#", link)]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    missing = [link for link in links((ROOT / name).read_text(encoding="utf-8")) if not (ROOT / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_shows_figures_that_are_there(path: Path) -> None:
+    """Those of the source paper's figures whose runs have not been made are left out of the check."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    shown = links("".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"))
+    of_rows = re.compile(r"fig[6-9]\.png|0[4-7]_\w+\.png")
+    missing = [link for link in shown if not (path.parent / link).exists() and not of_rows.fullmatch(Path(link).name)]
+    assert not missing
+
+
+def commands(text: str) -> list[str]:
+    """Every `python -m ddgan_core ...` of a document's blocks of code, without comments and placeholders."""
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.S)
+    lines = re.findall(r"python -m ddgan_core ([^\n#>]*)", "\n".join(blocks))
+    return [line.strip() for line in lines if "<" not in line and line.strip() not in ("", "COMMAND")]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [(name, line) for name in DOCUMENTS for line in commands((ROOT / name).read_text("utf-8"))]
+)
+def test_commands_are_understood(name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_samples").mkdir()
+    monkeypatch.chdir(tmp_path)
+    args = make_parser().parse_args([str(word) for word in shlex.split(line)])
+    if args.command == "sample":
+        assert list((ROOT / "results/checkpoints").glob(f"*/{args.run}.safetensors")), "to be sampled from a clone"
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands((ROOT / "README.md").read_text("utf-8"))) > 10
