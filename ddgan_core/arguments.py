@@ -132,7 +132,6 @@ def make_parser() -> argparse.ArgumentParser:
     text = "The results in one small table, best first; in markdown, or in the place marked for it in a file."
     this = command(parts, "table", "study_table", text, "study table --write README.md")
     this.add_argument("--preset", **preset)
-    this.add_argument("--features", default="fashion_classifier", help=f"{known} (default: %(default)s)")
     this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
 
     text = "Print a Slurm array script, an element for each missing run."

@@ -188,14 +188,19 @@ def tile(images: Any, columns: int = 10) -> np.ndarray:
     return full.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
 
 
-def write_png_grid(images: Any, path: Path | str, columns: int = 10, scale: int = 2) -> None:
+def png_grid(images: Any, columns: int = 10, scale: int = 2) -> bytes:
     """Images [n, c, h, w] uint8 as one PNG, every pixel `scale` x `scale`, nothing around it."""
     from PIL import Image
 
     pixels = tile(images, columns).repeat(scale, 0).repeat(scale, 1)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", optimize=True)
-    write_atomic(Path(path), buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write_png_grid(images: Any, path: Path | str, columns: int = 10) -> None:
+    """The same as a file, whole or not at all."""
+    write_atomic(Path(path), png_grid(images, columns))
 
 
 def image_grid(

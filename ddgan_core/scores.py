@@ -76,7 +76,7 @@ def same_key(table: pd.DataFrame, row: dict[str, Any]) -> pd.Series:
 def add_evaluation(path: Path, row: dict[str, Any]) -> pd.DataFrame:
     """Put a row into a table, in place of one with its key; other processes may be at it. Returns the row."""
     new = _typed(pd.DataFrame([row]).reindex(columns=list(COLUMNS), fill_value=""))
-    with _locked(path.parent):
+    with locked(path.parent):
         table = read_evaluations(path)
         kept = table[~same_key(table, row)]
         write_atomic(path, (pd.concat([kept, new]) if len(kept) else new).to_csv(index=False, float_format="%.6g"))
@@ -84,8 +84,8 @@ def add_evaluation(path: Path, row: dict[str, Any]) -> pd.DataFrame:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time adds a row; the lock is on the folder itself and dies with its process."""
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time adds to the files of a folder; the lock is on the folder and dies with its process."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -10,52 +10,63 @@ from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.scores import load_evaluations
 
-SIZES = (10_000, 1_000)  # N of the distances shown; each has its own bias, so each its own column
+# Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
+MEASURES = (
+    ("FID, N = 10,000", "inception", 10_000, 1), ("FID, N = 2,000", "inception", 2_000, 1),
+    ("classifier, N = 10,000", "fashion_classifier", 10_000, 2),
+    ("classifier, N = 1,000", "fashion_classifier", 1_000, 2),
+)  # fmt: skip
 BEGIN, END = "<!-- results: python -m ddgan_core study table --write README.md -->", "<!-- end of results -->"
 
 
-def results_table(
-    dataset: str = "fashion_mnist", preset: str = "cpu", features: str = "fashion_classifier",
-    results: Path | None = None,
-) -> pd.DataFrame:  # fmt: skip
+def results_table(dataset: str = "fashion_mnist", preset: str = "cpu", results: Path | None = None) -> pd.DataFrame:
     """One line for each trained model and number of steps, best first; real images and noise beside.
 
-    Columns: model, steps, one distance for each of SIZES, precision and recall (at the larger N), seconds for 1,000
-    images (`bench sampling`), preset, commit (of the scoring, with a + where files had changes). Every cell is text:
-    half the width of the 95 % interval where there is one, a dash where nothing was measured. Runs with a tag, which
-    are not the study's, are left out. Raises UserError where nothing is scored yet.
+    Columns: model, steps, a distance for each of MEASURES that has been made, precision and recall by the first of
+    these, seconds for 1,000 images (`bench sampling`), preset, commit (of the scoring, with a + where files had
+    changes). Every cell is text: half the width of the 95 % interval where there is one, a dash where nothing was
+    measured. Runs with a tag, which are not the study's, are left out. Raises UserError where nothing is scored yet.
     """
     table = load_evaluations(dataset, preset, results)
     if len(table):
-        table = table[(table["features"] == features) & (table["reference"] == "test") & (table["tag"] == "")]
-        table = table[table["n"].isin(SIZES) & (table["sample_seed"] == 0)]
-    if not len(table):
-        raise UserError(f"no scores of preset {preset!r} in {features} features yet: python -m ddgan_core study run")
+        table = table[(table["reference"] == "test") & (table["tag"] == "") & (table["sample_seed"] == 0)]
+    made = [(m, _measured(table, m)) for m in MEASURES if len(table) and len(_measured(table, m))]
+    if not made:
+        raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
+    table = pd.concat([rows for _, rows in made])
     speed = sampling_seconds(preset, table["device"].iloc[-1], results_dir() if results is None else results)
     lines = []
-    for (_, sampler, steps), own in table.groupby(["run_id", "sampler", "steps"], sort=False):
-        at = {n: own[own["n"] == n] for n in SIZES}
-        first = own.sort_values("n").iloc[-1]
-        most = at[SIZES[0]]
+    for (run_id, sampler, steps), own in table.groupby(["run_id", "sampler", "steps"], sort=False):
+        first = own.iloc[0]
+        at = [_only(rows, run_id, sampler, steps) for _, rows in made]
         line = {"model": _model(first), "steps": str(steps) if steps else ""}
-        line |= {f"N = {n:,}": _with_error(at[n], "frechet", 2) for n in SIZES}
-        line |= {name: _with_error(most, name, 3) for name in ("precision", "recall")}
-        seconds = speed.get((sampler, int(steps)), math.nan)
-        line |= {"s / 1,000 images": _short(seconds)}
+        line |= {m[0]: _with_error(rows, "frechet", m[3]) for (m, _), rows in zip(made, at, strict=True)}
+        line |= {name: _with_error(at[0], name, 3) for name in ("precision", "recall")}
+        line |= {"s / 1,000 images": _short(speed.get((sampler, int(steps)), math.nan))}
         line |= {"preset": first["preset"], "commit": first["commit"] if first["preset"] else ""}
-        key = tuple(at[n]["frechet"].min() if len(at[n]) else math.inf for n in reversed(SIZES))
-        lines.append((key, line))
-    return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])  # the smaller N has them all
+        lines.append((tuple(rows["frechet"].min() if len(rows) else math.inf for rows in at), line))
+    return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])
+
+
+def _measured(table: pd.DataFrame, measure: tuple[str, str, int, int]) -> pd.DataFrame:
+    return table[(table["features"] == measure[1]) & (table["n"] == measure[2])]
+
+
+def _only(rows: pd.DataFrame, run_id: str, sampler: str, steps: int) -> pd.DataFrame:
+    return rows[(rows["run_id"] == run_id) & (rows["sampler"] == sampler) & (rows["steps"] == steps)]
 
 
 def sampling_seconds(preset: str, device: str, results: Path) -> dict[tuple[str, int], float]:
     """{(sampler, steps): seconds for 1,000 images}, as `bench sampling` measured them in turns on one machine."""
+    return sampling_times(preset, device, results)["seconds_per_1000"].to_dict()
+
+
+def sampling_times(preset: str, device: str, results: Path) -> pd.DataFrame:
+    """The table of `bench sampling` by sampler and steps: seconds_per_1000; speedup over 1000 steps, _low and _high."""
     path = results / "tables" / f"bench_sampling_{'cpu' if device.startswith('CPU') else 'cuda'}.csv"
-    if not path.exists():
-        return {}
-    table = pd.read_csv(path)
-    table = table[table["preset"] == preset]
-    return {(r.sampler, int(r.steps)): float(r.seconds_per_1000) for r in table.itertuples()}
+    columns = ["sampler", "steps", "preset", "seconds_per_1000", "speedup", "speedup_low", "speedup_high"]
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+    return table[table["preset"] == preset].set_index(["sampler", "steps"])
 
 
 def _short(seconds: float) -> str:

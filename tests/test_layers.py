@@ -17,7 +17,7 @@ LAYERS = {
     "summary": 2, "piles": 2,
     "evaluation": 3, "curves": 3, "toy_study": 3, "toy_verdicts": 3,
     "runner": 4, "executors": 4, "transfer": 4, "bench": 4, "calibration": 4, "pages": 4, "api_page": 4,
-    "explore": 4, "anatomy": 4,
+    "explore": 4, "anatomy": 4, "ranking": 4,
     "study": 5,
     "bench_training": 6, "bench_limits": 6, "bench_peers": 6,
     "report": 6, "doctor": 6, "rows": 6,
@@ -32,7 +32,7 @@ ONLY_IN = {
     "jupyter_client": NOTEBOOK_ROOMS, "IPython": NOTEBOOK_ROOMS, "jaxtyping": {"shapes"}, "beartype": set(),
     "diffusers": {"bench_peers"}, "pytest": set(), "cleanfid": {"bench"}, "torch_fidelity": {"bench"},
     "prdc": {"bench"}, "denoising_diffusion_pytorch": {"bench_peers"}, "ema_pytorch": {"bench_peers"},
-    "ipywidgets": {"controls", "explore"},
+    "ipywidgets": {"controls", "explore", "ranking"},
 }  # fmt: skip
 # Never at module level: importing the package must stay quick, and work where these are not installed.
 LAZY = {

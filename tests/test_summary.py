@@ -8,7 +8,7 @@ import pytest
 from ddgan_core import UserError
 from ddgan_core.runs import RunConfig, write_atomic
 from ddgan_core.scores import add_evaluation
-from ddgan_core.summary import BEGIN, END, markdown, results_table, write_table
+from ddgan_core.summary import BEGIN, END, markdown, results_table, sampling_seconds, sampling_times, write_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,19 +41,35 @@ def test_a_table_of_few_scores(tmp_path: Path) -> None:
         **gan,
     )
     add(tmp_path, "kl_T04_s0_cpu", 1_000, 6.0, precision=0.9, recall=0.6, **gan)
-    add(tmp_path, "kl_T04_s0_cpu", 2_000, 1.0, **gan)
+    add(tmp_path, "kl_T04_s0_cpu", 2_000, 1.0, **gan)  # of no column
     add(tmp_path, "real", 1_000, 0.1)
     add(tmp_path, "noise", 1_000, 99.0)
     (tmp_path / "tables").mkdir()
     speed = "sampler,steps,preset,seconds_per_1000\nddgan,4,cpu,12.34\nddgan,4,full,1\n"
     (tmp_path / "tables" / "bench_sampling_cpu.csv").write_text(speed)
     table = results_table(results=tmp_path)
-    assert table["model"].tolist() == ["real training images", "DDGAN, KL", "noise"]
-    assert table.iloc[1].to_dict() == {
-        "model": "DDGAN, KL", "steps": "4", "N = 10,000": "5.68 ± 0.12", "N = 1,000": "6.00", "precision": "0.800",
-        "recall": "0.500 ± 0.010", "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc+",
+    assert table["model"].tolist() == ["DDGAN, KL", "real training images", "noise"], "what lacks the first comes last"
+    assert table.iloc[0].to_dict() == {
+        "model": "DDGAN, KL", "steps": "4", "classifier, N = 10,000": "5.68 ± 0.12", "classifier, N = 1,000": "6.00",
+        "precision": "0.800", "recall": "0.500 ± 0.010", "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc+",
     }  # fmt: skip
-    assert table.iloc[0]["N = 10,000"] == "–"
+    assert table.iloc[-1]["classifier, N = 10,000"] == "–"
+    # With an Inception score, that comes first, and its precision and recall are the ones shown.
+    add(tmp_path, "noise", 2_000, 300.0, features="inception", precision=0.1, recall=0.0)
+    add(tmp_path, "kl_T04_s0_cpu", 2_000, 40.0, features="inception", precision=0.4, recall=0.3, **gan)
+    table = results_table(results=tmp_path)
+    assert table["FID, N = 2,000"].tolist() == ["40.0", "300.0", "–"]
+    assert table["precision"].tolist() == ["0.400", "0.100", "–"]
+
+
+def test_times_are_those_of_the_bench(tmp_path: Path) -> None:
+    assert sampling_seconds("cpu", "CPU, 1 threads", tmp_path) == {}
+    (tmp_path / "tables").mkdir()
+    head, cpu = "sampler,steps,preset,seconds_per_1000,speedup,speedup_low,speedup_high", "ddgan,4,cpu,12.5,80,70,90"
+    (tmp_path / "tables" / "bench_sampling_cpu.csv").write_text(f"{head}\n{cpu}\nddgan,4,full,1,1,1,1\n")
+    assert sampling_seconds("cpu", "CPU, 1 threads", tmp_path) == {("ddgan", 4): 12.5}
+    assert sampling_times("cpu", "CPU, 1 threads", tmp_path).loc[("ddgan", 4), "speedup_high"] == 90
+    assert sampling_seconds("cpu", "NVIDIA H100", tmp_path) == {}
 
 
 def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path) -> None:

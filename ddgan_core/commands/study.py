@@ -46,7 +46,7 @@ def study_run(args: argparse.Namespace) -> int:
 def study_table(args: argparse.Namespace) -> int:
     from ddgan_core.summary import markdown, results_table, write_table
 
-    table = results_table(preset=args.preset, features=args.features)
+    table = results_table(preset=args.preset)
     if args.write is None:
         print(markdown(table))
     else:
