@@ -24,6 +24,7 @@ from ddgan_core.metrics import precision_recall
 from ddgan_core.networks import Generator
 from ddgan_core.reference import reference_features
 from ddgan_core.runs import Run, results_dir, write_atomic
+from ddgan_core.scores import locked
 from ddgan_core.shapes import Tensor, UInt8
 from ddgan_core.textures import fine, median_ratio, periods, sameness, stripe_coefficients, stripe_power
 
@@ -81,9 +82,9 @@ def measure(
         if force or not _there(known, key):
             images = sample(run, n, seed=seed, device=device, **steps)
             _add("textures", dataset, key, textures(images, real, dataset), results)
-            _add("modes", dataset, key, modes(images, real, dataset, features), results)
             if run.config.method == "ddgan":
                 _add("stripes", dataset, key, last_step(run, load_images(dataset, "test")[0], seed, device), results)
+            _add("modes", dataset, key, modes(images, real, dataset, features), results)  # last: it tells what is done
             done.append(run.config.run_id)
     return done
 
@@ -235,6 +236,8 @@ def differences(
     All comparisons of one call share a level of 95 % (Bonferroni). One trained network stands for each row: the
     intervals cover draws of samples, and say nothing about another seed of training.
     """
+    if len(modes) and (modes.groupby("row")["run_id"].nunique().max() > 1 or modes["n"].nunique() > 1):
+        raise UserError("modes of several runs of a row, or of several n: give those of one run a row, at one n")
     piles = {name: groups.set_index("group") for name, groups in modes.groupby("row", sort=False)} if len(modes) else {}
     others = [name for name in piles if name not in (row, "real")]
     if row not in piles or not others:
@@ -276,9 +279,10 @@ def _there(known: pd.DataFrame, key: dict[str, Any]) -> bool:
 
 def _add(kind: str, dataset: str, key: dict[str, Any], rows: list[dict[str, Any]], results: Path | None) -> None:
     """Put rows under a key into a table, in place of all that was known of the run: one n, seed and features each."""
-    known = table(kind, dataset, results=results)
-    new = pd.DataFrame([key | row for row in rows])
-    if len(known):
-        known = known[known["run_id"] != key["run_id"]]
-    everything = pd.concat([known, new], ignore_index=True) if len(known) else new
-    write_atomic(_path(kind, dataset, results), everything.to_csv(index=False, float_format="%.6g"))
+    new, path = pd.DataFrame([key | row for row in rows]), _path(kind, dataset, results)
+    with locked(path.parent):
+        known = table(kind, dataset, results=results)
+        if len(known):
+            known = known[known["run_id"] != key["run_id"]]
+        everything = pd.concat([known, new], ignore_index=True) if len(known) else new
+        write_atomic(path, everything.to_csv(index=False, float_format="%.6g"))

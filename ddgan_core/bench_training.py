@@ -93,6 +93,7 @@ def bench_training(
 
 def loop_step(config: RunConfig, images: Tensor, loop: Loop, device: str) -> Callable[[], None]:
     """One update of a loop with these means, of fresh networks; what the product's `Trainer.update` does."""
+    config = config.changed(precision="bf16" if loop.bf16 else "fp32")  # which `_fake` reads
     start = Trainer(config, images, device)  # the same networks and row
     layout = torch.channels_last if loop.channels_last else torch.contiguous_format
     model, critic, average = (net.to(memory_format=layout) for net in (start.model, start.critic, start.ema))

@@ -1,14 +1,15 @@
 """What a training and its samples look like: one figure each, for any run or set of runs."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ddgan_core.divergences import DIVERGENCES, get_divergence
+from ddgan_core.divergences import get_divergence
 from ddgan_core.figures import COLOURS, MARKERS
-from ddgan_core.labels import label_ends
+from ddgan_core.labels import label_ends, label_of
 from ddgan_core.penalties import gradient_penalty, r1_r2_penalty
 from ddgan_core.runs import Run, RunConfig
 from ddgan_core.textures import FINE
@@ -76,7 +77,7 @@ def critics_figure(runs: Sequence[Run]) -> "Figure":
         steps, bound, colour = run.history["step"], -run.history["critic_t1"], COLOURS[run.config.divergence]
         seen = run.config.critic_detail
         _record(ax, steps, bound, colour, "-" if seen else "--")
-        label = f"{DIVERGENCES[run.config.divergence].label}, {'shown fine detail' if seen else 'plain'}"
+        label = f"{label_of(run.config.divergence)}, {'shown fine detail' if seen else 'plain'}"
         ends.append((float(steps.iloc[-1]), float(_smooth(bound).iloc[-1]), label, colour))
     _finish(ax, ends, bool(runs))
     if ends:
@@ -161,10 +162,11 @@ def training_table(runs: Sequence[Run]) -> pd.DataFrame:
         tenth = max(1, int(len(history) * LATE))
         late, begun = history.tail(tenth).mean(), history.iloc[tenth:] if len(history) > tenth else history
         line = {"updates": int(history["step"].iloc[-1])}
-        line |= {"bound": -late["critic"], "bound, t = 1": -late["critic_t1"]}
+        line |= {"bound": -late.get("critic", math.nan), "bound, t = 1": -late.get("critic_t1", math.nan)}
         for column, player, _ in PLAYERS:
-            line |= {player: begun[column].median(), f"{player}, worst": begun[column].max() / begun[column].median()}
-        line["largest logit"] = late.get("logit_largest", float("nan"))
+            sizes = begun.get(column, pd.Series(dtype=float))
+            line |= {player: sizes.median(), f"{player}, worst": sizes.max() / sizes.median()}
+        line["largest logit"] = late.get("logit_largest", math.nan)
         lines[run.config.run_id] = line
     return pd.DataFrame(lines).T.rename_axis("run")
 
@@ -254,7 +256,7 @@ def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], floa
                 r["seconds"], r[score], r.get(f"{score}_error", np.nan), color=COLOURS[name], marker=MARKERS[name],
                 elinewidth=1,
             )  # fmt: skip
-            label = f"{'DDPM' if name == 'ddpm' else DIVERGENCES[name].label}{sampler}, {int(r['steps'])} steps"
+            label = f"{'DDPM' if name == 'ddpm' else label_of(name)}{sampler}, {int(r['steps'])} steps"
             ends.append((r["seconds"], r[score], label, COLOURS[name]))
         if ends:
             ax.set(xscale="log", xlabel="seconds for 1,000 images", xlim=(None, 12 * timed["seconds"].max()))
@@ -300,6 +302,4 @@ def _look(name: str) -> tuple[str, str]:
     """Label and colour of a row, of the DDPM, or of real images."""
     if name == "real":
         return "training images", "0.5"
-    return "DDPM, ten steps" if name == "ddpm" else DIVERGENCES[name].label if name in DIVERGENCES else name, COLOURS[
-        name
-    ]
+    return "DDPM, ten steps" if name == "ddpm" else label_of(name), COLOURS[name]

@@ -93,6 +93,22 @@ def sample(
     return torch.cat([to_uint8(x).cpu() for x in watched(batches, f"{run.config.run_id} samples", -(-n // batch_size))])
 
 
+def _draw_pile(
+    run: Run, sampler: str, steps: int, n: int, seed: int, batch_size: int, device: torch.device | str
+) -> tuple[UInt8[Tensor, "n c h w"], float]:
+    """What `sample` gives, and the seconds an image took; a drawing that takes long goes on where it stopped."""
+    step, shape = _chain_step(run, sampler, steps, device)
+    facts = {"weights": hashlib.sha256(run.weights.read_bytes()).hexdigest() if run.weights else ""}
+    facts |= {"sampler": sampler, "steps": str(steps), "seed": str(seed), "batch_size": str(batch_size)}
+    facts |= {"device": device_name(device), "torch": torch.__version__}
+
+    def draw(start: int, count: int) -> Tensor:
+        (images,) = sample_images(step, steps, shape, count, seed, device, batch_size, start)
+        return to_uint8(images).cpu()
+
+    return draw_pile(facts, n, batch_size, draw)
+
+
 @torch.no_grad()
 def sample_chain(
     run: Run, n: int, *, sampler: str | None = None, steps: int | None = None, seed: int = 0,
@@ -123,13 +139,9 @@ def evaluate(
         "sampler": sampler, "steps": steps, "protocol": "as_trained" if steps == config.T else "respaced",
     }  # fmt: skip
 
-    chosen: dict[str, Any] = {"sampler": sampler, "steps": steps, "seed": seed, "batch_size": batch_size}
-
     @functools.cache
     def draw() -> tuple[Tensor, float]:
-        weights = hashlib.sha256(run.weights.read_bytes()).hexdigest() if run.weights else None
-        facts = chosen | {"weights": weights, "device": device_name(device), "torch": torch.__version__}
-        return draw_pile(facts, n, batch_size, lambda i, k: sample(run, k, start=i, device=device, **chosen))
+        return _draw_pile(run, sampler, steps, n, seed, batch_size, device)
 
     names = [features] if isinstance(features, str) else list(features)
     how = {"weights": "ema", "sample_seed": seed, "n": n, "reference": reference}

@@ -12,7 +12,7 @@ pixels              pixels in [0, 1]; d = c h w
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,16 +49,15 @@ class Extractor:
 
     def __call__(self, images: Tensor) -> Float[Tensor, "n d"]:
         """Features of uint8 images [n, c, h, w], float32 on the CPU. Raises UserError for any other images."""
-        return torch.cat(list(self.batches(images)))
-
-    def batches(self, images: Tensor) -> Iterator[Float[Tensor, "b d"]]:
-        """The same, batch by batch, for piles of features larger than memory; a terminal sees the progress."""
         self.check(images)
         parts = images.split(self.batch_size)
-        for part in watched(parts, f"{self.name} features", len(parts)):
-            # TF32 would move Inception features by 1e-3; nothing is gained here that is worth it.
-            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-                yield self.network(part.to(self.device)).float().cpu()
+        # TF32 would move Inception features by 1e-3. The context's own defaults would switch cuDNN off.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            found = [
+                self.network(p.to(self.device)).float().cpu()
+                for p in watched(parts, f"{self.name} features", len(parts))
+            ]
+        return torch.cat(found).clone()
 
     def check(self, images: Tensor) -> None:
         """Raises UserError unless these are images that this extractor takes."""

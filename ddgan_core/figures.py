@@ -4,6 +4,7 @@ Figures made here are plain `matplotlib.figure.Figure`s: in a notebook, leave on
 """
 
 import io
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.data import DATASETS, to_uint8
 from ddgan_core.divergences import DIVERGENCES
-from ddgan_core.labels import label_ends
+from ddgan_core.labels import label_ends, label_of
 from ddgan_core.runs import write_atomic
 
 if TYPE_CHECKING:  # training and sampling import this module for its PNG grids alone
@@ -40,7 +41,7 @@ _SPARE_LOOKS = (
 
 
 class _Look(dict[str, str]):
-    """Row name -> colour or marker; a row that was registered later gets one when it is first asked for."""
+    """Row name -> colour or marker; one that is registered later, or no more, gets a spare one, by its name."""
 
     def __init__(self, part: int) -> None:
         super().__init__({name: look[part] for name, look in _LOOKS.items()})
@@ -48,9 +49,8 @@ class _Look(dict[str, str]):
 
     def __missing__(self, name: str) -> str:
         later = [row for row in DIVERGENCES if row not in _LOOKS]
-        if name not in later:
-            raise UserError(f"no colour for {name!r}: choose ddpm or one of {', '.join(DIVERGENCES)}")
-        return self.setdefault(name, _SPARE_LOOKS[later.index(name) % len(_SPARE_LOOKS)][self.part])
+        at = later.index(name) if name in later else zlib.crc32(name.encode())
+        return self.setdefault(name, _SPARE_LOOKS[at % len(_SPARE_LOOKS)][self.part])
 
 
 COLOURS = _Look(0)
@@ -145,7 +145,7 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
         tag = "" if pd.isna(row.tag) or not row.tag else f", {row.tag}"
         if row.method == "ddpm":
             return "ddpm", f"DDPM, {'DDIM' if row.sampler == 'ddim' else row.sampler}{tag}", row.sampler == "ddim"
-        label = DIVERGENCES[row.divergence].label if row.divergence in DIVERGENCES else row.divergence
+        label = label_of(row.divergence)
         as_trained = row.protocol == "as_trained"
         return row.divergence, label + tag + ("" if as_trained else f", {row.protocol}"), not as_trained
 

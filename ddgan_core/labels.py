@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
+from ddgan_core.divergences import DIVERGENCES
+
 SIZE = 9  # points
+
+
+def label_of(row: str) -> str:
+    """What a reader calls a row of the table; the name itself of one that is not registered here."""
+    return DIVERGENCES[row].label if row in DIVERGENCES else row
 
 
 def label_ends(ax: "Axes", ends: list[tuple[float, float, str, Any]]) -> None:

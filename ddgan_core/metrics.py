@@ -17,6 +17,7 @@ class Moments:
 
     def __init__(self, n: int, mean: Float[Tensor, " d"], scatter: Float[Tensor, "d d"]) -> None:
         self.n, self.mean, self.scatter = n, mean, scatter
+        self._root: Tensor | None = None
 
     @classmethod
     def of(cls, batches: Float[Tensor, "n d"] | Iterable[Float[Tensor, "_ d"]]) -> "Moments":
@@ -41,7 +42,7 @@ class Moments:
         shift, n = other.mean - self.mean, self.n + other.n
         self.scatter = self.scatter + other.scatter + torch.outer(shift, shift) * (self.n * other.n / n)
         self.mean = self.mean + shift * (other.n / n)
-        self.n = n
+        self.n, self._root = n, None
 
     @property
     def covariance(self) -> Float[Tensor, "d d"]:
@@ -49,19 +50,26 @@ class Moments:
             raise UserError(f"{self.n} images: a covariance needs 2 or more")
         return self.scatter / (self.n - 1)
 
+    @property
+    def root(self) -> Float[Tensor, "d d"]:
+        """The covariance's symmetric square root, kept: a reference meets many piles."""
+        if self._root is None:
+            values, vectors = torch.linalg.eigh(self.covariance)
+            self._root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        return self._root
+
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Squared Frechet distance of the two Gaussians (Heusel et al. 2017, eq. 6): the FID when features are Inception's.
 
-    |m_a - m_b|^2 + tr(A + B - 2 (A B)^{1/2}), where tr (A B)^{1/2} = tr (A^{1/2} B A^{1/2})^{1/2} needs only symmetric
-    eigenvalues: real, fast, and defined for the singular covariances of fewer images than features.
+    |m_a - m_b|^2 + tr(A + B - 2 (A B)^{1/2}), where tr (A B)^{1/2} = tr (B^{1/2} A B^{1/2})^{1/2} needs only symmetric
+    eigenvalues: real, fast, and defined for the singular covariances of fewer images than features. Give what is
+    compared with as `b`: its root is taken once.
     """
     if a.mean.shape != b.mean.shape:
         raise UserError(f"features of {len(a.mean)} and of {len(b.mean)} numbers: both piles need the same extractor")
     A, B = a.covariance, b.covariance
-    values, vectors = torch.linalg.eigh(A)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    overlap = torch.linalg.eigvalsh(root @ B @ root).clamp(min=0).sqrt().sum()
+    overlap = torch.linalg.eigvalsh(b.root @ A @ b.root).clamp(min=0).sqrt().sum()
     return float((a.mean - b.mean).square().sum() + A.trace() + B.trace() - 2 * overlap)
 
 

@@ -178,7 +178,7 @@ class Generator(UNet):
     def forward(
         self, x: Float[Tensor, "n c h w"], t: Int[Tensor, " n"], z: Float[Tensor, "n z"] | None = None
     ) -> Float[Tensor, "n c h w"]:
-        return super().forward(x, t, z).tanh()
+        return super().forward(x, t, z).float().tanh()  # in bf16 it would be exactly 1, without a slope, from 3.5 on
 
 
 def make_model(
@@ -246,7 +246,8 @@ class Discriminator(nn.Module):
         for block in self.blocks:
             h = block(h, time)
         h = F.leaky_relu(self.last(torch.cat([h, minibatch_std(h)], dim=1)), 0.2)
-        return self.logit(h.sum(dim=(2, 3))).squeeze(1)
+        with torch.autocast(h.device.type, enabled=False):  # bf16 cannot tell logits apart that are far from 0
+            return self.logit(h.float().sum(dim=(2, 3))).squeeze(1)
 
 
 def fine_part(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

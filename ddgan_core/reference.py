@@ -39,7 +39,7 @@ def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"]
     try:
         with np.load(path, allow_pickle=False) as file:
             return Moments(len(images), torch.from_numpy(file["mean"]), torch.from_numpy(file["scatter"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # not there, or not whole
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
         moments = Moments.of(feature_chunks(images, extractor))
     buffer = io.BytesIO()
     np.savez(buffer, mean=moments.mean.numpy(), scatter=moments.scatter.numpy())
@@ -114,8 +114,7 @@ def pack_moments(moments: Moments) -> dict[str, Tensor]:
     if d <= EXACT:
         diagonal, none = covariance.diagonal().contiguous(), torch.zeros(0)
         return {"n": n, "mean": moments.mean, "diagonal": diagonal, "scale": none, "upper": covariance[rows, columns]}
-    values, vectors = torch.linalg.eigh(covariance)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root = moments.root
     upper = root[rows, columns]
     scale = upper.abs().max() / 32767
     return {

@@ -117,12 +117,16 @@ def _noting_divergence(records: Iterator[dict[str, float]], keep: Callable[..., 
 def _locked(run: Run) -> Iterator[None]:
     """One process trains a run; the lock dies with its process."""
     with open(run.path / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"run {run.config.run_id} is being trained by another process: wait for it, or stop it"
-            ) from None
+        for last in (False,) * 20 + (True,):  # for a second: who only asks (`is_held`) has the lock for a moment
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if last:
+                    raise UserError(
+                        f"run {run.config.run_id} is being trained by another process: wait for it, or stop it"
+                    ) from None
+                time.sleep(0.05)
         yield
 
 

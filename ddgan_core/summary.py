@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ddgan_core import UserError
-from ddgan_core.divergences import DIVERGENCES
+from ddgan_core.labels import label_of
 from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.scores import load_evaluations
 
@@ -79,12 +79,16 @@ def _model(row: pd.Series) -> str:
     if row["method"] == "ddpm":
         return f"DDPM, {'DDIM' if row['sampler'] == 'ddim' else row['sampler']}"
     name = row["divergence"]
-    label = DIVERGENCES[name].label if name in DIVERGENCES else name
-    return f"DDGAN, {label}" + (f", seed {row['seed']}" if row["seed"] else "")
+    return f"DDGAN, {label_of(name)}" + (f", seed {row['seed']}" if row["seed"] else "")
 
 
 def _with_error(rows: pd.DataFrame, name: str, digits: int) -> str:
     """The value of the only row, with its error; a dash without a row."""
+    if len(rows) > 1:
+        which = f"{rows['run_id'].iloc[0]}, {rows['features'].iloc[0]}, N = {rows['n'].iloc[0]:,}"
+        raise UserError(
+            f"{len(rows)} scores of {which}: of several networks or references, which one table cannot hold"
+        )
     if not len(rows) or pd.isna(value := rows.iloc[-1][name]):
         return "–"
     error = rows.iloc[-1].get(f"{name}_error", math.nan)

@@ -31,7 +31,7 @@ class TrainingDiverged(RuntimeError):
 def initialised(make: Callable[[], nn.Module], seed: int, purpose: str) -> Any:
     """What `make` builds, its weights drawn for (seed, purpose), the global random state left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_generator(seed, purpose).initial_seed())
+        torch.default_generator.manual_seed(random_generator(seed, purpose).initial_seed())  # and no device's
         return make()
 
 
@@ -134,7 +134,8 @@ class Trainer:
             with self._autocast():
                 penalty = critic_penalty(row, self.critic, x_prev, fake, x_t, t, mix)
             self.means.add("penalty", penalty, t)
-            # A lazy penalty stands for the updates it skips (Karras et al. 2020, appendix B); not so in the original.
+            # A lazy penalty stands for the updates it skips (Karras et al. 2020, appendix B, but for their rescaling of
+            # Adam's rate and betas); not so in the original.
             total = total + config.penalty_weight * config.penalty_every * penalty.mean()
         self._descend(self.critic_optimiser, total, "critic")
 

@@ -69,3 +69,24 @@ def test_arithmetic_is_counted(results: Path) -> None:
     assert table.gflop["copy"] == 0
     assert table.gb_per_s["copy"] > 0
     assert table.gflop[table.index.str.startswith("training")].item() > 0
+
+
+@pytest.mark.parametrize("preset", ["cpu", "full"])
+def test_a_loop_computes_in_its_own_precision_whatever_the_presets(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(preset, T=2, dataset="digits", batch_size=4, widths=(8, 16), critic_widths=(8, 16))
+    seen: dict[str, set[torch.dtype]] = {}
+
+    class Watched(bench_training.Trainer):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            for network in (self.model, self.critic):
+                first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+                first.register_forward_hook(lambda _, __, out: seen.setdefault("dtypes", set()).add(out.dtype))
+
+    monkeypatch.setattr(bench_training, "Trainer", Watched)
+    for loop in LOOPS.values():
+        seen.clear()
+        loop_step(config, load_images("digits")[0], loop, "cpu")()
+        assert seen["dtypes"] == {torch.bfloat16 if loop.bf16 else torch.float32}

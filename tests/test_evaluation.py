@@ -112,7 +112,7 @@ def test_a_score_is_computed_and_written_once(monkeypatch: pytest.MonkeyPatch) -
     assert first[["precision", "recall", "coverage"]].between(0, 1).all()
     assert pd.isna(first["frechet_error"]), "twenty images are too few for an interval"
 
-    monkeypatch.setattr(evaluation, "sample", lambda *_, **__: pytest.fail("sampled again"))
+    monkeypatch.setattr(evaluation, "sample_images", lambda *_, **__: pytest.fail("sampled again"))
     again = evaluate(run, n=20, features="pixels", reference_n=100)
     pd.testing.assert_frame_equal(row, again, rtol=1e-5)
     monkeypatch.undo()

@@ -11,6 +11,7 @@ from ddgan_core import UserError
 from ddgan_core.data import load_images
 from ddgan_core.features import (
     EXTRACTORS,
+    Extractor,
     classifier_facts,
     classify,
     inception_file,
@@ -128,3 +129,14 @@ def test_missing_inception_weights_end_with_one_line(tmp_path: Path, monkeypatch
         inception_file()
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_cudnn_is_left_on_and_tf32_off() -> None:
+    seen = []
+
+    def network(x: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+        return x.flatten(1).float()
+
+    Extractor("seen", "0" * 12, network, torch.device("cpu"), 2)(grey(3, side=4))
+    assert seen == [(True, False)] * 2

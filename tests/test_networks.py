@@ -159,3 +159,17 @@ def test_classifier_shapes() -> None:
     features, logits = Classifier(1, (8, 16), 10).eval()(noise(2, 1, 28, 28))
     assert features.shape == (2, 16)
     assert logits.shape == (2, 10)
+
+
+def test_under_bf16_the_ends_of_both_networks_keep_their_precision() -> None:
+    torch.manual_seed(0)
+    generator, critic = Generator(1, (8, 16), z_dim=4, attention=False), Discriminator(1, (8, 16))
+    x, t = torch.randn(4, 1, 8, 8), torch.ones(4, dtype=torch.long)
+    with torch.no_grad():
+        generator.head.bias.fill_(-3.6)
+        critic.logit.bias.fill_(200.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        images, logits = generator(x, t, torch.randn(4, 4)), critic(x, x, t)
+    assert images.dtype == logits.dtype == torch.float32
+    assert images.min() > -1, "an exact -1 has no slope"
+    assert len(logits.unique()) == 4, "rounded to whole numbers they would be one"

@@ -123,3 +123,48 @@ def test_a_run_that_another_process_has_ended_meanwhile_is_left_alone(
     monkeypatch.setattr(runner.Run, "create", ended)
     monkeypatch.setattr(runner, "_train", lambda *_: pytest.fail("it was trained again"))
     assert runner.train_run(configure("smoke", T=1), progress=False).status["state"] == "done"
+
+
+def test_a_cell_that_cannot_be_done_does_not_stop_the_others(results: Path) -> None:
+    """One is held by another process, one is done and unscored but without weights; the third is trained and scored."""
+    held, bare, free = (configure("smoke", T=T, updates=3) for T in (1, 2, 3))
+    Run.create(bare).set_status("done")
+    with runner._locked(Run.create(held)), pytest.raises(UserError, match="2 of 3 runs could not be done") as raised:
+        run(Study("three", (held, bare, free)), progress=False)
+    assert "has no weights here" in str(raised.value)
+    assert status(Study("three", (free,)))["state"].tolist() == ["done"]
+    assert status(Study("three", (free,)))["scores"].tolist() == ["1/1"]
+
+
+def test_scores_counted_are_those_that_are_due(results: Path) -> None:
+    from ddgan_core.evaluation import evaluate
+
+    cell = configure("smoke", T=1, updates=2)
+    made = runner.train_run(cell, progress=False)
+    evaluate(made, n=50, features="pixels")  # not what the preset asks for
+    assert status(Study("one", (cell,)))["scores"].tolist() == ["0/1"]
+    study.work.score(made)
+    assert status(Study("one", (cell,)))["scores"].tolist() == ["1/1"]
+
+
+def test_who_only_asks_whether_a_run_is_held_refuses_nobody(results: Path) -> None:
+    import threading
+
+    made = Run.create(configure("smoke", T=1))
+    (made.path / ".lock").touch()
+    stop, asked = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            asked.append(runner.is_held(made))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(100):
+            with runner._locked(made):
+                pass
+    finally:
+        stop.set()
+        thread.join()
+    assert asked

@@ -62,6 +62,13 @@ def test_a_table_of_few_scores(tmp_path: Path) -> None:
     assert table["precision"].tolist() == ["0.400", "0.100", "–"]
 
 
+def test_scores_of_two_networks_are_not_mixed(tmp_path: Path) -> None:
+    add(tmp_path, "noise", 1_000, 99.0, features_hash="one")
+    add(tmp_path, "noise", 1_000, 0.1, features_hash="another")
+    with pytest.raises(UserError, match="2 scores of noise, fashion_classifier, N = 1,000"):
+        results_table(results=tmp_path)
+
+
 def test_times_are_those_of_the_bench(tmp_path: Path) -> None:
     assert sampling_seconds("cpu", "CPU, 1 threads", tmp_path) == {}
     (tmp_path / "tables").mkdir()

@@ -18,7 +18,7 @@ from ddgan_core.executors import local, on_ray
 from ddgan_core.figures import write_png_grid
 from ddgan_core.runner import default_device, is_held, train_run
 from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
-from ddgan_core.scores import load_evaluations
+from ddgan_core.scores import load_evaluations, read_evaluations
 from ddgan_core.study.cells import SCORES, Study
 from ddgan_core.training import TrainingDiverged
 
@@ -49,9 +49,19 @@ def status(study: Study, results: Path | None = None) -> pd.DataFrame:
             "run_id": cell.run_id, "state": state, "step": now.get("step", 0), "updates": cell.updates,
             "minutes": round(now.get("seconds", 0) / 60, 1),
             "minutes_left": round(left * pace.get((cell.preset, cell.method), math.nan) / 60, 1),
-            "scores": f"{len(run.evaluations)}/{len(SCORES[cell.preset][cell.method])}", "reason": reason,
+            "scores": _scores_made(run, cell), "reason": reason,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _scores_made(run: Run, cell: RunConfig) -> str:
+    """How many of the preset's scores are there: others do not stand for them."""
+    there = read_evaluations(run.path / "evaluations.csv")
+    keys = (
+        set(zip(there["sampler"], there["steps"], there["features"], there["n"], strict=True)) if len(there) else set()
+    )
+    wanted = SCORES[cell.preset][cell.method]
+    return f"{sum((s[0] or 'ddgan', s[1] or cell.T, *s[2:]) in keys for s in wanted)}/{len(wanted)}"
 
 
 def _seconds_per_update(results: Path | None = None) -> dict[tuple[str, str], float]:
@@ -92,14 +102,22 @@ def run(
 
     What is trained already is scored first: a slot of time is worth most where nothing can be lost any more.
     """
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    deadline, wrong = None if minutes is None else time.monotonic() + 60 * minutes, {}
     trained = [cell for cell in study.cells if Run(cell, results).status["state"] == "done"]
     for cell in trained + [cell for cell in study.cells if cell not in trained]:
         left = None if deadline is None else (deadline - time.monotonic()) / 60
         if left is not None and left <= 0:
             break
-        complete(cell, minutes=left, device=device, progress=progress, results=results)
+        try:
+            complete(cell, minutes=left, device=device, progress=progress, results=results)
+        except UserError as error:  # of one cell: it does not stop the others
+            wrong[cell.run_id] = str(error)
     write_tables(results)
+    if wrong:
+        first = next(iter(wrong))
+        raise UserError(
+            f"{len(wrong)} of {len(study.cells)} runs could not be done, the others were: {first}: {wrong[first]}"
+        )
     return status(study, results)
 
 
