@@ -65,6 +65,10 @@ class RunConfig:
                 if not value.is_integer():
                     raise UserError(f"{field.name} = {value}: a whole number")
                 object.__setattr__(self, field.name, int(value))
+            value, plain = getattr(self, field.name), field.type in (int, float, str, bool)
+            if type(value) is not field.type if plain else any(type(width) is not int for width in value):
+                kind = field.type.__name__ if plain else "whole numbers"
+                raise UserError(f"{field.name} = {value!r}: of the kind {kind}")
         if self.method not in METHODS:
             raise UserError(f"method = {self.method!r}: choose one of {', '.join(METHODS)}")
         if (self.method == "ddpm") != (self.divergence == "none"):
@@ -219,7 +223,10 @@ class Run:
     def status(self) -> dict[str, Any]:
         """{"state": missing | running | done | failed, "reason": ..., and what `set_status` was given}."""
         path = self.path / "status.json"
-        return json.loads(path.read_text()) if path.exists() else {"state": "missing", "reason": ""}
+        try:
+            return json.loads(path.read_text()) if path.exists() else {"state": "missing", "reason": ""}
+        except ValueError:
+            raise UserError(f"{path} is damaged: restore it, or delete the run's folder to make it anew") from None
 
     def set_status(self, state: str, reason: str = "", **facts: Any) -> None:
         write_atomic(self.path / "status.json", json.dumps({"state": state, "reason": reason, **facts}, indent=1))

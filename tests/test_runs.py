@@ -203,3 +203,19 @@ def test_a_whole_number_is_one_however_it_is_written() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["True", "True"]
     assert "UserError: batch_size = 2.5: a whole number" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"updates": "5"}, {"T": True}, {"critic_detail": "false"}, {"widths": (8.0, 16)}, {"seed": None}, {"tag": 3}],
+)
+def test_a_value_of_another_kind_is_refused(change: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(change))):
+        RunConfig().changed(**change)
+
+
+def test_a_damaged_status_is_named(results: Path) -> None:
+    run = Run.create(RunConfig())
+    (run.path / "status.json").write_text('{"state": "do')
+    with pytest.raises(UserError, match="status.json is damaged"):
+        assert run.status
