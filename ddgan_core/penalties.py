@@ -1,7 +1,8 @@
 """Penalties on a critic's gradient in x_{t-1}, per image, with (x_t, t) held fixed.
 
 All have one signature, so that a row of the table of divergences can name any of them: `score` maps x_{t-1} to logits,
-`mix` in [0, 1] says where between a real and a fake image a penalty looks, for those that look there.
+`mix` in [0, 1] says where between a real and a fake image a penalty looks, for those that look there. The gradient of
+image i is that of the sum of all logits: a minibatch standard deviation in the critic lets a little of the others' in.
 """
 
 from collections.abc import Callable

@@ -16,12 +16,12 @@ LONG = DDGAN.changed(T=8)
 DDPM = DDGAN.changed(method="ddpm", divergence="none", T=20)
 
 
-def make_run(config: RunConfig, network: nn.Module | None = None) -> Run:
-    """A run whose network is as it was initialised, or the given one."""
+def make_run(config: RunConfig) -> Run:
+    """A run whose network is as it was initialised."""
     torch.manual_seed(config.T)
     run = Run.create(config)
     if config.method == "ddpm":
-        network = NoisePredictor(1, config.widths, attention=False)
+        network: nn.Module = NoisePredictor(1, config.widths, attention=False)
     else:
         network = Generator(1, config.widths, config.z_dim, attention=False)
     write_weights(run.path / "ema.safetensors", network.state_dict(), config.hash)
