@@ -101,7 +101,7 @@ def ask(models: Sequence[Candidate], path: Path, seed: int | None = None) -> Any
         for picture, name in zip(pictures, (left, right), strict=True):
             picture.value = _grid(by_name[name], sample_seed)
         shown[:] = [left, right, sample_seed]
-        said.value = f"Which looks more like photographs of garments? {given[0]} answers kept in {path.name}"
+        said.value = f"Which looks more like photographs of garments? Answers kept in {path.name}: {given[0]}"
 
     def answered(button: Any) -> None:
         for each in buttons:
