@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ddgan_core.divergences import get_divergence
-from ddgan_core.figures import COLOURS, MARKERS
+from ddgan_core.figures import COLOURS, FEATURE_LABELS, MARKERS
 from ddgan_core.labels import label_ends, label_of
 from ddgan_core.penalties import gradient_penalty, r1_r2_penalty
 from ddgan_core.runs import Run, RunConfig
@@ -265,7 +265,8 @@ def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], floa
             ax.set_yscale("log")
             _plain(ax.yaxis)
         _finish(ax, ends, bool(ends))
-    axes[0].set(ylabel="Fréchet distance: lower is better", title="Quality")
+    ruler = f"{FEATURE_LABELS[timed['features'].iloc[0]]}\nN = {timed['n'].iloc[0]:,}" if len(timed) else "distance"
+    axes[0].set(ylabel=f"{ruler}: lower is better", title="Quality")
     axes[1].set(ylabel="recall: higher is better", title="Coverage")
     return figure
 

@@ -144,6 +144,7 @@ def test_rows_are_shown_by_what_their_critics_see(monkeypatch):
 
 def test_every_timed_model_has_its_place_in_the_trilemma():
     common = {"method": "ddgan", "sampler": "ddgan", "steps": 4, "frechet_error": 0.1}
+    common |= {"features": "inception", "n": 2_000}
     scored = pd.DataFrame([
         common | {"divergence": "kl", "frechet": 4.0, "recall": 0.5},
         common | {"divergence": "none", "method": "ddpm", "sampler": "ddim", "frechet": 5.0, "recall": 0.7},
@@ -154,4 +155,5 @@ def test_every_timed_model_has_its_place_in_the_trilemma():
     assert [line.get_xydata().tolist() for line in coverage.lines if line.get_marker() != "None"] == [
         [[2.0, 0.5]], [[1.0, 0.7]]
     ]  # fmt: skip
+    assert quality.get_ylabel().startswith("FID (Inception features)\nN = 2,000")
     assert texts(curves.trilemma_figure(scored, {}).axes[0]) == ["not run yet"]
