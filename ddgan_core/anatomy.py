@@ -20,6 +20,7 @@ from ddgan_core.data import get_dataset, load_images, to_float
 from ddgan_core.diffusion import random_generator
 from ddgan_core.evaluation import load_model, resolve_sampler, sample
 from ddgan_core.features import classify, load_extractor
+from ddgan_core.intervals import mean_interval
 from ddgan_core.metrics import precision_recall
 from ddgan_core.networks import Generator
 from ddgan_core.reference import reference_features
@@ -211,7 +212,7 @@ def shares(modes: pd.DataFrame, dataset: str) -> pd.DataFrame:
         return pd.DataFrame()
     for row, groups in modes.groupby("row", sort=False):
         for k, name in enumerate(names):
-            lines.append({"row": row, "class": name} | student_interval(groups[f"share_{k}"]))
+            lines.append({"row": row, "class": name} | _around(groups[f"share_{k}"]))
     return pd.DataFrame(lines)
 
 
@@ -223,7 +224,7 @@ def reach(modes: pd.DataFrame, scores: Sequence[str] = ("precision", "recall", "
     if not len(modes):
         return pd.DataFrame()
     return pd.DataFrame([
-        {"row": row, "score": score} | student_interval(groups[score])
+        {"row": row, "score": score} | _around(groups[score])
         for row, groups in modes.groupby("row", sort=False) for score in scores
     ])  # fmt: skip
 
@@ -245,18 +246,15 @@ def differences(
     level, lines = 1 - 0.05 / (len(others) * len(scores)), []
     for other in others:
         for score in scores:
-            interval = student_interval(piles[row][score] - piles[other][score], level)
+            interval = _around(piles[row][score] - piles[other][score], level)
             decided = "higher" if interval["low"] > 0 else "lower" if interval["high"] < 0 else "not decided"
             lines.append({"against": other, "score": score} | interval | {"verdict": decided})
     return pd.DataFrame(lines).rename(columns={"value": "difference"})
 
 
-def student_interval(values: pd.Series, confidence: float = 0.95) -> dict[str, float]:
-    """Mean, and the low and high end of its interval from Student's t, of independent values."""
-    from scipy.stats import t as student
-
-    half = float(values.std(ddof=1) / len(values) ** 0.5 * student.ppf((1 + confidence) / 2, len(values) - 1))
-    return {"value": float(values.mean()), "low": float(values.mean()) - half, "high": float(values.mean()) + half}
+def _around(values: pd.Series, confidence: float = 0.95) -> dict[str, float]:
+    mean, half = mean_interval(values, confidence)
+    return {"value": mean, "low": mean - half, "high": mean + half}
 
 
 def _classes(images: Tensor, dataset: str) -> Tensor | None:

@@ -5,7 +5,8 @@ error is the delete-a-group jackknife's (Efron & Tibshirani 1993, chapter 11), t
 itself: a percentile bootstrap would draw duplicates, which shift distances upwards and neighbours inwards.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -25,11 +26,24 @@ GROUPS = 20
 
 def half_width(without: Sequence[float] | Float[Tensor, " g"], confidence: float = 0.95) -> float:
     """Half of the interval's width, from the values with each group left out: student's t times the standard error."""
-    from scipy.stats import t as student
-
     values = torch.as_tensor(without, dtype=torch.float64)
     error = ((len(values) - 1) * (values - values.mean()).square().mean()).sqrt()
-    return float(student.ppf((1 + confidence) / 2, len(values) - 1) * error)
+    return float(error) * student_quantile(len(values), confidence)
+
+
+def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Mean of independent values and half the width of its two-sided interval (Student's); infinite for one value."""
+    v = torch.tensor(list(values), dtype=torch.float64)
+    if len(v) < 2:
+        return float(v.mean()), math.inf
+    return float(v.mean()), float(v.std() / math.sqrt(len(v))) * student_quantile(len(v), confidence)
+
+
+def student_quantile(count: int, confidence: float = 0.95) -> float:
+    """How many standard errors of `count` independent values reach to each side of their mean."""
+    from scipy.stats import t as student
+
+    return float(student.ppf((1 + confidence) / 2, count - 1))
 
 
 def group_of(n: int, groups: int = GROUPS) -> Tensor:

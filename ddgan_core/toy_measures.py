@@ -6,7 +6,7 @@ sigma is 0 and p(x_0 | x_1) has no density; there, and for the whole chain, samp
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -160,16 +160,6 @@ def sample_measures(
 
 
 SAMPLE_MEASURES = ("covered", "weight_error", "smear", "w1")
-
-
-def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean and half the width of its two-sided t-interval; the width is infinite for a single value."""
-    from scipy.stats import t
-
-    v = torch.tensor(list(values), dtype=torch.float64)
-    if len(v) < 2:
-        return float(v.mean()), math.inf
-    return float(v.mean()), float(v.std() / math.sqrt(len(v)) * t.ppf((1 + level) / 2, len(v) - 1))
 
 
 @cache

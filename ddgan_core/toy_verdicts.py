@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ddgan_core import UserError
-from ddgan_core.toy_measures import t_interval
+from ddgan_core.intervals import mean_interval
 
 LEVEL = 0.05  # of the family of comparisons in one (data, T)
 
@@ -33,8 +33,8 @@ def verdicts(lines: pd.DataFrame, measure: str, largest: bool = False) -> pd.Dat
             continue
         best = order[0]
         p = holm({row: _paired_p(fine[row], fine[best]) for row in order[1:]})
-        mean, half = t_interval(fine[best].tolist())
-        worst_mean, worst_half = t_interval(fine[order[-1]].tolist())
+        mean, half = mean_interval(fine[best].tolist())
+        worst_mean, worst_half = mean_interval(fine[order[-1]].tolist())
         found.append(
             {
                 "data": data, "T": T, "best": best, "mean": mean, "half": half,
@@ -80,5 +80,5 @@ def agreement(lines: pd.DataFrame, measure: str, predicted: Mapping[str, float])
     if not len(wide):
         return float("nan"), float("nan"), 0
     tau = wide.apply(lambda row: kendalltau([predicted[n] for n in names], row[names]).statistic, axis=1).fillna(0.0)
-    mean, half = t_interval(tau.groupby(level="seed").mean().tolist())
+    mean, half = mean_interval(tau.groupby(level="seed").mean().tolist())
     return mean, half, wide.groupby(level=["data", "T"]).ngroups

@@ -109,9 +109,3 @@ def test_differences_are_decided_by_intervals_alone():
         mixed = pd.DataFrame(rows + [rows[8 + g] | change for g in range(8)])
         with pytest.raises(UserError, match="one run a row, at one n"):
             anatomy.differences(mixed, "reverse_kl", ["recall"])
-
-
-def test_student_interval_of_four_numbers():
-    interval = anatomy.student_interval(pd.Series([1.0, 2.0, 3.0, 4.0]))
-    assert interval["value"] == 2.5
-    assert interval["high"] - 2.5 == pytest.approx(3.1824463 * 1.2909944 / 2, abs=1e-6)  # t table, 3 degrees

@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from ddgan_core import UserError, bench
-from ddgan_core.bench import bench_metrics, compete, write_pngs
+from ddgan_core import UserError
+from ddgan_core.bench import metrics, turns
+from ddgan_core.bench.mend import mend_torchvision
+from ddgan_core.bench.metrics import OURS, PEER, bench_metrics, compete, write_pngs
+from ddgan_core.bench.turns import Seconds
 from ddgan_core.data import load_images, read_images
 from ddgan_core.metrics import Moments, frechet_distance
 
@@ -31,8 +34,9 @@ def pixels(images: torch.Tensor, folder: Path) -> torch.Tensor:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Wall and CPU time that only the contestants below advance."""
     now = [0.0]
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(bench.os, "times", lambda: (now[0] / 2, 0.0, 0.0, 0.0, now[0]))
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(turns.time, "process_time", lambda: now[0] / 4)
+    monkeypatch.setattr(turns.os, "times", lambda: (0.0, 0.0, now[0] / 4, 0.0, now[0]))
     return now
 
 
@@ -50,13 +54,13 @@ def test_contestants_take_turns_on_every_pile(images: torch.Tensor, clock: list[
 
     piles = [images[:20], images[20:50]]
     seconds, features = compete({"slow": contestant("slow", 4.0), "fast": contestant("fast", 1.0)}, piles, 4)
-    assert calls[:2] == [("slow", 4), ("fast", 4)], "the first pass is small"
+    assert calls[:2] == [("fast", 4), ("slow", 4)], "the first pass is small"
     # The order turns round, so that neither is always the first after the other.
     assert calls[2:] == [(n, k) for n, k in zip(
-        ("slow", "fast", "slow", "fast", "fast", "slow", "fast", "slow"), (20, 20, 30, 30, 20, 20, 30, 30), strict=True
+        ("slow", "fast", "fast", "slow", "slow", "fast", "fast", "slow"), (20, 20, 30, 30, 20, 20, 30, 30), strict=True
     )]  # fmt: skip
-    assert seconds["slow"] == {"wall": [80, 120, 80, 120], "cpu": [40, 60, 40, 60]}
-    assert seconds["fast"]["wall"] == [20, 30, 20, 30]
+    assert seconds["slow"] == [Seconds(80, 40), Seconds(120, 60)] * 2
+    assert [turn.wall for turn in seconds["fast"]] == [20, 30, 20, 30]
     for found in features.values():
         assert [len(f) for f in found] == [20, 30]
     with pytest.raises(UserError, match="repeats = 1: 2 or more"):
@@ -92,22 +96,22 @@ def test_the_table_holds_ratios_changes_and_gaps(
     def missing(device: torch.device):
         raise ImportError("No module named 'cleanfid'")
 
-    monkeypatch.setattr(bench, "_cleanfid", lambda module: Formula)
-    monkeypatch.setattr(bench, "CONTESTANTS", {bench.PEER: peer, bench.OURS: ours, "moved": moved, "absent": missing})
+    monkeypatch.setattr(metrics, "_cleanfid", lambda module: Formula)
+    monkeypatch.setattr(metrics, "CONTESTANTS", {PEER: peer, OURS: ours, "moved": moved, "absent": missing})
     table = bench_metrics(100, dataset="digits", repeats=4).set_index("method")
     written = pd.read_csv(results / "tables" / "bench_metrics_cpu.csv").set_index("method")
-    assert list(written.index) == [bench.PEER, bench.OURS, "moved", "absent"]
-    assert table.loc[bench.OURS, "images_per_s"] == 10.0
+    assert list(written.index) == [PEER, OURS, "moved", "absent"]
+    assert table.loc[OURS, "images_per_s"] == 10.0
     # After the warming up the peer's turns cost 2, 3, 2, 2 times ours.
-    assert table.loc[bench.OURS, ["ratio", "ratio_low", "ratio_high"]].tolist() == [2, 2, 3]
-    assert table.loc[bench.OURS, "cpu_ratio"] == 2
+    assert table.loc[OURS, ["ratio", "ratio_low", "ratio_high"]].tolist() == [2, 2, 3]
+    assert table.loc[OURS, "cpu_ratio"] == 2
     piles = [Moments.of(pixels(load_images("digits", split)[0][:100], Path())) for split in ("test", "train")]
-    assert table.loc[bench.OURS, "fid"] == pytest.approx(frechet_distance(*piles), rel=1e-9)
-    assert table.loc[bench.PEER, "fid_change"] == pytest.approx(7 - frechet_distance(*piles), rel=1e-9)
+    assert table.loc[OURS, "fid"] == pytest.approx(frechet_distance(*piles), rel=1e-9)
+    assert table.loc[PEER, "fid_change"] == pytest.approx(7 - frechet_distance(*piles), rel=1e-9)
     assert table.loc["moved", "fid_change"] == pytest.approx(0.21 * frechet_distance(*piles), rel=1e-4)
     assert "cleanfid" in table.loc["absent", "gap"]
     assert pd.isna(table.loc["absent", "images_per_s"])
-    assert not table.loc[bench.OURS, "gap"]
+    assert not table.loc[OURS, "gap"]
     assert (table[["n", "repeats"]] == [100, 4]).all().all()
     assert table[["device", "torch", "clean_fid", "commit"]].notna().all().all()
 
@@ -146,8 +150,8 @@ def test_pngs_are_the_images_in_order(tmp_path: Path) -> None:
 
 def test_mending_torchvision_makes_it_importable() -> None:
     pytest.importorskip("cleanfid")
-    bench.mend_torchvision()
-    bench.mend_torchvision()
+    mend_torchvision()
+    mend_torchvision()
     import torchvision
 
     assert torchvision.transforms.ToTensor
@@ -163,5 +167,5 @@ def test_fid_is_clean_fids_on_pngs(dataset: str) -> None:
         table = bench_metrics(100, dataset=dataset, repeats=2).set_index("method")
     except UserError as error:
         pytest.skip(str(error))
-    assert not table.loc[bench.PEER, "gap"]
-    assert abs(table.loc[bench.PEER, "fid_change"]) < 1e-3
+    assert not table.loc[PEER, "gap"]
+    assert abs(table.loc[PEER, "fid_change"]) < 1e-3

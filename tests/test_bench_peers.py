@@ -5,19 +5,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ddgan_core import bench_peers
-from ddgan_core.bench import mend_torchvision
-from ddgan_core.bench_peers import CONTESTANTS, OURS, bench_ddpm
+from ddgan_core.bench import peers
+from ddgan_core.bench.mend import mend_torchvision
+from ddgan_core.bench.peers import CONTESTANTS, OURS, bench_ddpm
 from ddgan_core.data import load_images
 from ddgan_core.study import configure
 
 
-def _absent(*_: object) -> bench_peers.Jobs:
+def _absent(*_: object) -> peers.Jobs:
     raise ImportError("No module named 'zebra'")
 
 
 def test_every_peer_has_a_line_and_an_absent_one_says_why(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_peers, "CONTESTANTS", {OURS: CONTESTANTS[OURS], "zebra": _absent})
+    monkeypatch.setattr(peers, "CONTESTANTS", {OURS: CONTESTANTS[OURS], "zebra": _absent})
     table = bench_ddpm(8, 4, preset="smoke", updates=1, repeats=2, dataset="digits")
     assert table["library"].tolist() == [OURS, "zebra"] * 2
     ours, zebra = (table[table["library"] == name] for name in (OURS, "zebra"))

@@ -6,15 +6,16 @@ import pandas as pd
 import pytest
 import torch
 
-from ddgan_core import UserError, bench_training
-from ddgan_core.bench_limits import bench_limits, bench_sampling
-from ddgan_core.bench_training import LOOPS, PRODUCT, loop_step
+from ddgan_core import UserError
+from ddgan_core.bench import training
+from ddgan_core.bench.limits import bench_limits, bench_sampling
+from ddgan_core.bench.training import LOOPS, PRODUCT, bench_training, loop_step
 from ddgan_core.data import load_images
 from ddgan_core.study import configure
 
 
 def test_every_loop_is_timed(results: Path) -> None:
-    table = bench_training.bench_training(8, preset="smoke", dataset="digits", updates=1, repeats=2)
+    table = bench_training(8, preset="smoke", dataset="digits", updates=1, repeats=2)
     assert table.loop.tolist() == [*LOOPS, PRODUCT]
     assert table.speedup[0] == 1
     assert (table.updates_per_s > 0).all()
@@ -22,7 +23,7 @@ def test_every_loop_is_timed(results: Path) -> None:
     written = pd.read_csv(results / "tables" / "bench_training_cpu_8.csv")
     assert {"device", "torch", "commit"} <= set(written.columns)
     with pytest.raises(UserError, match="updates = 3: a multiple of the penalty's interval, 16"):
-        bench_training.bench_training(8, preset="cpu", dataset="digits", updates=3)
+        bench_training(8, preset="cpu", dataset="digits", updates=3)
 
 
 def test_the_loops_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,17 +31,17 @@ def test_the_loops_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configure("smoke", T=2, batch_size=8, penalty_every=1)
     images = load_images("digits")[0]
     fixed = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    monkeypatch.setattr(bench_training, "_batches", lambda *arguments: iter(lambda: fixed, None))
+    monkeypatch.setattr(training, "_batches", lambda *arguments: iter(lambda: fixed, None))
     ends = []
     for loop in (LOOPS["plain eager loop"], LOOPS["+ channels_last"]):
         kept = {}
 
-        class Kept(bench_training.Trainer):
+        class Kept(training.Trainer):
             def __init__(self, *arguments: object) -> None:
                 super().__init__(*arguments)
                 kept["trainer"] = self  # noqa: B023
 
-        monkeypatch.setattr(bench_training, "Trainer", Kept)
+        monkeypatch.setattr(training, "Trainer", Kept)
         step = loop_step(config, images, loop, "cpu")
         torch.manual_seed(0)
         for _ in range(2):
@@ -78,14 +79,14 @@ def test_a_loop_computes_in_its_own_precision_whatever_the_presets(
     config = configure(preset, T=2, dataset="digits", batch_size=4, widths=(8, 16), critic_widths=(8, 16))
     seen: dict[str, set[torch.dtype]] = {}
 
-    class Watched(bench_training.Trainer):
+    class Watched(training.Trainer):
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments)
             for network in (self.model, self.critic):
                 first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
                 first.register_forward_hook(lambda _, __, out: seen.setdefault("dtypes", set()).add(out.dtype))
 
-    monkeypatch.setattr(bench_training, "Trainer", Watched)
+    monkeypatch.setattr(training, "Trainer", Watched)
     for loop in LOOPS.values():
         seen.clear()
         loop_step(config, load_images("digits")[0], loop, "cpu")()

@@ -11,6 +11,7 @@ from ddgan_core.intervals import (
     group_of,
     half_width,
     kernel_errors,
+    mean_interval,
     neighbour_errors,
     neighbours_without,
 )
@@ -28,6 +29,12 @@ def standard(d: int) -> Moments:
 def covered(values: list[float], half_widths: list[float]) -> float:
     v = np.array(values)
     return float((abs(v - v.mean()) < np.array(half_widths)).mean())
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    assert mean_interval([1, 2, 3, 4, 5]) == (3, pytest.approx(2.776445 * (2.5 / 5) ** 0.5, rel=1e-6))
+    assert mean_interval([1, 2, 3, 4]) == (2.5, pytest.approx(3.1824463 * 1.2909944 / 2, rel=1e-6))
+    assert mean_interval([2.0]) == (2, float("inf"))
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:

@@ -16,11 +16,10 @@ LAYERS = {
     "arguments": 2, "training": 2, "reference": 2, "figures": 2, "toy_gan": 2, "toy_measures": 2, "intervals": 2,
     "summary": 2, "piles": 2,
     "evaluation": 3, "curves": 3, "toy_study": 3, "toy_verdicts": 3,
-    "runner": 4, "executors": 4, "transfer": 4, "bench": 4, "calibration": 4, "pages": 4, "api_page": 4,
+    "runner": 4, "executors": 4, "transfer": 4, "calibration": 4, "pages": 4, "api_page": 4,
     "explore": 4, "anatomy": 4, "ranking": 4,
     "study": 5,
-    "bench_training": 6, "bench_limits": 6, "bench_peers": 6,
-    "report": 6, "doctor": 6, "rows": 6,
+    "bench": 6, "report": 6, "doctor": 6, "rows": 6,
     "commands": 7,
     "__main__": 8,
 }  # fmt: skip
@@ -30,8 +29,8 @@ NOTEBOOK_ROOMS = {"report", "pages"}
 ONLY_IN = {
     "papermill": NOTEBOOK_ROOMS, "jupyter": NOTEBOOK_ROOMS, "nbformat": NOTEBOOK_ROOMS, "nbconvert": NOTEBOOK_ROOMS,
     "jupyter_client": NOTEBOOK_ROOMS, "IPython": NOTEBOOK_ROOMS, "jaxtyping": {"shapes"}, "beartype": set(),
-    "diffusers": {"bench_peers"}, "pytest": set(), "cleanfid": {"bench"}, "torch_fidelity": {"bench"},
-    "prdc": {"bench"}, "denoising_diffusion_pytorch": {"bench_peers"}, "ema_pytorch": {"bench_peers"},
+    "diffusers": {"bench"}, "pytest": set(), "cleanfid": {"bench"}, "torch_fidelity": {"bench"},
+    "prdc": {"bench"}, "denoising_diffusion_pytorch": {"bench"}, "ema_pytorch": {"bench"},
     "ipywidgets": {"controls", "explore", "ranking"},
 }  # fmt: skip
 # Never at module level: importing the package must stay quick, and work where these are not installed.
@@ -111,7 +110,7 @@ def test_rooms_stay_small(module: str) -> None:
     [
         ("runs", "from ddgan_core.data import x"), ("runs", "from ddgan_core import training"),
         ("training", "import ddgan_core.evaluation"), ("diffusion", "def f():\n    from ddgan_core.study import run"),
-        ("objectives", "from ddgan_core.sampling import x"), ("bench", "from ddgan_core.study import x"),
+        ("objectives", "from ddgan_core.sampling import x"), ("anatomy", "from ddgan_core.study import x"),
         ("data", "from .runs import Run"), ("shapes", "from ddgan_core.runs import Run"),
         ("study", "from ddgan_core import zebra"),
         ("training", "import papermill"), ("evaluation", "def f():\n    from cleanfid import fid"),

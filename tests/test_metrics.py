@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.bench import mend_torchvision
+from ddgan_core.bench.mend import mend_torchvision
 from ddgan_core.metrics import (
     Moments,
     class_statistics,

@@ -20,7 +20,6 @@ from ddgan_core.toy_measures import (
     learned_log_density,
     quasi_normal,
     sample_measures,
-    t_interval,
     true_log_density,
 )
 from ddgan_core.toy_verdicts import verdicts
@@ -203,12 +202,6 @@ def test_a_ring_is_a_ring() -> None:
     along = ring().log_prob(torch.stack([angle.cos(), angle.sin()], 1)).exp()
     assert along.min() / along.max() > 0.99, "no gaps between its Gaussians"
     assert ring().log_prob(torch.zeros(2, dtype=torch.float64)).item() < -50
-
-
-def test_t_interval() -> None:
-    mean, half = t_interval([1, 2, 3, 4, 5])
-    assert (mean, half) == (3, pytest.approx(2.776445 * math.sqrt(2.5) / math.sqrt(5), rel=1e-6))
-    assert t_interval([2.0])[1] == math.inf
 
 
 def test_a_study_goes_on_where_it_was_stopped(results, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ddgan_core import UserError
-from ddgan_core.toy_measures import t_interval
+from ddgan_core.intervals import mean_interval
 from ddgan_core.toy_verdicts import agreement, holm, verdicts
 
 NEAR = [1.0, 1.4, 1.2, 0.8, 1.1]
@@ -24,7 +24,7 @@ def test_a_clear_case() -> None:
     table = pd.DataFrame(lines("kl", far) + lines("pearson", NEAR) + lines("neyman", [0.0] * 5, diverged=True))
     found = verdicts(table, "w1").iloc[0]
     assert (found["best"], found["tied"], found["worse"], found["worst"]) == ("pearson", (), ("kl", "neyman"), "kl")
-    assert (found["mean"], found["half"]) == pytest.approx(t_interval(NEAR))
+    assert (found["mean"], found["half"]) == pytest.approx(mean_interval(NEAR))
     assert verdicts(table, "w1", largest=True).iloc[0]["best"] == "kl"
     assert not len(verdicts(pd.DataFrame(lines("kl", NEAR)), "w1")), "one row alone has not won"
     assert not len(verdicts(table[table["row"] == "neyman"], "w1")), "nor has one that diverged"
@@ -34,7 +34,7 @@ def test_a_difference_that_every_seed_shows_counts_though_the_intervals_meet() -
     rng = np.random.default_rng(0)
     little_more = [v + 0.1 + 0.01 * float(rng.normal()) for v in NEAR]
     table = pd.DataFrame(lines("kl", NEAR) + lines("pearson", little_more))
-    (a, half_a), (b, half_b) = t_interval(NEAR), t_interval(little_more)
+    (a, half_a), (b, half_b) = mean_interval(NEAR), mean_interval(little_more)
     assert abs(a - b) < half_a + half_b
     assert verdicts(table, "w1").iloc[0]["worse"] == ("pearson",)
     unpaired = pd.DataFrame(lines("kl", NEAR) + lines("pearson", sorted(little_more)))

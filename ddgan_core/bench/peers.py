@@ -6,8 +6,7 @@ gradients clipped to 1, their own EMA, the default memory layout; without Accele
 peer that is not installed (extra `bench`) is a named gap.
 """
 
-import statistics
-import time
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +16,8 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
-from ddgan_core.bench import mend_torchvision, provenance, written
+from ddgan_core.bench.mend import mend_torchvision
+from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
 from ddgan_core.data import get_dataset, load_images, to_float
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.networks import NoisePredictor
@@ -30,9 +30,8 @@ from ddgan_core.training import Trainer
 OURS = "ddgan_core"
 DDIM_STEPS = 10
 
-Jobs = tuple[
-    Callable[[], object], Callable[[int], Tensor]
-]  # one update; n samples by DDIM, images in [-1, 1] or [0, 1]
+# One update; n samples by DDIM, images in [-1, 1] or [0, 1].
+Jobs = tuple[Callable[[], object], Callable[[int], Tensor]]
 
 
 def bench_ddpm(
@@ -54,40 +53,29 @@ def bench_ddpm(
             contestants[name] = make(config, images, device)
         except ImportError as error:
             gaps[name] = f"{error}: pip install '.[bench]'"
-    jobs: dict[str, Callable[[str], object]] = {
-        f"training update, batch {batch_size}": lambda name: [contestants[name][0]() for _ in range(updates)],
-        f"{n} samples, DDIM in {DDIM_STEPS} steps": lambda name: contestants[name][1](n),
-    }
+
+    def train(name: str, _: int) -> None:
+        for _ in range(updates):
+            contestants[name][0]()
+
+    def sample(name: str, _: int) -> None:
+        contestants[name][1](n)
+
     parameters = sum(p.numel() for p in _network(config).parameters())
     rows: list[dict[str, Any]] = []
-    for job, do in jobs.items():
-        seconds = _turns(do, list(contestants), repeats, device)
+    for job, do, per in (
+        (f"training update, batch {batch_size}", train, updates),
+        (f"{n} samples, DDIM in {DDIM_STEPS} steps", sample, 1),
+    ):
+        seconds = take_turns({name: functools.partial(do, name) for name in contestants}, repeats, device)
         for name in CONTESTANTS:
             row: dict[str, Any] = {"job": job, "library": name, "preset": preset, "parameters": parameters}
             if name in seconds:
-                per = updates if job.startswith("training") else 1
-                row |= {"seconds": statistics.median(wall for wall, _ in seconds[name]) / per}
-                for clock, label in ((0, "ratio"), (1, "cpu_ratio")):
-                    ratios = [a[clock] / b[clock] for a, b in zip(seconds[name], seconds[OURS], strict=True)]
-                    row |= {label: statistics.median(ratios), f"{label}_low": min(ratios), f"{label}_high": max(ratios)}
+                row |= {"seconds": median(seconds[name]) / per}
+                row |= ratio(seconds[name], seconds[OURS], "ratio")
+                row |= ratio(seconds[name], seconds[OURS], "cpu_ratio", "cpu")
             rows.append(row | {"gap": gaps.get(name, "")} | provenance(device))
     return written(rows, f"bench_ddpm_{torch.device(device).type}")
-
-
-def _turns(
-    do: Callable[[str], object], names: list[str], repeats: int, device: str
-) -> dict[str, list[tuple[float, float]]]:
-    """(wall, CPU) seconds of each repeat; a first turn warms up and is not counted."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for repeat in range(-1, repeats):
-        for name in names[:: -1 if repeat % 2 else 1]:
-            begin = time.perf_counter(), time.process_time()
-            do(name)
-            if torch.device(device).type == "cuda":
-                torch.cuda.synchronize()
-            if repeat >= 0:
-                seconds[name].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
-    return seconds
 
 
 def _network(config: RunConfig) -> NoisePredictor:

@@ -5,8 +5,7 @@ images, three backward passes for the critic with the generator's graph kept und
 in the graph of their loss, Adam and the moving average parameter by parameter. What is computed is the same.
 """
 
-import statistics
-import time
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from ddgan_core import UserError
-from ddgan_core.bench import provenance, written
+from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
 from ddgan_core.data import load_images, to_float
 from ddgan_core.diffusion import diffuse_pair
 from ddgan_core.runs import RunConfig
@@ -67,26 +66,19 @@ def bench_training(
         name: loop_step(config, images, loop, device) for name, loop in LOOPS.items()
     }
     steps[PRODUCT] = Trainer(config, images, device).update
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()  # warms up
-    for repeat in range(repeats):
-        for name in list(steps)[:: -1 if repeat % 2 else 1]:
-            begin = time.perf_counter(), time.process_time()
-            for _ in range(updates):
-                steps[name]()
-            if torch.device(device).type == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+
+    def turn(name: str, repeat: int) -> None:
+        for _ in range(updates if repeat >= 0 else 1):
+            steps[name]()
+
+    seconds = take_turns({name: functools.partial(turn, name) for name in steps}, repeats, device)
     plain = seconds[next(iter(LOOPS))]
     rows = []
     for name, own in seconds.items():
-        rate = updates / statistics.median(wall for wall, _ in own)
+        rate = updates / median(own)
         row: dict[str, Any] = {"loop": name, "preset": preset, "batch_size": batch_size, "updates": updates}
         row |= {"repeats": repeats, "updates_per_s": rate, "images_per_s": rate * batch_size}
-        for clock, label in ((0, "speedup"), (1, "cpu_speedup")):
-            ratios = [a[clock] / b[clock] for a, b in zip(plain, own, strict=True)]
-            row |= {label: statistics.median(ratios), f"{label}_low": min(ratios), f"{label}_high": max(ratios)}
+        row |= ratio(plain, own, "speedup") | ratio(plain, own, "cpu_speedup", "cpu")
         rows.append(row | provenance(device))
     return written(rows, f"bench_training_{torch.device(device).type}_{batch_size}")
 

@@ -1,17 +1,9 @@
-"""Side by side with the peers, on one machine, in one process, on the same images: `bench metrics`, `bench network`.
-
-Contestants take turns, so that other work on the machine meets all of them; what is compared are ratios within a turn.
-"""
+"""FID beside clean-fid's, on the same images: `bench metrics`; and what each change to its network gives."""
 
 import contextlib
 import functools
-import os
-import re
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +11,12 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
+from ddgan_core.bench.mend import mend_torchvision
+from ddgan_core.bench.turns import Seconds, median, provenance, ratio, take_turns, written
 from ddgan_core.data import load_images
-from ddgan_core.evaluation import code_version, device_name
 from ddgan_core.features import inception_file, inception_layers, load_extractor
 from ddgan_core.inception import clean_resize, folded
 from ddgan_core.metrics import Moments, frechet_distance
-from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.shapes import Float, Tensor, UInt8
 
 Contestant = Callable[[UInt8[Tensor, "n c h w"], Path], Float[Tensor, "n d"]]  # images, the same as PNGs -> features
@@ -58,9 +50,9 @@ def bench_metrics(
     for name in CONTESTANTS:
         row: dict[str, Any] = {"method": name, "n": n, "repeats": repeats, "gap": gaps.get(name, "")}
         if name in measured:
-            row |= {"images_per_s": n / statistics.median(measured[name]["wall"])}
-            for clock, label in (("wall", "ratio"), ("cpu", "cpu_ratio")):
-                row |= _ratio(measured.get(PEER), measured[name], clock, label)
+            row |= {"images_per_s": n / median(measured[name])}
+            row |= ratio(measured.get(PEER), measured[name], "ratio")
+            row |= ratio(measured.get(PEER), measured[name], "cpu_ratio", "cpu")
             row |= {"fid": fids[name], "fid_change": fids[name] - fids.get(OURS, float("nan"))}
         rows.append(row | provenance(device))
     if PEER in features:  # their formula as well: it is part of what is to agree
@@ -72,42 +64,29 @@ def bench_metrics(
 
 def compete(
     contestants: dict[str, Contestant], piles: list[UInt8[Tensor, "_ c h w"]], repeats: int
-) -> tuple[dict[str, dict[str, list[float]]], dict[str, list[Tensor]]]:
-    """Seconds ("wall", "cpu") of features and moments for each contestant and repeat, and each one's features per pile.
+) -> tuple[dict[str, list[Seconds]], dict[str, list[Tensor]]]:
+    """Seconds of features and moments for each contestant and repeat, and each one's features per pile.
 
-    Repeat r is on pile r modulo their number, every contestant in turn, the order reversed in every other repeat.
-    A first pass over four images, not counted, loads and warms up.
+    Repeat r is on pile r modulo their number; the first turn, not counted, on four images.
     """
     if repeats < len(piles):
         raise UserError(f"repeats = {repeats}: {len(piles)} or more, one for each pile of images")
-    seconds: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in contestants}
     features: dict[str, list[Tensor]] = {name: [] for name in contestants}
     with contextlib.ExitStack() as stack:
         folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(len(piles) + 1)]
-        for pile, folder in zip([*piles, piles[0][:4]], folders, strict=True):
+        piles = [*piles, piles[0][:4]]
+        for pile, folder in zip(piles, folders, strict=True):
             write_pngs(pile, folder)
-        for contestant in contestants.values():
-            contestant(piles[0][:4], folders[-1])
-        for repeat in range(repeats):
-            which = repeat % len(piles)
-            names = list(contestants)[:: -1 if repeat // len(piles) % 2 else 1]
-            for name in names:
-                wall, cpu = time.perf_counter(), sum(os.times()[:4])
-                found = contestants[name](piles[which], folders[which])
-                Moments.of(found)
-                seconds[name]["wall"].append(time.perf_counter() - wall)
-                seconds[name]["cpu"].append(sum(os.times()[:4]) - cpu)
-                if repeat == which:
-                    features[name].append(found)
-    return seconds, features
 
+        def turn(name: str, repeat: int) -> None:
+            which = repeat % (len(piles) - 1) if repeat >= 0 else -1
+            found = contestants[name](piles[which], folders[which])
+            Moments.of(found)
+            if repeat == which >= 0:
+                features[name].append(found)
 
-def _ratio(peer: dict | None, own: dict, clock: str, label: str) -> dict[str, float]:
-    """Median, lowest and highest ratio of the peer's seconds to one's own, turn by turn."""
-    if peer is None:
-        return {}
-    ratios = [a / b for a, b in zip(peer[clock], own[clock], strict=True)]
-    return {label: statistics.median(ratios), f"{label}_low": min(ratios), f"{label}_high": max(ratios)}
+        jobs = {name: functools.partial(turn, name) for name in contestants}
+        return take_turns(jobs, repeats), features
 
 
 def write_pngs(images: UInt8[Tensor, "n c h w"], folder: Path) -> None:
@@ -169,30 +148,6 @@ def _cleanfid(module: str) -> Any:
     return importlib.import_module(f"cleanfid.{module}")
 
 
-_schemas: list[torch.library.Library] = []  # an operator is gone when its library is collected
-
-
-def mend_torchvision() -> None:
-    """Make `import torchvision` work beside a wheel built for another PyTorch (pytorch/vision#9077).
-
-    It then stops at "operator torchvision::nms does not exist"; a name is all that the import needs of each, and
-    clean-fid uses none of them. Does nothing where the import works, or torchvision is not installed.
-    """
-    for _ in range(20):
-        try:
-            import torchvision  # noqa: F401
-        except RuntimeError as error:
-            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
-            if not missing:
-                raise
-            _schemas[:] = _schemas or [torch.library.Library("torchvision", "FRAGMENT")]
-            _schemas[0].define(f"{missing[1]}(Tensor x) -> Tensor")
-        except ImportError:
-            return
-        else:
-            return
-
-
 def bench_network(n: int = 16, *, repeats: int = 3, results: Path | None = None) -> pd.DataFrame:
     """What each change to clean-fid's network gives on this CPU: seconds of CPU time an image, in turns.
 
@@ -223,42 +178,23 @@ def bench_network(n: int = 16, *, repeats: int = 3, results: Path | None = None)
         "channels_last, frozen by torch.jit (fused ReLU)": lambda x: frozen(prepared(x).contiguous(memory_format=last)),
         "in use, bfloat16 autocast": lambda x: _autocasted(shipped, x),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
     found = {}
+
+    def turn(name: str, _: int) -> None:
+        found[name] = variants[name](images).float().flatten(1)
+
     with torch.inference_mode():
-        for repeat in range(-1, repeats):  # the first is not counted
-            for name, variant in variants.items():
-                begin = time.process_time()
-                found[name] = variant(images).float().flatten(1)
-                if repeat >= 0:
-                    seconds[name].append((time.process_time() - begin) / n)
+        seconds = take_turns({name: functools.partial(turn, name) for name in variants}, repeats)
     script = next(iter(variants))
     rows = []
-    for name, each in seconds.items():
-        ratios = [a / b for a, b in zip(seconds[script], each, strict=True)]
+    for name, own in seconds.items():
         error = float((found[name] - found[script]).norm() / found[script].norm())
-        row = {"variant": name, "n": n, "repeats": repeats, "cpu_s_per_image": statistics.median(each)}
-        row |= {"speedup": statistics.median(ratios), "speedup_low": min(ratios), "speedup_high": max(ratios)}
-        rows.append(row | {"error": error} | provenance("cpu"))
+        row = {"variant": name, "n": n, "repeats": repeats, "cpu_s_per_image": median(own, "cpu") / n}
+        row |= ratio(seconds[script], own, "speedup", "cpu") | {"error": error}
+        rows.append(row | provenance("cpu"))
     return written(rows, "bench_network_cpu", results)
 
 
 def _autocasted(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         return network(x)
-
-
-def provenance(device: torch.device | str) -> dict[str, str]:
-    """The columns that say where a row was measured."""
-    return {
-        "device": device_name(device), "torch": torch.__version__, "clean_fid": version("clean-fid"),
-        "commit": code_version(),
-    }  # fmt: skip
-
-
-def written(rows: list[dict[str, Any]], name: str, results: Path | None = None) -> pd.DataFrame:
-    """The rows as a table, which is also put into results/tables/<name>.csv."""
-    table = pd.DataFrame(rows)
-    path = (results_dir() if results is None else results) / "tables" / f"{name}.csv"
-    write_atomic(path, table.to_csv(index=False, float_format="%.6g"))
-    return table

@@ -1,7 +1,6 @@
 """How long sampling takes, step for step, and how far training and sampling are from what this device can do."""
 
-import statistics
-import time
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddgan_core.bench import provenance, written
+from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
 from ddgan_core.data import get_dataset, load_images
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.networks import make_model
@@ -36,26 +35,17 @@ def bench_sampling(
     shape = (info.channels, info.size, info.size)
     chains = {pair: _chain(configure_sampler(preset, dataset, *pair), *pair, device) for pair in samplers or SAMPLERS}
 
-    def draw(pair: tuple[str, int]) -> float:
-        begin = time.perf_counter()
-        for images in sample_images(chains[pair], pair[1], shape, n, 0, device, n):
-            images.cpu()
-        return time.perf_counter() - begin
+    def draw(pair: tuple[str, int], repeat: int) -> None:
+        if repeat >= 0 or pair[1] <= 10:  # a few steps warm up for the many
+            for images in sample_images(chains[pair], pair[1], shape, n, 0, device, n):
+                images.cpu()
 
-    for pair in chains:
-        if pair[1] <= 10:
-            draw(pair)  # warms up
-    seconds: dict[tuple[str, int], list[float]] = {pair: [] for pair in chains}
-    for repeat in range(repeats):
-        for pair in list(chains)[:: -1 if repeat % 2 else 1]:
-            seconds[pair].append(draw(pair))
-    whole = seconds.get(("ancestral", 1000), [float("nan")] * repeats)
+    seconds = take_turns({pair: functools.partial(draw, pair) for pair in chains}, repeats, device)
     rows = []
     for (sampler, steps), own in seconds.items():
-        ratios = [a / b for a, b in zip(whole, own, strict=True)]
         row: dict[str, Any] = {"sampler": sampler, "steps": steps, "preset": preset, "n": n, "repeats": repeats}
-        row |= {"seconds_per_1000": 1000 / n * statistics.median(own)}
-        row |= {"speedup": statistics.median(ratios), "speedup_low": min(ratios), "speedup_high": max(ratios)}
+        row |= {"seconds_per_1000": 1000 / n * median(own)}
+        row |= ratio(seconds.get(("ancestral", 1000)), own, "speedup")
         rows.append(row | provenance(device))
     return written(rows, f"bench_sampling_{torch.device(device).type}")
 
@@ -109,26 +99,23 @@ def bench_limits(
         f"training update, batch {config.batch_size}": trainer.update,
         "sampling, 64 images, T = 4": draw,
     }
+    gflops = {name: _gflop(do) for name, do in work.items()}
+    seconds = take_turns({name: lambda _, do=do: do() for name, do in work.items()}, repeats, device)
+    # On one thread of a CPU, of this process's time: other work on the machine disturbs it less.
+    clock = "cpu" if kind == "cpu" and torch.get_num_threads() == 1 else "wall"
     rows: list[dict[str, Any]] = []
-    for name, do in work.items():
-        with FlopCounterMode(display=False) as counter:
-            do()
-        seconds = min(_seconds(do, kind) for _ in range(repeats))
-        gflop = counter.get_total_flops() / 1e9
-        row: dict[str, Any] = {"work": name, "preset": preset, "gflop": gflop, "seconds": seconds}
-        row |= {"gflop_per_s": gflop / seconds}
+    for name, gflop in gflops.items():
+        best = min(getattr(turn, clock) for turn in seconds[name])
+        row: dict[str, Any] = {"work": name, "preset": preset, "gflop": gflop, "seconds": best}
+        row |= {"gflop_per_s": gflop / best}
         row |= {"share": row["gflop_per_s"] / (rows[0] if rows else row)["gflop_per_s"]}
         if name == "copy":
-            row |= {"gb_per_s": 2 * block.numel() * block.element_size() / seconds / 1e9}
+            row |= {"gb_per_s": 2 * block.numel() * block.element_size() / best / 1e9}
         rows.append(row | provenance(device))
     return written(rows, f"bench_limits_{kind}")
 
 
-def _seconds(do: Callable[[], Any], kind: str) -> float:
-    """On a CPU, of this process's time: other work on the machine disturbs it less."""
-    clock = time.process_time if kind == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    begin = clock()
-    do()
-    if kind == "cuda":
-        torch.cuda.synchronize()
-    return clock() - begin
+def _gflop(do: Callable[[], Any]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        do()
+    return counter.get_total_flops() / 1e9
