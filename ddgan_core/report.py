@@ -154,10 +154,12 @@ def execute(
     """Run a notebook in a kernel of this environment; `out` appears only when every cell has run. Returns it.
 
     Raises UserError before the kernel starts for bad parameters, ReportError for a failing cell or a dead kernel; what
-    had run by then is kept beside `out` as *.failed.ipynb. A kernel that does not come up is tried once more.
+    had run by then is kept beside `out` as *.failed.ipynb. The kernel's sockets are files: no other
+    user can listen, no port can be taken. A kernel that does not come up so is tried once more, over TCP.
     """
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     notebook, out = Path(notebook), Path(out)
     validate_parameters(notebook, parameters or {})
@@ -167,10 +169,11 @@ def execute(
     for stale in (out, failed, aside):
         stale.unlink(missing_ok=True)
     try:
-        for attempt in (1, 2):
-            reason = ""
+        for transport in ("ipc", "tcp"):
+            reason, config = "", Config({"KernelManager": {"transport": transport}})
+            how = {"kernel_name": "python3", "progress_bar": progress, "config": config}
             try:
-                execute_notebook(notebook, aside, dict(parameters or {}), kernel_name="python3", progress_bar=progress)
+                execute_notebook(notebook, aside, dict(parameters or {}), **how)
             except PapermillExecutionError as error:
                 if error.ename == "UserError":
                     reason = f"cell {error.cell_index + 1}: {error.evalue}"
@@ -187,7 +190,7 @@ def execute(
             if not reason:
                 aside.replace(out)
                 return out
-            if attempt == 2 or any(state.get("start_time") for state in states):
+            if transport == "tcp" or any(state.get("start_time") for state in states):
                 break
         if aside.exists():
             aside.replace(failed)

@@ -133,19 +133,20 @@ def test_user_error_in_a_notebook_is_one_line_without_traceback(tmp_path):
     assert shown.traceback == ["UserError: mend this"]
 
 
-def test_kernel_that_does_not_come_up_is_tried_once_more(tmp_path, monkeypatch):
+def test_kernel_that_does_not_come_up_is_tried_once_more_over_tcp(tmp_path, monkeypatch):
     import papermill
 
     genuine, calls = papermill.execute_notebook, []
 
     def first_time_in_vain(*args, **kwargs):
-        calls.append(1)
+        calls.append(kwargs["config"].KernelManager.transport)
         if len(calls) == 1:
             raise RuntimeError("Kernel died before replying to kernel_info")
         return genuine(*args, **kwargs)
 
     monkeypatch.setattr("papermill.execute_notebook", first_time_in_vain)
     assert report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb").exists()
+    assert calls == ["ipc", "tcp"]
     monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: (_ for _ in ()).throw(OSError("port taken")))
     with pytest.raises(ReportError, match="port taken"):
         report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb")
