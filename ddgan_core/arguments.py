@@ -195,6 +195,10 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--preset", **preset)
     computing(this)
 
+    text = "What a few small runs gain by being done so many at a time: speedup, and efficiency per core."
+    this = command(parts, "workers", "bench_workers", text, "bench workers --workers 1 2 4")
+    this.add_argument("--workers", type=whole(1), nargs="+", default=[1, 2, 4], metavar="N", help="(default: 1 2 4)")
+
     text = "Floors and ceilings of every metric; with --reference, statistics of a split to ship."
     this = command(commands, "calibrate", "calibrate", text, "calibrate --features fashion_classifier")
     this.add_argument("--dataset", default="fashion_mnist", help="(default: %(default)s)")

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.bench import metrics, turns
+from ddgan_core.bench import metrics, turns, workers
 from ddgan_core.bench.mend import mend_torchvision
 from ddgan_core.bench.metrics import OURS, PEER, bench_metrics, compete, write_pngs
 from ddgan_core.bench.turns import Seconds
+from ddgan_core.bench.workers import bench_workers
 from ddgan_core.data import load_images, read_images
 from ddgan_core.metrics import Moments, frechet_distance
 
@@ -137,6 +138,38 @@ def test_without_weights_every_row_is_a_named_gap(
     assert table["gap"].str.contains("nowhere.pt: no such file").all()
     with pytest.raises(UserError, match="n = 298: choose 2 to 297"):
         bench_metrics(298, dataset="digits")
+
+
+def test_workers_are_compared_by_speedup_and_cores(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a run takes 8 s, and four at a time are as fast as two: the machine has two cores."""
+    now, folders = [0.0], set()
+
+    def pretended(jobs: list[str], command, at_a_time: int) -> dict[str, int]:
+        words = command(jobs[0])
+        folders.add(words[1])
+        assert words[-2:] == ["--seed", jobs[0]]
+        now[0] += 8.0 * len(jobs) / min(at_a_time, 2)
+        return dict.fromkeys(jobs, 0)
+
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(workers, "local", pretended)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    table = bench_workers(4, workers=(4, 2), repeats=2)
+    assert table[["workers", "seconds", "speedup", "efficiency"]].values.tolist() == [
+        [1, 32, 1, 1], [4, 16, 2, 1], [2, 16, 2, 1],
+    ]  # fmt: skip
+    assert (results / "tables" / "bench_workers_cpu.csv").exists()
+    assert len(folders) == 3 * 3
+    assert not any(Path(word.split("=")[1]).exists() for word in folders)
+    monkeypatch.setattr(workers, "local", lambda jobs, command, n: dict.fromkeys(jobs, 2))
+    with pytest.raises(UserError, match="1 of 4 runs failed: try .*train --threads 1 --preset smoke"):
+        bench_workers(4, repeats=2)
+
+
+@pytest.mark.slow
+def test_workers_really_train(results: Path) -> None:
+    table = bench_workers(2, workers=(2,), updates=2, repeats=1)
+    assert (table["seconds"] > 0).all()
 
 
 def test_pngs_are_the_images_in_order(tmp_path: Path) -> None:

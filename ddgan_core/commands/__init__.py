@@ -7,5 +7,5 @@ HANDLERS = {f.__name__: f for f in (
     study.study_status, study.study_run, study.study_table, study.study_slurm, study.study_export, study.study_import,
     study.study_ship, study.study_classifier,
     bench.bench_metrics, bench.bench_network, bench.bench_training, bench.bench_ddpm, bench.bench_sampling,
-    bench.bench_limits, bench.calibrate,
+    bench.bench_limits, bench.bench_workers, bench.calibrate,
 )}  # fmt: skip

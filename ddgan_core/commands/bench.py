@@ -53,6 +53,12 @@ def bench_limits(args: argparse.Namespace) -> int:
     return show(bench_limits(preset=args.preset, device=device), 3)
 
 
+def bench_workers(args: argparse.Namespace) -> int:
+    from ddgan_core.bench.workers import bench_workers
+
+    return show(bench_workers(workers=args.workers), 3)
+
+
 def calibrate(args: argparse.Namespace) -> int:
     if args.reference:
         refuse(args, ("sizes", "draws"), "not with --reference, which takes the whole split once")
