@@ -30,11 +30,14 @@ from ddgan_core.networks import Generator, NoisePredictor, make_model
 from ddgan_core.piles import draw_pile
 from ddgan_core.progress import watched
 from ddgan_core.reference import reference_features, reference_moments
-from ddgan_core.runs import Run, results_dir
-from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ddgan_step, reverse_chain, sample_images
+from ddgan_core.runs import Run, RunConfig, results_dir
+from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ancestral_step, ddgan_step, reverse_chain, sample_images
 from ddgan_core.scores import add_evaluation, read_evaluations, same_key
 from ddgan_core.shapes import Float, Tensor, UInt8
 
+# The source paper's own ways to fewer steps, which start from noise where the chain does not end in noise: a DDPM asked
+# by a table of betas that is shortened, not re-spaced, and a DDGAN whose first steps are left out.
+AS_PUBLISHED = {"ddpm": "shortened", "ddgan": "truncated"}
 NEAREST = 10_000  # images, at most, in what compares every pair of them
 LEAST_NEIGHBOURS = 4  # images, at least, where the third neighbour counts
 
@@ -53,12 +56,15 @@ def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator 
 def resolve_sampler(run: Run, sampler: str | None = None, steps: int | None = None) -> tuple[str, int]:
     """The sampler and its steps, by default those the run was trained for. Raises UserError when they do not fit it."""
     config = run.config
-    allowed = ["ddgan"] if config.method == "ddgan" else list(DDPM_STEPS)
+    allowed = [*(["ddgan"] if config.method == "ddgan" else DDPM_STEPS), AS_PUBLISHED[config.method]]
     sampler, steps = sampler or allowed[0], config.T if steps is None else steps
     if sampler not in allowed:
         raise UserError(f"sampler {sampler!r} for run {config.run_id}: choose {' or '.join(allowed)}")
-    if config.method == "ddgan" and steps != config.T:
-        raise UserError(f"steps = {steps} for run {config.run_id}: a DDGAN takes the {config.T} it was trained for")
+    if sampler == "ddgan" and steps != config.T:
+        raise UserError(
+            f"steps = {steps} for run {config.run_id}: a DDGAN takes the {config.T} it was trained for; to leave out "
+            "the first of them, as the source paper does, choose sampler truncated"
+        )
     if not 1 <= steps <= config.T:
         raise UserError(f"steps = {steps} for run {config.run_id}: choose 1 to {config.T}")
     return sampler, steps
@@ -70,9 +76,18 @@ def _chain_step(run: Run, sampler: str, steps: int, device: torch.device | str) 
     dataset = get_dataset(run.config.dataset)
     shape = (dataset.channels, dataset.size, dataset.size)
     if isinstance(network, Generator):
-        return ddgan_step(network, schedule), shape
+        return ddgan_step(network, schedule), shape  # truncated: the chain is begun at a smaller t
+    if sampler == "shortened":
+        return ancestral_step(network, make_schedule(run.config.schedule, steps).to(device)), shape
     # Re-spaced to all T steps, a schedule is itself.
     return DDPM_STEPS[sampler](network, schedule.respaced(steps)), shape
+
+
+def _protocol(config: RunConfig, sampler: str, steps: int) -> str:
+    """The column of that name in a row of scores."""
+    if steps == config.T:
+        return "as_trained"
+    return "as_published" if sampler == AS_PUBLISHED[config.method] else "respaced"
 
 
 def sample(
@@ -81,7 +96,7 @@ def sample(
 ) -> UInt8[Tensor, "n c h w"]:  # fmt: skip
     """Images `start` .. `start + n - 1` of a seed, on the CPU; image i is the same in any call.
 
-    sampler: "ddgan" for a DDGAN; "ancestral" (the default) or "ddim" for a DDPM, re-spaced to `steps`.
+    sampler: "ddgan" for a DDGAN; "ancestral" (the default) or "ddim" for a DDPM, re-spaced to `steps`; or AS_PUBLISHED.
     Raises UserError for a sampler or a number of steps that does not fit the run, and when it has no weights.
     """
     for name, value, least in (("n", n, 1), ("start", start, 0), ("batch_size", batch_size, 1)):
@@ -136,7 +151,7 @@ def evaluate(
     whose = {
         "dataset": config.dataset, "run_id": config.run_id, "method": config.method, "divergence": config.divergence,
         "T": config.T, "seed": config.seed, "preset": config.preset, "tag": config.tag,
-        "sampler": sampler, "steps": steps, "protocol": "as_trained" if steps == config.T else "respaced",
+        "sampler": sampler, "steps": steps, "protocol": _protocol(config, sampler, steps),
     }  # fmt: skip
 
     @functools.cache

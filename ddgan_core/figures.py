@@ -110,9 +110,9 @@ def fid_curve(
         if len(found) > 1:
             raise UserError(f"{column} differs within one axis ({', '.join(map(str, found))}): select one of them")
     ends = []
-    for (name, label, dashed), line in rows.groupby(_line_of(rows), sort=False):
+    for (name, label, ls), line in rows.groupby(_line_of(rows), sort=False):
         by_x = line.groupby(x)["frechet"].agg(["mean", "min", "max", "size"]).sort_index()
-        style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKERS[name], "ls": "--" if dashed else "-"}
+        style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKERS[name], "ls": ls}
         ax.plot(by_x.index, by_x["mean"], label=label, markeredgecolor="white", markeredgewidth=0.6, **style)
         if (by_x["size"] > 1).any():
             ax.vlines(by_x.index, by_x["min"], by_x["max"], color=COLOURS[name], lw=1)
@@ -139,15 +139,15 @@ def fid_curve(
 
 
 def _line_of(rows: pd.DataFrame) -> pd.Series:
-    """(row name, label, dashed?) of the line each evaluation belongs to."""
+    """(row name, label, line style) of the line each evaluation belongs to; dotted: the source paper's protocol."""
 
-    def line(row: Any) -> tuple[str, str, bool]:
+    def line(row: Any) -> tuple[str, str, str]:
         tag = "" if pd.isna(row.tag) or not row.tag else f", {row.tag}"
         if row.method == "ddpm":
-            return "ddpm", f"DDPM, {'DDIM' if row.sampler == 'ddim' else row.sampler}{tag}", row.sampler == "ddim"
-        label = label_of(row.divergence)
-        as_trained = row.protocol == "as_trained"
-        return row.divergence, label + tag + ("" if as_trained else f", {row.protocol}"), not as_trained
+            how = {"ddim": "DDIM", "shortened": "as published"}.get(row.sampler, row.sampler)
+            return "ddpm", f"DDPM, {how}{tag}", {"ddim": "--", "shortened": ":"}.get(row.sampler, "-")
+        cut = f", T = {int(row.T)} cut short" if row.sampler == "truncated" else ""
+        return row.divergence, label_of(row.divergence) + tag + cut, ":" if cut else "-"
 
     return pd.Series([line(row) for row in rows.itertuples()], index=rows.index)
 

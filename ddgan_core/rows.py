@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 
 from ddgan_core import anatomy, curves, figures
+from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation import sample
 from ddgan_core.runs import Run, RunConfig, all_runs
 from ddgan_core.scores import load_evaluations
@@ -75,6 +76,24 @@ def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
     floor, ceiling = (next(iter(table.loc[table["sampler"] == kind, "frechet"]), None) for kind in ("real", "noise"))
     figures.fid_curve(ax, drawn, floor=floor, ceiling=ceiling)
     return drawn
+
+
+def cut_short(preset: str) -> pd.DataFrame:
+    """For each row and T sampled as published, its distance by the step at which the chain is begun; T is the whole.
+
+    By the preset's main features and N; the line alpha_bar has that of the step. Empty where no row was.
+    """
+    table = _comparable(preset)
+    table = table[(table["tag"] == "") & (table["method"] == "ddgan")] if len(table) else table
+    cut = table[table["sampler"] == "truncated"] if len(table) else table
+    if not len(cut):
+        return pd.DataFrame()
+    both = table.merge(cut[["run_id"]].drop_duplicates())
+    found = both.pivot_table(index=["T", "divergence"], columns="steps", values="frechet")
+    for T in sorted(set(cut["T"])):
+        alpha_bar = make_schedule(configure(preset, T=T).schedule, T).alpha_bar
+        found.loc[(T, "alpha_bar"), :] = [float(alpha_bar[t]) if t <= T else float("nan") for t in found.columns]
+    return found.sort_index().rename_axis(columns="chain begun at t")
 
 
 def samples_at_each_T(preset: str, row: str, seed: int) -> "Figure | None":

@@ -17,7 +17,7 @@ from ddgan_core.data import get_dataset
 from ddgan_core.runs import all_runs, results_dir, write_atomic
 
 KEY = (
-    "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, or respaced to fewer steps
+    "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, respaced or as_published
     "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",  # how they were scored
 )  # fmt: skip
 COLUMNS = (

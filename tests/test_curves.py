@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from ddgan_core import curves, rows
+from ddgan_core.diffusion import make_schedule
 from ddgan_core.runs import Run
-from ddgan_core.study import configure
+from ddgan_core.study import SCORES, configure, scores_due
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +158,21 @@ def test_every_timed_model_has_its_place_in_the_trilemma():
     ]  # fmt: skip
     assert quality.get_ylabel().startswith("FID (Inception features)\nN = 2,000")
     assert texts(curves.trilemma_figure(scored, {}).axes[0]) == ["not run yet"]
+
+
+def test_chains_cut_short_stand_beside_the_whole_one(monkeypatch):
+    config = configure("smoke", divergence="kl", T=4)
+    _, _, features, n = SCORES["smoke"]["ddgan"][0]
+    due = scores_due(config)
+    assert due == [("ddgan", 4, features, n)] + [("truncated", t, features, n) for t in (1, 2, 3)]
+    assert len(scores_due(config.changed(seed=1))) == len(scores_due(config.changed(tag="plain"))) == 1
+    common = {"features": features, "n": n, "reference": "test", "sample_seed": 0, "tag": "", "method": "ddgan", "T": 4}
+    scored = [{"run_id": "kl", "divergence": "kl", "sampler": s, "steps": t, "frechet": 10.0 - t} for s, t, *_ in due]
+    scored += [{"run_id": "js", "divergence": "js", "sampler": "ddgan", "steps": 4, "frechet": 1.0}]
+    monkeypatch.setattr(rows, "load_evaluations", lambda *_: pd.DataFrame([common | row for row in scored]))
+    table = rows.cut_short("smoke")
+    assert table.loc[(4, "kl")].tolist() == [9, 8, 7, 6]
+    assert table.loc[(4, "alpha_bar")].tolist() == pytest.approx(make_schedule("vp", 4).alpha_bar[1:].tolist())
+    assert len(table) == 2, "what was not cut short is left out"
+    monkeypatch.setattr(rows, "load_evaluations", lambda *_: pd.DataFrame([common | scored[-1]]))
+    assert not len(rows.cut_short("smoke"))

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ddgan_core import UserError, evaluation
+from ddgan_core import UserError, evaluation, sampling
 from ddgan_core.checkpoints import write_weights
 from ddgan_core.data import load_images, to_uint8
+from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation import (
     evaluate,
     evaluate_baseline,
@@ -65,15 +66,51 @@ def test_image_i_is_the_same_in_any_call(config: RunConfig, sampler: str | None,
     ("config", "arguments", "message"),
     [
         (DDGAN, {"steps": 2}, "takes the 3 it was trained for"),
-        (DDGAN, {"sampler": "ddim"}, "choose ddgan"),
+        (DDGAN, {"sampler": "ddim"}, "choose ddgan or truncated"),
         (DDPM, {"steps": 21}, "choose 1 to 20"),
         (DDPM, {"steps": 0}, "choose 1 to 20"),
-        (DDPM, {"sampler": "ddgan"}, "choose ancestral or ddim"),
+        (DDPM, {"sampler": "ddgan"}, "choose ancestral or ddim or shortened"),
     ],
 )
 def test_a_sampler_that_does_not_fit_the_run_is_refused(config: RunConfig, arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         sample(make_run(config), 4, **arguments)
+
+
+def times_asked(run: Run, monkeypatch: pytest.MonkeyPatch, **how: object) -> list[int]:
+    """The times at which sampling asks the run's network."""
+    network, schedule = load_model(run)
+    asked: list[int] = []
+    network.register_forward_pre_hook(lambda _, inputs: asked.append(int(inputs[1][0])))
+    monkeypatch.setattr(evaluation, "load_model", lambda *_: (network, schedule))
+    sample(run, 2, **how)
+    return asked
+
+
+def test_a_truncated_chain_is_begun_from_noise_at_a_smaller_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(DDGAN)
+    assert times_asked(run, monkeypatch, sampler="truncated", steps=2) == [2, 1]
+    chain = sample_chain(run, 3, sampler="truncated", steps=2, seed=1)
+    whole = sample_chain(run, 3, seed=1)
+    assert len(chain) == 3
+    assert torch.equal(chain[0], whole[0]), "from x_T's noise"
+    row = evaluate(run, n=20, features="pixels", sampler="truncated", steps=1).iloc[0]
+    assert row[["sampler", "steps", "protocol"]].tolist() == ["truncated", 1, "as_published"]
+
+
+def test_a_shortened_table_is_a_new_one_with_small_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(DDPM)
+    assert times_asked(run, monkeypatch, sampler="ancestral", steps=4) == [20, 15, 10, 5]
+    assert times_asked(run, monkeypatch, sampler="shortened", steps=4) == [4, 3, 2, 1]
+    monkeypatch.undo()
+    network, _ = load_model(run)
+    images = sampling.sample_images(
+        sampling.ancestral_step(network, make_schedule(DDPM.schedule, 4)), 4, (1, 8, 8), 6, seed=0
+    )
+    assert torch.equal(sample(run, 6, sampler="shortened", steps=4), to_uint8(next(iter(images))))
+    row = evaluate(run, n=20, features="pixels", sampler="shortened", steps=4).iloc[0]
+    assert row["protocol"] == "as_published"
+    assert evaluate(run, n=20, features="pixels", sampler="shortened").iloc[0]["protocol"] == "as_trained"
 
 
 def test_weights_must_be_there_and_belong_to_the_configuration() -> None:

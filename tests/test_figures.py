@@ -129,6 +129,17 @@ def test_samplers_of_a_ddpm_are_lines_of_their_own():
     assert {t.get_text() for t in ax.texts} == {"DDPM, ancestral", "DDPM, DDIM"}
 
 
+def test_the_source_papers_protocol_is_a_dotted_line_of_its_own():
+    _, ax = plt.subplots()
+    cut = evaluations(sampler="truncated", protocol="as_published", steps=2, T=4)
+    short = evaluations(method="ddpm", divergence="none", sampler="shortened", protocol="as_published")
+    figures.fid_curve(ax, pd.concat([evaluations(), cut, short]))
+    styles = {line.get_label(): line.get_linestyle() for line in ax.lines if not line.get_label().startswith("_")}
+    dotted = {name for name, style in styles.items() if style == ":"}
+    assert len(styles) == 3
+    assert {name.split(", ")[-1] for name in dotted} == {"T = 4 cut short", "as published"}
+
+
 def test_end_labels_do_not_overlap():
     close = [evaluations(divergence=d) for d in DIVERGENCES]
     figure, ax = plt.subplots()

@@ -40,32 +40,33 @@ def test_a_table_of_few_scores(tmp_path: Path) -> None:
         recall_error=0.01,
         **gan,
     )
-    add(tmp_path, "kl_T04_s0_cpu", 1_000, 6.0, precision=0.9, recall=0.6, **gan)
-    add(tmp_path, "kl_T04_s0_cpu", 2_000, 1.0, **gan)  # of no column
-    add(tmp_path, "real", 1_000, 0.1)
-    add(tmp_path, "noise", 1_000, 99.0)
+    add(tmp_path, "kl_T04_s0_cpu", 1_000, 1.0, **gan)  # of no column
+    add(
+        tmp_path, "kl_T04_s0_cpu", 10_000, 9.0, **gan | {"sampler": "truncated", "steps": 2, "protocol": "as_published"}
+    )
+    add(tmp_path, "real", 10_000, 0.1)
     (tmp_path / "tables").mkdir()
     speed = "sampler,steps,preset,seconds_per_1000\nddgan,4,cpu,12.34\nddgan,4,full,1\n"
     (tmp_path / "tables" / "bench_sampling_cpu.csv").write_text(speed)
     table = results_table(results=tmp_path)
-    assert table["model"].tolist() == ["DDGAN, KL", "real training images", "noise"], "what lacks the first comes last"
-    assert table.iloc[0].to_dict() == {
-        "model": "DDGAN, KL", "steps": "4", "classifier, N = 10,000": "5.68 ± 0.12", "classifier, N = 1,000": "6.00",
+    assert table["model"].tolist() == ["real training images", "DDGAN, KL"]
+    assert table.iloc[1].to_dict() == {
+        "model": "DDGAN, KL", "steps": "4", "classifier, N = 10,000": "5.68 ± 0.12",
         "precision": "0.800", "recall": "0.500 ± 0.010", "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc+",
     }  # fmt: skip
-    assert table.iloc[-1]["classifier, N = 10,000"] == "–"
     # With an Inception score, that comes first, and its precision and recall are the ones shown.
     add(tmp_path, "noise", 2_000, 300.0, features="inception", precision=0.1, recall=0.0)
     add(tmp_path, "kl_T04_s0_cpu", 2_000, 40.0, features="inception", precision=0.4, recall=0.3, **gan)
     table = results_table(results=tmp_path)
-    assert table["FID, N = 2,000"].tolist() == ["40.0", "300.0", "–"]
+    assert table["FID, N = 2,000"].tolist() == ["40.0", "300.0", "–"], "what lacks the first comes last"
     assert table["precision"].tolist() == ["0.400", "0.100", "–"]
+    assert table["classifier, N = 10,000"].tolist() == ["5.68 ± 0.12", "–", "0.10"]
 
 
 def test_scores_of_two_networks_are_not_mixed(tmp_path: Path) -> None:
-    add(tmp_path, "noise", 1_000, 99.0, features_hash="one")
-    add(tmp_path, "noise", 1_000, 0.1, features_hash="another")
-    with pytest.raises(UserError, match="2 scores of noise, fashion_classifier, N = 1,000"):
+    add(tmp_path, "noise", 10_000, 99.0, features_hash="one")
+    add(tmp_path, "noise", 10_000, 0.1, features_hash="another")
+    with pytest.raises(UserError, match="2 scores of noise, fashion_classifier, N = 10,000"):
         results_table(results=tmp_path)
 
 
@@ -80,7 +81,7 @@ def test_times_are_those_of_the_bench(tmp_path: Path) -> None:
 
 
 def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path) -> None:
-    add(tmp_path, "noise", 1_000, 99.0)
+    add(tmp_path, "noise", 10_000, 99.0)
     table, page = results_table(results=tmp_path), tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     assert write_table(page, table)

@@ -15,12 +15,13 @@ from ddgan_core.study.cells import (
     configure,
     make_study,
     paper_study,
+    scores_due,
     sweep_study,
 )
 from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, score, ship, status, write_tables
 
 __all__ = [
     "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "STUDIES", "SWEEP_SEED", "Study", "complete", "configure", "ensure",
-    "make_study", "paper_study", "run", "run_local", "run_on_ray", "score", "ship", "status", "sweep_study",
-    "write_tables",
+    "make_study", "paper_study", "run", "run_local", "run_on_ray", "score", "scores_due", "ship", "status",
+    "sweep_study", "write_tables",
 ]  # fmt: skip

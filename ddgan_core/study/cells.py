@@ -11,6 +11,7 @@ from ddgan_core.runs import PRESETS, RunConfig
 
 PAPER_ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein")
 PAPER_T = (4, 2, 8, 10, 1, 3, 5, 6, 7, 9)  # in order of what they tell
+DDPM_LENGTHS = (10, 20, 50, 100, 200, 500, 1000)
 SWEEP_SEED = 100  # settings are chosen by a seed that is never reported
 
 # What a DDPM changes in each preset: it has no critic to pay for, so it gets more updates from the same minutes.
@@ -24,20 +25,32 @@ DDPM = {
 SCORES: dict[str, dict[str, list[tuple[str, int | None, str, int]]]] = {
     "smoke": {
         "ddgan": [("ddgan", None, "pixels", 200)],
-        "ddpm": [("ancestral", None, "pixels", 200), ("ddim", 5, "pixels", 200)],
+        "ddpm": [("ancestral", None, "pixels", 200), ("ddim", 5, "pixels", 200), ("shortened", 5, "pixels", 200)],
     },
     "cpu": {
         "ddgan": [("ddgan", None, "fashion_classifier", n) for n in (10_000, 1_000)],
         # A thousand steps for ten thousand images would take a core half a day: the long chains are compared at 1,000.
         "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (4, 10) for s in ("ancestral", "ddim")]
-        + [(s, n, "fashion_classifier", 1_000) for n in (4, 10) for s in ("ancestral", "ddim")]
-        + [("ancestral", n, "fashion_classifier", 1_000) for n in (100, 1000)],
+        + [("ancestral", n, "fashion_classifier", 1_000) for n in (4, 10, 20, 50, 100, 200, 1000)]
+        + [("ddim", n, "fashion_classifier", 1_000) for n in (4, 10, 20, 50, 100)]
+        + [("shortened", n, "fashion_classifier", 1_000) for n in (10, 20, 50, 100, 200)],
     },
     "full": {
         "ddgan": [("ddgan", None, "fashion_classifier", 10_000)],
-        "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (10, 100, 1000) for s in ("ancestral", "ddim")],
+        "ddpm": [(s, n, "fashion_classifier", 10_000) for n in DDPM_LENGTHS for s in ("ancestral", "ddim")]
+        + [("shortened", n, "fashion_classifier", 10_000) for n in DDPM_LENGTHS[:-1]],
     },
 }
+CUT_SHORT = (4, 10)  # T at which a row's first run is also sampled as the source paper does, from a smaller t on
+
+
+def scores_due(config: RunConfig) -> list[tuple[str, int, str, int]]:
+    """(sampler, steps, features, images) of the scores that a run gets when it is finished."""
+    usual = SCORES[config.preset][config.method]
+    due = [(sampler, steps or config.T, features, n) for sampler, steps, features, n in usual]
+    if config.method == "ddgan" and config.T in CUT_SHORT and config.seed == 0 and not config.tag:
+        due += [("truncated", t, *usual[0][2:]) for t in range(1, config.T)]
+    return due
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ddgan_core.figures import write_png_grid
 from ddgan_core.runner import default_device, is_held, train_run
 from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.scores import load_evaluations, read_evaluations
-from ddgan_core.study.cells import SCORES, Study
+from ddgan_core.study.cells import Study, scores_due
 from ddgan_core.training import TrainingDiverged
 
 
@@ -60,8 +60,8 @@ def _scores_made(run: Run, cell: RunConfig) -> str:
     keys = (
         set(zip(there["sampler"], there["steps"], there["features"], there["n"], strict=True)) if len(there) else set()
     )
-    wanted = SCORES[cell.preset][cell.method]
-    return f"{sum((s[0] or 'ddgan', s[1] or cell.T, *s[2:]) in keys for s in wanted)}/{len(wanted)}"
+    wanted = scores_due(cell)
+    return f"{sum(due in keys for due in wanted)}/{len(wanted)}"
 
 
 def _seconds_per_update(results: Path | None = None) -> dict[tuple[str, str], float]:
@@ -190,10 +190,10 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
     deadline: of time.monotonic(), after which no other score is begun.
     """
     device = device or default_device()
-    for sampler, steps, features, n in SCORES[run.config.preset][run.config.method]:
+    for sampler, steps, features, n in scores_due(run.config):
         if deadline is not None and time.monotonic() > deadline:
             return
-        evaluate(run, sampler=sampler, steps=steps or run.config.T, n=n, features=features, device=device)
+        evaluate(run, sampler=sampler, steps=steps, n=n, features=features, device=device)
     grid = run.path / "samples.png"
     if not grid.exists():
         steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
