@@ -8,7 +8,7 @@ import torch
 
 from ddgan_core import UserError
 from ddgan_core.bench import training
-from ddgan_core.bench.limits import bench_limits, bench_sampling
+from ddgan_core.bench.limits import KINDS, bench_limits, bench_sampling, breakdown
 from ddgan_core.bench.training import LOOPS, PRODUCT, bench_training, loop_step
 from ddgan_core.data import load_images
 from ddgan_core.study import configure
@@ -70,6 +70,20 @@ def test_arithmetic_is_counted(results: Path) -> None:
     assert table.gflop["copy"] == 0
     assert table.gb_per_s["copy"] > 0
     assert table.gflop[table.index.str.startswith("training")].item() > 0
+    parts = pd.read_csv(results / "tables" / "bench_breakdown_cpu.csv")
+    assert parts["share"].sum() == pytest.approx(1, abs=1e-4)
+    assert (parts.set_index("kind")["share"][["convolution", "convolution, backward", "normalisation"]] > 0).all()
+
+
+def test_the_parts_of_an_update_are_told_by_their_names() -> None:
+    """Of a convolution and a product, each as large as the other is small, the larger one takes most of the time."""
+    x, small = torch.randn(64, 32, 32, 32), torch.randn(4, 4)
+    kernel = torch.randn(32, 32, 3, 3)
+    parts = breakdown(lambda: (torch.conv2d(x, kernel), small @ small), updates=1)
+    share = {part["kind"]: part["share"] for part in parts}
+    assert list(share) == [*KINDS, "other"]
+    assert share["convolution"] > 0.5 > share["matrix product"] > 0
+    assert share["optimiser and average"] == share["convolution, backward"] == 0
 
 
 @pytest.mark.parametrize("preset", ["cpu", "full"])

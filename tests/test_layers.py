@@ -19,7 +19,7 @@ LAYERS = {
     "runner": 4, "executors": 4, "transfer": 4, "calibration": 4, "pages": 4, "api_page": 4,
     "explore": 4, "anatomy": 4, "ranking": 4,
     "study": 5,
-    "bench": 6, "report": 6, "doctor": 6, "rows": 6,
+    "bench": 6, "report": 6, "doctor": 6, "rows": 6, "speed": 6,
     "commands": 7,
     "__main__": 8,
 }  # fmt: skip

@@ -74,7 +74,7 @@ def bench_limits(
 
     Ceilings: a square matrix product, and a copy (bytes read and written). gflop: 10^9 multiplications and additions,
     convolutions and matrix products only, as torch counts them. gflop_per_s: the best of the repeats. share: of the
-    matrix product's. Written to results/tables/bench_limits_<device>.csv.
+    matrix product's. Written to results/tables/bench_limits_<device>.csv, and `breakdown` of the update beside it.
     """
     kind = torch.device(device).type
     config = configure(preset, T=4, dataset=dataset, penalty_every=10**9)
@@ -112,7 +112,38 @@ def bench_limits(
         if name == "copy":
             row |= {"gb_per_s": 2 * block.numel() * block.element_size() / best / 1e9}
         rows.append(row | provenance(device))
+    written([row | provenance(device) for row in breakdown(trainer.update, kind)], f"bench_breakdown_{kind}")
     return written(rows, f"bench_limits_{kind}")
+
+
+# Kinds of work, by what the names of torch's operators hold; the first that fits.
+KINDS = {
+    "convolution, backward": ("convolution_backward", "dgrad", "wgrad"),
+    "convolution": ("conv", "fprop"),
+    "matrix product": ("mm", "gemm"),
+    "normalisation": ("norm", "aten::var"),
+    "activation": ("silu", "relu", "sigmoid", "softplus", "tanh"),
+    "optimiser and average": ("adam", "lerp", "zero_grad"),
+    "copies and layout": ("copy", "aten::cat", "aten::to", "clone", "contiguous"),
+}
+
+
+def breakdown(update: Callable[[], Any], device: str = "cpu", updates: int = 4) -> list[dict[str, Any]]:
+    """Seconds of an update by kind of work, by torch's profiler, whose own cost is in them; share: of all of them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activity = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity]) as found:
+        for _ in range(updates):
+            update()
+    seconds = dict.fromkeys([*KINDS, "other"], 0.0)
+    for event in found.key_averages():
+        name = event.key.lower()
+        kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
+        own = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+        seconds[kind] += own / 1e6 / updates
+    total = sum(seconds.values())
+    return [{"kind": kind, "seconds": value, "share": value / total} for kind, value in seconds.items()]
 
 
 def _gflop(do: Callable[[], Any]) -> float:
