@@ -227,6 +227,7 @@ def _row(
     there = there[same_key(there, row)]
     if len(there) and not force:
         return there.reset_index(drop=True)
+    row |= {"torch": torch.__version__, "commit": code_version()}  # of the code that draws: files may change meanwhile
     images, seconds = draw()
     _check_same_kind(images, target)
     found = extractor(images)
@@ -251,7 +252,6 @@ def _row(
         errors |= class_errors(probabilities) if enough else {}
     row |= {f"{name}_error": value for name, value in errors.items()}
     row |= {"seconds_per_image": seconds, "device": device_name(device)}
-    row |= {"torch": torch.__version__, "commit": code_version()}
     return add_evaluation(path, row)
 
 
@@ -279,7 +279,10 @@ def device_name(device: torch.device | str) -> str:
 
 @functools.cache
 def code_version() -> str:
-    """The commit of the package, with + where its files differ from it; "unknown" outside a git checkout."""
+    """The commit of the package, with + where its files differ from it; "unknown" outside a git checkout.
+
+    As it was when this process asked first: what takes long asks before it begins.
+    """
     package = Path(__file__).parent
     git = ("git", "-C", str(package))
     try:

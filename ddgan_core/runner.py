@@ -68,6 +68,7 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
     config, folder = run.config, run.path / "checkpoints"
     history: list[dict[str, float]] = []
     seconds = 0.0
+    code_version()  # of the code that trains: files may change meanwhile
     if (state := load_checkpoint(folder)) is not None:
         trainer.load_state(state)
         history, seconds = state["history"], state["seconds"]

@@ -226,6 +226,18 @@ def test_the_version_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation.code_version.cache_clear()
 
 
+def test_the_commit_is_that_of_the_code_that_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    version, draw = ["before"], evaluation._draw_pile
+
+    def meanwhile(*arguments: object) -> object:
+        version[0] = "after"
+        return draw(*arguments)
+
+    monkeypatch.setattr(evaluation, "code_version", lambda: version[0])
+    monkeypatch.setattr(evaluation, "_draw_pile", meanwhile)
+    assert evaluate(make_run(DDGAN), n=20, features="pixels").iloc[0]["commit"] == "before"
+
+
 def test_each_score_carries_an_interval_and_its_companions() -> None:
     """Real images against real ones: within each other's neighbourhoods; noise is nowhere near them."""
     real, noise = (evaluate_baseline(kind, "digits", features="pixels", n=300).iloc[0] for kind in ("real", "noise"))

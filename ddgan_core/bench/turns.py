@@ -31,6 +31,7 @@ def take_turns(
 
     A job is called with the repeat's number: -1, not counted, to warm up, then 0 to repeats - 1.
     """
+    code_version()  # of the code that is timed: files may change meanwhile
     seconds: dict[Name, list[Seconds]] = {name: [] for name in jobs}
     for repeat in range(-1, repeats):
         for name in list(jobs)[:: -1 if repeat % 2 else 1]:
