@@ -7,6 +7,7 @@ import functools
 import hashlib
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,9 @@ from ddgan_core.progress import watched
 from ddgan_core.reference import reference_features, reference_moments
 from ddgan_core.runs import Run, RunConfig, results_dir
 from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ancestral_step, ddgan_step, reverse_chain, sample_images
-from ddgan_core.scores import add_evaluation, read_evaluations, same_key
+from ddgan_core.scores import PROTOCOLS, add_evaluation, read_evaluations, same_key
 from ddgan_core.shapes import Float, Tensor, UInt8
 
-# The source paper's own ways to fewer steps, which start from noise where the chain does not end in noise: a DDPM asked
-# by a table of betas that is shortened, not re-spaced, and a DDGAN whose first steps are left out.
-AS_PUBLISHED = {"ddpm": "shortened", "ddgan": "truncated"}
 NEAREST = 10_000  # images, at most, in what compares every pair of them
 LEAST_NEIGHBOURS = 4  # images, at least, where the third neighbour counts
 
@@ -56,7 +54,7 @@ def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator 
 def resolve_sampler(run: Run, sampler: str | None = None, steps: int | None = None) -> tuple[str, int]:
     """The sampler and its steps, by default those the run was trained for. Raises UserError when they do not fit it."""
     config = run.config
-    allowed = [*(["ddgan"] if config.method == "ddgan" else DDPM_STEPS), AS_PUBLISHED[config.method]]
+    allowed = ["ddgan", "truncated"] if config.method == "ddgan" else [*DDPM_STEPS, "shortened", "retimed"]
     sampler, steps = sampler or allowed[0], config.T if steps is None else steps
     if sampler not in allowed:
         raise UserError(f"sampler {sampler!r} for run {config.run_id}: choose {' or '.join(allowed)}")
@@ -77,8 +75,11 @@ def _chain_step(run: Run, sampler: str, steps: int, device: torch.device | str) 
     shape = (dataset.channels, dataset.size, dataset.size)
     if isinstance(network, Generator):
         return ddgan_step(network, schedule), shape  # truncated: the chain is begun at a smaller t
-    if sampler == "shortened":
-        return ancestral_step(network, make_schedule(run.config.schedule, steps).to(device)), shape
+    if sampler in ("shortened", "retimed"):
+        table = make_schedule(run.config.schedule, steps).to(device)
+        if sampler == "retimed":
+            table = replace(table, time=_times_of_equal_noise(table, schedule))
+        return ancestral_step(network, table), shape
     # Re-spaced to all T steps, a schedule is itself.
     return DDPM_STEPS[sampler](network, schedule.respaced(steps)), shape
 
@@ -87,7 +88,14 @@ def _protocol(config: RunConfig, sampler: str, steps: int) -> str:
     """The column of that name in a row of scores."""
     if steps == config.T:
         return "as_trained"
-    return "as_published" if sampler == AS_PUBLISHED[config.method] else "respaced"
+    return PROTOCOLS.get(sampler, "respaced")
+
+
+def _times_of_equal_noise(table: Schedule, learned: Schedule) -> Tensor:
+    """For each step of a table, the learned schedule's time of the nearest signal-to-noise ratio, in logarithms."""
+    wanted, known = (s.alpha_bar[1:].logit() for s in (table, learned))
+    nearest = (wanted[:, None] - known).abs().argmin(1)
+    return torch.cat([learned.time[:1], learned.time[1:][nearest]])
 
 
 def sample(
@@ -96,7 +104,8 @@ def sample(
 ) -> UInt8[Tensor, "n c h w"]:  # fmt: skip
     """Images `start` .. `start + n - 1` of a seed, on the CPU; image i is the same in any call.
 
-    sampler: "ddgan" for a DDGAN; "ancestral" (the default) or "ddim" for a DDPM, re-spaced to `steps`; or AS_PUBLISHED.
+    sampler: "ddgan" for a DDGAN; "ancestral" (the default) or "ddim" for a DDPM, re-spaced to `steps`; or one of
+    scores.PROTOCOLS.
     Raises UserError for a sampler or a number of steps that does not fit the run, and when it has no weights.
     """
     for name, value, least in (("n", n, 1), ("start", start, 0), ("batch_size", batch_size, 1)):

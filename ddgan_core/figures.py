@@ -53,8 +53,8 @@ class _Look(dict[str, str]):
         return self.setdefault(name, _SPARE_LOOKS[at % len(_SPARE_LOOKS)][self.part])
 
 
-COLOURS = _Look(0)
-MARKERS = _Look(1)
+COLOURS, MARKERS = _Look(0), _Look(1)
+_DDPM_LOOKS = {"ddim": ("DDIM", "--"), "shortened": ("as published", ":"), "retimed": ("at its own times", "-.")}
 
 FEATURE_LABELS = {
     "inception": "FID (Inception features)",
@@ -144,8 +144,8 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
     def line(row: Any) -> tuple[str, str, str]:
         tag = "" if pd.isna(row.tag) or not row.tag else f", {row.tag}"
         if row.method == "ddpm":
-            how = {"ddim": "DDIM", "shortened": "as published"}.get(row.sampler, row.sampler)
-            return "ddpm", f"DDPM, {how}{tag}", {"ddim": "--", "shortened": ":"}.get(row.sampler, "-")
+            how, ls = _DDPM_LOOKS.get(row.sampler, (row.sampler, "-"))
+            return "ddpm", f"DDPM, {how}{tag}", ls
         cut = f", T = {int(row.T)} cut short" if row.sampler == "truncated" else ""
         return row.divergence, label_of(row.divergence) + tag + cut, ":" if cut else "-"
 

@@ -17,7 +17,7 @@ from ddgan_core.data import get_dataset
 from ddgan_core.runs import all_runs, results_dir, write_atomic
 
 KEY = (
-    "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, respaced or as_published
+    "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, respaced, or of PROTOCOLS
     "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",  # how they were scored
 )  # fmt: skip
 COLUMNS = (
@@ -32,6 +32,10 @@ COLUMNS = (
     "seconds_per_image",  # of sampling alone
     "device", "torch", "commit",
 )  # fmt: skip
+# Samplers that are not the study's. The source paper's ways to fewer steps start from noise where the chain does not
+# end in noise: a DDPM asked by a table of betas that is shortened, not re-spaced, at times 1 to n; a DDGAN whose first
+# steps are left out. To tell what is wrong with the former, the control asks at the times of as much noise.
+PROTOCOLS = {"shortened": "as_published", "truncated": "as_published", "retimed": "control"}
 _WHOLE = {"T", "seed", "steps", "reference_n", "n", "sample_seed"}
 _MEASURED = set(COLUMNS[COLUMNS.index("frechet") : COLUMNS.index("device")])
 
@@ -44,6 +48,11 @@ def load_evaluations(dataset: str, preset: str | None = None, results: Path | No
     paths = [run.path / "evaluations.csv" for run in runs] + [results / "baselines" / f"{dataset}.csv"]
     tables = [table for path in paths if len(table := read_evaluations(path))]
     return pd.concat(tables, ignore_index=True) if tables else read_evaluations(Path())
+
+
+def studied(table: pd.DataFrame) -> pd.DataFrame:
+    """Without what is drawn in one of PROTOCOLS, which no claim, ranking or table of results is about."""
+    return table[~table["protocol"].isin(PROTOCOLS.values())]
 
 
 def read_evaluations(path: Path) -> pd.DataFrame:

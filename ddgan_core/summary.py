@@ -8,7 +8,7 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.labels import label_of
 from ddgan_core.runs import results_dir, write_atomic
-from ddgan_core.scores import load_evaluations
+from ddgan_core.scores import load_evaluations, studied
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
 MEASURES = (
@@ -27,10 +27,9 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu", results: 
     measured. Runs with a tag are left out, and what is sampled by the source paper's protocol. Raises UserError where
     nothing is scored yet.
     """
-    table = load_evaluations(dataset, preset, results)
+    table = studied(load_evaluations(dataset, preset, results))
     if len(table):
         table = table[(table["reference"] == "test") & (table["tag"] == "") & (table["sample_seed"] == 0)]
-        table = table[table["protocol"] != "as_published"]
     made = [(m, _measured(table, m)) for m in MEASURES if len(table) and len(_measured(table, m))]
     if not made:
         raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")

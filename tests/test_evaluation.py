@@ -69,7 +69,7 @@ def test_image_i_is_the_same_in_any_call(config: RunConfig, sampler: str | None,
         (DDGAN, {"sampler": "ddim"}, "choose ddgan or truncated"),
         (DDPM, {"steps": 21}, "choose 1 to 20"),
         (DDPM, {"steps": 0}, "choose 1 to 20"),
-        (DDPM, {"sampler": "ddgan"}, "choose ancestral or ddim or shortened"),
+        (DDPM, {"sampler": "ddgan"}, "choose ancestral or ddim or shortened or retimed"),
     ],
 )
 def test_a_sampler_that_does_not_fit_the_run_is_refused(config: RunConfig, arguments: dict, message: str) -> None:
@@ -102,7 +102,13 @@ def test_a_shortened_table_is_a_new_one_with_small_times(monkeypatch: pytest.Mon
     run = make_run(DDPM)
     assert times_asked(run, monkeypatch, sampler="ancestral", steps=4) == [20, 15, 10, 5]
     assert times_asked(run, monkeypatch, sampler="shortened", steps=4) == [4, 3, 2, 1]
+    # At times whose noise is as much: the chain starts from noise all the same, and its table ends early.
+    times = times_asked(run, monkeypatch, sampler="retimed", steps=4)
+    short, long = (make_schedule(DDPM.schedule, n).alpha_bar for n in (4, 20))
+    assert times == [1 + int((short[i].logit() - long[1:].logit()).abs().argmin()) for i in (4, 3, 2, 1)]
+    assert times_asked(run, monkeypatch, sampler="retimed", steps=20) == list(range(20, 0, -1))
     monkeypatch.undo()
+    assert evaluate(run, n=20, features="pixels", sampler="retimed", steps=4).iloc[0]["protocol"] == "control"
     network, _ = load_model(run)
     images = sampling.sample_images(
         sampling.ancestral_step(network, make_schedule(DDPM.schedule, 4)), 4, (1, 8, 8), 6, seed=0

@@ -33,12 +33,13 @@ SCORES: dict[str, dict[str, list[tuple[str, int | None, str, int]]]] = {
         "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (4, 10) for s in ("ancestral", "ddim")]
         + [("ancestral", n, "fashion_classifier", 1_000) for n in (4, 10, 20, 50, 100, 200, 1000)]
         + [("ddim", n, "fashion_classifier", 1_000) for n in (4, 10, 20, 50, 100)]
-        + [("shortened", n, "fashion_classifier", 1_000) for n in (10, 20, 50, 100, 200)],
+        + [("shortened", n, "fashion_classifier", 1_000) for n in (10, 20, 50, 100, 200)]
+        + [("retimed", n, "fashion_classifier", 1_000) for n in (10, 50, 200)],
     },
     "full": {
         "ddgan": [("ddgan", None, "fashion_classifier", 10_000)],
         "ddpm": [(s, n, "fashion_classifier", 10_000) for n in DDPM_LENGTHS for s in ("ancestral", "ddim")]
-        + [("shortened", n, "fashion_classifier", 10_000) for n in DDPM_LENGTHS[:-1]],
+        + [(s, n, "fashion_classifier", 10_000) for n in DDPM_LENGTHS[:-1] for s in ("shortened", "retimed")],
     },
 }
 CUT_SHORT = (4, 10)  # T at which a row's first run is also sampled as the source paper does, from a smaller t on
