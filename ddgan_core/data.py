@@ -1,7 +1,8 @@
 """Image sets as uint8 tensors, and the two crossings between uint8 and floats in [-1, 1].
 
-FashionMNIST is read in the layout torchvision downloads, from `DDGAN_DATA` (or --data-dir), else `./data`; CIFAR-10 by
-the same door. `digits`, from scikit-learn, is embedded and needs no network. One is never substituted for another.
+FashionMNIST is read in the layout torchvision downloads, from `DDGAN_DATA` (or --data-dir), else `data` in the
+checkout; CIFAR-10 by the same door. `digits`, from scikit-learn, is embedded and needs no network. One is never
+substituted for another.
 """
 
 import gzip
@@ -69,8 +70,11 @@ def get_dataset(name: str) -> Dataset:
 
 
 def data_dir() -> Path:
-    """The folder of `FashionMNIST/raw`, and of CIFAR-10's archive: $DDGAN_DATA, else ./data."""
-    return Path(os.environ.get("DDGAN_DATA", "data"))
+    """Folder of `FashionMNIST/raw` and of CIFAR-10's archive: $DDGAN_DATA, else data in the checkout, else ./data."""
+    if "DDGAN_DATA" in os.environ:
+        return Path(os.environ["DDGAN_DATA"])
+    checkout = Path(__file__).parent.parent  # a notebook's own folder is another
+    return checkout / "data" if (checkout / "pyproject.toml").is_file() else Path("data")
 
 
 def load_images(

@@ -29,6 +29,9 @@ from ddgan_core.shapes import Float, Tensor
 
 CLASSIFIER_FILE = Path(__file__).parent / "weights" / "fashion_classifier.safetensors"
 INCEPTION_FILE = "inception-2015-12-05.pt"
+INCEPTION_HASH = (
+    "eb0874a8469b"  # `tensors_hash` of its layers, as clean-fid and the original TensorFlow graph have them
+)
 INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
 
 
@@ -139,10 +142,16 @@ def inception_layers() -> nn.Module:
     """The scripted layers of `inception_file`: (x - 128) / 128 at 299x299 to 2048 features. Raises UserError."""
     path = inception_file()
     try:
-        return torch.jit.load(path, map_location="cpu").eval().layers
+        layers = torch.jit.load(path, map_location="cpu").eval().layers
     except (RuntimeError, ValueError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a whole {INCEPTION_FILE} ({reason}): delete it, or name another") from None
+    if (found := tensors_hash(layers.state_dict())) != INCEPTION_HASH:
+        raise UserError(
+            f"{path} holds other weights (hash {found}) than {INCEPTION_FILE} ({INCEPTION_HASH}): "
+            "delete it, or name another"
+        )
+    return layers
 
 
 @functools.cache
@@ -150,7 +159,7 @@ def _inception(device: torch.device) -> Extractor:
     layers = inception_layers()
     network = Inception(layers).requires_grad_(False).to(device)
     batch_size = 16 if device.type == "cpu" else 250
-    return Extractor("inception", tensors_hash(layers.state_dict()), network, device, batch_size, channels=(1, 3))
+    return Extractor("inception", INCEPTION_HASH, network, device, batch_size, channels=(1, 3))
 
 
 @functools.cache

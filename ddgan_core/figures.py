@@ -146,8 +146,8 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
         if row.method == "ddpm":
             how, ls = _DDPM_LOOKS.get(row.sampler, (row.sampler, "-"))
             return "ddpm", f"DDPM, {how}{tag}", ls
-        cut = f", T = {int(row.T)} cut short" if row.sampler == "truncated" else ""
-        return row.divergence, label_of(row.divergence) + tag + cut, ":" if cut else "-"
+        cut = f"T = {int(row.T)} cut short" if row.sampler == "truncated" else ""  # its colour says whose
+        return row.divergence, (cut or label_of(row.divergence)) + tag, ":" if cut else "-"
 
     return pd.Series([line(row) for row in rows.itertuples()], index=rows.index)
 

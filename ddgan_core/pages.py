@@ -31,6 +31,15 @@ def notebook_page(notebook: Path, folder: Path) -> tuple[str, str]:
         def latex_environment(self, name: str, body: str) -> str:
             return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", block=True)
 
+        def link(self, text: str, url: str, title: str | None = None) -> str:
+            """Another notebook is another page; a picture is put in; any other file here is only named."""
+            path = folder / url.split("#")[0]
+            if path.suffix == ".ipynb":
+                return super().link(text, f"{path.stem}.html", title)
+            if "://" in url or url.startswith("#"):
+                return super().link(text, url, title)
+            return self.image(text, url) if path.suffix in (".png", ".svg") else text
+
         def image(self, text: str, url: str, title: str | None = None) -> str:
             path = folder / url
             return _image(path, text) if path.exists() else f"<em>{html.escape(text or path.name)}: not made yet</em>"

@@ -33,7 +33,7 @@ class Progress:
         ends = done == self.total and not (self.brief and self.said == self.start)
         if self.shown and (now - self.said > LINE_SECONDS or ends):
             self.said = now
-            left = (now - self.start) / (done - self.first) * (self.total - done)
+            left = (now - self.start) / max(done - self.first, 1) * (self.total - done)
             print(f"{self.label}: {done} of {self.total} {self.unit}, {left / 60:.1f} minutes left", flush=True)
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -166,11 +167,13 @@ def execute(
     out.parent.mkdir(parents=True, exist_ok=True)
     failed = out.with_name(f"{out.stem}.failed.ipynb")
     aside = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")
-    for stale in (out, failed, aside):
+    for stale in (out, failed, *out.parent.glob(f".{out.stem}.*.ipynb")):
         stale.unlink(missing_ok=True)
+    folder = tempfile.mkdtemp(prefix="ddgan-")
     try:
         for transport in ("ipc", "tcp"):
-            reason, config = "", Config({"KernelManager": {"transport": transport}})
+            sockets = {"ip": f"{folder}/kernel"} if transport == "ipc" else {}
+            reason, config = "", Config({"KernelManager": {"transport": transport} | sockets})
             how = {"kernel_name": "python3", "progress_bar": progress, "config": config}
             try:
                 execute_notebook(notebook, aside, dict(parameters or {}), **how)
@@ -197,6 +200,7 @@ def execute(
         raise ReportError(f"{notebook.name} did not run to its end: {reason} (what had run: {failed})")
     finally:
         aside.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def notebooks_dir() -> Path:

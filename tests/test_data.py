@@ -66,6 +66,15 @@ def test_digits_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(data_hash(images)) == 12
 
 
+def test_the_data_folder_does_not_depend_on_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DDGAN_DATA", raising=False)
+    here = data.data_dir()
+    monkeypatch.chdir(tmp_path)  # as a notebook stands in its own folder
+    assert data.data_dir() == here == Path(data.__file__).parent.parent / "data"
+    monkeypatch.setenv("DDGAN_DATA", "elsewhere")
+    assert data.data_dir() == Path("elsewhere")
+
+
 def test_fashion_mnist_is_read_in_its_published_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written, _ = fake_fashion(tmp_path, monkeypatch)
     by_argument = load_images("fashion_mnist", root=tmp_path)

@@ -15,6 +15,7 @@ from ddgan_core.features import (
     classifier_facts,
     classify,
     inception_file,
+    inception_layers,
     load_extractor,
 )
 from ddgan_core.inception import bicubic_matrix, clean_resize
@@ -129,6 +130,23 @@ def test_missing_inception_weights_end_with_one_line(tmp_path: Path, monkeypatch
         inception_file()
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_other_weights_of_that_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x)
+
+    path = tmp_path / "inception-2015-12-05.pt"
+    torch.jit.script(Other()).save(str(path))
+    monkeypatch.setenv("DDGAN_INCEPTION", str(path))
+    with pytest.raises(UserError, match="other weights .hash .* than inception-2015-12-05.pt"):
+        inception_layers()
 
 
 def test_cudnn_is_left_on_and_tf32_off() -> None:

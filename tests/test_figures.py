@@ -137,7 +137,7 @@ def test_the_source_papers_protocol_is_a_dotted_line_of_its_own():
     styles = {line.get_label(): line.get_linestyle() for line in ax.lines if not line.get_label().startswith("_")}
     dotted = {name for name, style in styles.items() if style == ":"}
     assert len(styles) == 3
-    assert {name.split(", ")[-1] for name in dotted} == {"T = 4 cut short", "as published"}
+    assert {name.removeprefix("DDPM, ") for name in dotted} == {"T = 4 cut short", "as published"}
 
 
 def test_end_labels_do_not_overlap():

@@ -147,6 +147,7 @@ def test_kernel_that_does_not_come_up_is_tried_once_more_over_tcp(tmp_path, monk
     monkeypatch.setattr("papermill.execute_notebook", first_time_in_vain)
     assert report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb").exists()
     assert calls == ["ipc", "tcp"]
+    assert not list(Path.cwd().glob("kernel-ipc*")), "no sockets in the folder one happens to be in"
     monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: (_ for _ in ()).throw(OSError("port taken")))
     with pytest.raises(ReportError, match="port taken"):
         report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb")
@@ -163,6 +164,7 @@ def test_report_needs_no_network(tmp_path, results, capsys):
     with_math = nbformat.read(good, as_version=4)
     with_math.cells[-1].metadata["tags"] = ["claims"]
     text = r"With $\hat x_0$ and $$\mathbb{E}_Q[v]$$ ![Figure 9](figures/none.png) ![there](there.png)"
+    text += " [next](02_bad.ipynb#part) [a picture](there.png) [the table](../results/tables/scores.csv)"
     with_math.cells.append(new_markdown_cell(text))
     nbformat.write(with_math, good)
     import numpy as np
@@ -184,7 +186,12 @@ def test_report_needs_no_network(tmp_path, results, capsys):
         assert re.findall("<script[^>]*>", page) == ["<script>"], "the page's own: a click shows an image large"
         assert "url(" not in page
     assert pages["01_good.html"].count("<math") == 2
-    assert pages["01_good.html"].count("data:image/png;base64") == 2
+    assert pages["01_good.html"].count("data:image/png;base64") == 3
+    for page in pages.values():
+        leads = [link.split("#")[0] for link in re.findall(r'href\s*=\s*"([^"]*)"', page)]
+        assert {link for link in leads if link} <= set(pages), "a link leads to another page"
+    assert 'href="02_bad.html"' in pages["01_good.html"]
+    assert "the table" in pages["01_good.html"]
     assert "Figure 9: not made yet" in pages["01_good.html"]
     assert "broken" in pages["02_bad.html"]
     for part in (

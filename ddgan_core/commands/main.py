@@ -68,6 +68,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     from ddgan_core import evaluation
     from ddgan_core.runs import Run
+    from ddgan_core.study import write_tables
 
     how = {"reference": args.reference, "device": device, "force": args.force}
     dataset, n = args.dataset or "fashion_mnist", args.n or 10_000
@@ -83,6 +84,7 @@ def evaluate(args: argparse.Namespace) -> int:
         table = pd.concat(
             evaluation.evaluate_baseline(args.baseline, dataset, features=f, **how) for f in args.features
         )
+    write_tables()
     for _, score in table.iterrows():
         for name, value in score.items():
             if value == value and value != "":  # not what this score does not have
