@@ -121,7 +121,8 @@ def fid_curve(
             one = line[~line[x].duplicated(keep=False)]
             error = one["frechet_error"].fillna(0)
             ax.vlines(one[x], one["frechet"] - error, one["frechet"] + error, color=COLOURS[name], lw=1)
-        ends.append((float(by_x.index[-1]), float(by_x["mean"].iloc[-1]), label, COLOURS[name]))
+        if label not in [end[2] for end in ends]:  # chains cut short have one name: the first of them is named
+            ends.append((float(by_x.index[-1]), float(by_x["mean"].iloc[-1]), label, COLOURS[name]))
     for value, label in ((floor, "real images"), (ceiling, "noise")):
         if value is not None:
             ax.axhline(value, color="0.6", lw=1, ls=":")
@@ -283,10 +284,7 @@ def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str
 
 
 def save(fig: "Figure", stem: Path | str) -> list[Path]:
-    """Write `stem`.png, of the source paper's figures (fig1 to fig9) `stem`.svg too, whole or not at all.
-
-    The same figure gives the same bytes. Returns the paths.
-    """
+    """Write `stem`.png, of the paper's figures (fig1 to fig9) `stem`.svg too; the same figure gives the same bytes."""
     from matplotlib import rc_context
 
     stem, paths = Path(stem), []
