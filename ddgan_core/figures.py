@@ -295,14 +295,15 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
             buffer = io.BytesIO()
             fig.savefig(buffer, format=kind, dpi=2 * DPI, metadata=metadata, bbox_inches=None)
             paths.append(stem.with_name(f"{stem.name}.{kind}"))
-            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else _palette_png(buffer))
+            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else palette_png(buffer.getvalue()))
     return paths
 
 
-def _palette_png(png: io.BytesIO) -> bytes:
+def palette_png(png: bytes) -> bytes:
     """The same picture in 256 colours without dither: less than half the bytes, and plots and grey grids look alike."""
     from PIL import Image
 
-    image = Image.open(png).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     image.save(buffer := io.BytesIO(), "png", optimize=True)
     return buffer.getvalue()
