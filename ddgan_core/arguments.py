@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
                 "--data-dir", type=folder, help="folder of FashionMNIST/raw (default: DDGAN_DATA, else data)"
             )
 
-    preset = {"default": "cpu", "help": "smoke, cpu or full (default: %(default)s)"}
+    preset = {"default": "cpu", "help": "smoke, short, cpu or full (default: %(default)s)"}
 
     text = "Train one run, or go on with it."
     this = command(commands, "train", "train", text, "train --divergence squared_hellinger --T 4 --minutes 9")

@@ -23,7 +23,7 @@ def examine() -> dict[str, tuple[bool, str]]:
         "packages": _attempt(_packages),
         "device": (
             True,
-            torch.cuda.get_device_name() if cuda else "CPU; presets smoke and cpu are made for it, full is not",
+            torch.cuda.get_device_name() if cuda else "CPU; every preset but full is made for it",
         ),
         "threads": (True, f"{torch.get_num_threads()} of {os.cpu_count()} cores (--threads, or OMP_NUM_THREADS)"),
         "FashionMNIST": _attempt(_fashion_mnist),

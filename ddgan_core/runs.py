@@ -127,16 +127,19 @@ class RunConfig:
         return replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()})
 
 
-# Presets never share a curve. `smoke` proves that everything runs; `cpu` is a laptop's; `full` wants a GPU.
+_SMALL: dict[str, Any] = {
+    "widths": (16, 32, 64), "critic_widths": (16, 32, 64), "z_dim": 32, "batch_size": 32, "penalty_every": 16,
+}  # fmt: skip
+
+# Presets never share a curve. `smoke` proves that everything runs; `cpu` is a laptop's, `short` a quarter of it, for
+# what takes many runs (every T, seeds); `full` wants a GPU.
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "dataset": "digits", "widths": (8, 16), "critic_widths": (8, 16), "z_dim": 4,
         "updates": 30, "batch_size": 16, "ema_decay": 0.9,
     },
-    "cpu": {
-        "widths": (16, 32, 64), "critic_widths": (16, 32, 64), "z_dim": 32,
-        "updates": 18_000, "batch_size": 32, "penalty_every": 16,
-    },
+    "short": _SMALL | {"updates": 4_500},
+    "cpu": _SMALL | {"updates": 18_000},
     "full": {
         "widths": (64, 128, 256), "critic_widths": (64, 128, 256), "z_dim": 64, "attention": True,
         "updates": 20_000, "batch_size": 256, "penalty_every": 16, "ema_decay": 0.9995, "precision": "bf16",

@@ -80,6 +80,7 @@ STEPS = (4, 2, 1, 8)  # T, in order of what it tells
 PENALTY_WEIGHTS = {"wasserstein": 0.1}
 SETTINGS = {
     "smoke": ToySettings(seeds=2, updates=20, batch_size=16, width=8),
+    "short": ToySettings(),
     "cpu": ToySettings(),
     "full": ToySettings(),
 }
@@ -88,7 +89,7 @@ Cell = tuple[str, str, int]
 
 
 def folder(preset: str) -> Path:
-    """Where a preset's results are; cpu and full share theirs, smoke never mixes with them."""
+    """Where a preset's results are; all but smoke share theirs, it never mixes with them."""
     if preset not in SETTINGS:
         raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(SETTINGS)}")
     return results_dir() / ("toys_smoke" if preset == "smoke" else "toys")

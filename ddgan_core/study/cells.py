@@ -16,6 +16,7 @@ SWEEP_SEED = 100  # settings are chosen by a seed that is never reported
 # What a DDPM changes in each preset: it has no critic to pay for, so it gets more updates from the same minutes.
 DDPM = {
     "smoke": {"T": 50, "schedule": "vp", "updates": 60, "lr_generator": 2e-3},
+    "short": {"T": 1000, "schedule": "linear", "updates": 5_000, "lr_generator": 5e-4},
     "cpu": {"T": 1000, "schedule": "linear", "updates": 20_000, "lr_generator": 5e-4},
     "full": {"T": 1000, "schedule": "linear", "updates": 60_000},
 }
@@ -25,6 +26,10 @@ SCORES: dict[str, dict[str, list[tuple[str, int | None, str, int]]]] = {
     "smoke": {
         "ddgan": [("ddgan", None, "pixels", 200)],
         "ddpm": [("ancestral", None, "pixels", 200), ("ddim", 5, "pixels", 200), ("shortened", 5, "pixels", 200)],
+    },
+    "short": {
+        "ddgan": [("ddgan", None, "fashion_classifier", 10_000)],
+        "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (4, 10) for s in ("ancestral", "ddim")],
     },
     "cpu": {
         "ddgan": [("ddgan", None, "fashion_classifier", n) for n in (10_000, 1_000)],
