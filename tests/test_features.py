@@ -108,6 +108,10 @@ def test_inception_features_are_the_scripts() -> None:
     features = extractor(images)
     assert features.shape == (2, 2048)
     assert float((features - expected).norm() / expected.norm()) < 1e-5
+    colour = grey(2, channels=3)
+    with torch.inference_mode():
+        expected = layers((clean_resize(colour) - 128) / 128).flatten(1)
+    assert float((extractor(colour) - expected).norm() / expected.norm()) < 1e-5
     with pytest.raises(UserError, match="take uint8"):
         extractor(images.float())
     with pytest.raises(UserError, match="2 channels"):

@@ -64,6 +64,19 @@ def test_the_interval_errs_on_the_wide_side_at_the_floor() -> None:
     assert 1 < np.mean(half_widths) / (2 * np.std(values)) < 2
 
 
+def test_the_interval_covers_with_as_many_samples_as_features() -> None:
+    """As FID has at N = 2,000: the bias in n is as large as the distance, the interval of what one draw gives holds."""
+    d = 48
+    scales = torch.linspace(0.05, 1, d)
+    exact = Moments(2, torch.zeros(d).double(), scales.double().square().diag())
+    pairs = [frechet_interval((0.3 + 1.2 * draw(d, d, s)) * scales, exact) for s in range(100)]
+    values, half_widths = map(list, zip(*pairs, strict=True))
+    assert covered(values, half_widths) > 0.93
+    assert 1 < np.mean(half_widths) / (2 * np.std(values)) < 2
+    truth = 0.13 * float(scales.square().sum())
+    assert np.mean(values) > 2 * truth, "which is why one N is never compared with another"
+
+
 def test_an_interval_is_around_the_distance_itself() -> None:
     x, reference = draw(101, 5, 1, 1.0), Moments.of(draw(99, 5, 2))
     value, half = frechet_interval(x, reference)
