@@ -21,9 +21,9 @@ BEGIN, END = "<!-- results: python -m ddgan_core study table --write README.md -
 def results_table(dataset: str = "fashion_mnist", preset: str = "cpu", results: Path | None = None) -> pd.DataFrame:
     """One line for each trained model and number of steps, best first; real images and noise beside.
 
-    Columns: model, steps, a distance for each of MEASURES that has been made, precision and recall by the first of
-    these, seconds for 1,000 images (`bench sampling`), preset, commit (of the scoring, with a + where files had
-    changes). Every cell is text: half the width of the 95 % interval where there is one, a dash where nothing was
+    Columns: model, steps, a distance for each of MEASURES that has been made; by the first of these precision, recall
+    and confidence (the classifier's mean top probability); seconds for 1,000 images (`bench sampling`), preset, commit
+    (of the scoring, with a + where files had changes). Every cell is text: half the width of the 95 % interval where there is one, a dash where nothing was
     measured. Runs with a tag are left out, and what is sampled by the source paper's protocol. Raises UserError where
     nothing is scored yet.
     """
@@ -42,6 +42,7 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu", results: 
         line = {"model": _model(first), "steps": str(steps) if steps else ""}
         line |= {m[0]: _with_error(rows, "frechet", m[3]) for (m, _), rows in zip(made, at, strict=True)}
         line |= {name: _with_error(at[0], name, 3) for name in ("precision", "recall")}
+        line |= {"confidence": _with_error(at[0], "top_probability", 3)}
         line |= {"s / 1,000 images": _short(speed.get((sampler, int(steps)), math.nan))}
         line |= {"preset": first["preset"], "commit": first["commit"] if first["preset"] else ""}
         lines.append((tuple(rows["frechet"].min() if len(rows) else math.inf for rows in at), line))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError
+from ddgan_core.features import classifier_facts
 from ddgan_core.runs import RunConfig, write_atomic
 from ddgan_core.scores import add_evaluation
 from ddgan_core.summary import BEGIN, END, markdown, results_table, sampling_seconds, sampling_times, write_table
@@ -38,6 +39,7 @@ def test_a_table_of_few_scores(tmp_path: Path) -> None:
         precision=0.8,
         recall=0.5,
         recall_error=0.01,
+        top_probability=0.9,
         **gan,
     )
     add(tmp_path, "kl_T04_s0_cpu", 1_000, 1.0, **gan)  # of no column
@@ -52,7 +54,8 @@ def test_a_table_of_few_scores(tmp_path: Path) -> None:
     assert table["model"].tolist() == ["real training images", "DDGAN, KL"]
     assert table.iloc[1].to_dict() == {
         "model": "DDGAN, KL", "steps": "4", "classifier, N = 10,000": "5.68 ± 0.12",
-        "precision": "0.800", "recall": "0.500 ± 0.010", "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc+",
+        "precision": "0.800", "recall": "0.500 ± 0.010", "confidence": "0.900",
+        "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc+",
     }  # fmt: skip
     # With an Inception score, that comes first, and its precision and recall are the ones shown.
     add(tmp_path, "noise", 2_000, 300.0, features="inception", precision=0.1, recall=0.0)
@@ -103,3 +106,4 @@ def test_the_readme_has_the_table_of_the_committed_results() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = text.split(BEGIN)[1].split(END)[0].strip()
     assert shown == markdown(results_table(results=ROOT / "results")), f"stale: {BEGIN[5:-4]}"
+    assert f"mean top probability, {classifier_facts()['test_top_probability']:.3f} on the test images" in text
