@@ -23,9 +23,9 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu", results: 
 
     Columns: model, steps, a distance for each of MEASURES that has been made; by the first of these precision, recall
     and confidence (the classifier's mean top probability); seconds for 1,000 images (`bench sampling`), preset, commit
-    (of the scoring, with a + where files had changes). Every cell is text: half the width of the 95 % interval where there is one, a dash where nothing was
-    measured. Runs with a tag are left out, and what is sampled by the source paper's protocol. Raises UserError where
-    nothing is scored yet.
+    (of the scoring, with a + where files had changes). Every cell is text: half the width of the 95 % interval where
+    there is one, a dash where nothing was measured. Runs with a tag are left out, and what is sampled by the source
+    paper's protocol. Raises UserError where nothing is scored yet.
     """
     table = studied(load_evaluations(dataset, preset, results))
     if len(table):
