@@ -24,7 +24,7 @@ from ddgan_core.runs import Run, RunConfig, write_atomic
 from ddgan_core.training import Trainer, TrainingDiverged, initialised, train, train_classifier
 
 CHECKPOINT_SECONDS = 120
-HISTORY_RECORDS = 200
+FEWEST, MOST, APART = 50, 200, 90  # records of a history, and updates between two where that leaves the number free
 
 
 def default_device() -> str:
@@ -85,7 +85,7 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
             weights_hash=tensors_hash(trainer.ema.state_dict()), torch=torch.__version__, commit=code_version(),
         )  # fmt: skip
 
-    for record in _noting_divergence(train(trainer, max(1, config.updates // HISTORY_RECORDS)), keep):
+    for record in _noting_divergence(train(trainer, _record_every(config.updates)), keep):
         if len(record) > 1:
             history.append(record)
         bar.show(trainer.step)
@@ -104,6 +104,10 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
     keep("done")
     for checkpoint in folder.glob("*.pt"):
         checkpoint.unlink()
+
+
+def _record_every(updates: int) -> int:
+    return max(1, updates // min(MOST, max(FEWEST, updates // APART)))
 
 
 def _noting_divergence(records: Iterator[dict[str, float]], keep: Callable[..., None]) -> Iterator[dict[str, float]]:
