@@ -17,6 +17,7 @@ from ddgan_core.data import DATASETS, to_uint8
 from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.labels import label_ends, label_of
 from ddgan_core.runs import write_atomic
+from ddgan_core.scores import AXIS
 
 if TYPE_CHECKING:  # training and sampling import this module for its PNG grids alone
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ FEATURE_LABELS = {
     "fashion_classifier": "Fréchet distance (FashionMNIST classifier features)",
     "pixels": "Fréchet distance (pixels)",
 }
-COMPARABLE = ("dataset", "preset", "features", "features_hash", "n", "reference", "reference_n")
+COMPARABLE = ("dataset", "preset", *AXIS)
 
 GRID_WIDTH, IMAGE_HEIGHT = 700, 112  # pixels: grids are scaled by the largest whole number that stays within both
 DPI = 100
@@ -202,6 +203,18 @@ def png_grid(images: Any, columns: int = 10, scale: int = 2) -> bytes:
 def write_png_grid(images: Any, path: Path | str, columns: int = 10) -> None:
     """The same as a file, whole or not at all."""
     write_atomic(Path(path), png_grid(images, columns))
+
+
+def read_png_grid(path: Path | str, size: int, scale: int = 2) -> Any:
+    """The images of a file that `write_png_grid` made, uint8 [n, c, size, size] as a tensor, white places included."""
+    import torch
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(path))[::scale, ::scale]
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
+    images = pixels.reshape(rows, size, columns, size, -1).transpose(0, 2, 4, 1, 3)
+    return torch.from_numpy(images.reshape(rows * columns, -1, size, size).copy())
 
 
 def image_grid(

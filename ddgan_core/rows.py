@@ -6,16 +6,18 @@ import pandas as pd
 import torch
 
 from ddgan_core import anatomy, curves, figures
+from ddgan_core.data import get_dataset
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation import sample
 from ddgan_core.runs import Run, RunConfig, all_runs
-from ddgan_core.scores import load_evaluations
+from ddgan_core.scores import bounds, load_evaluations
 from ddgan_core.study import SCORES, configure, ensure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLAIN = "plain"  # tag of runs whose critic is not shown fine detail: `train ... --set critic_detail=false --tag plain`
+SAME_NETWORKS = ("cpu", "short")  # presets that differ in nothing but the length of training
 SHOWN = 50  # samples of a run, the first of a fixed seed, not picked
 SHOWN_AT_EACH = 10  # at each T
 SCORE_COLUMNS = [
@@ -66,6 +68,18 @@ def _comparable(preset: str) -> pd.DataFrame:
     return table[(table["reference"] == "test") & (table["sample_seed"] == 0)]
 
 
+def curve_preset(preset: str) -> str:
+    """The preset whose curve against T a notebook of this preset shows: of those with its networks, the one in which
+    most runs of the study are scored."""
+    kin = SAME_NETWORKS if preset in SAME_NETWORKS else (preset,)
+
+    def scored(name: str) -> int:
+        table = _comparable(name)
+        return table.loc[(table["method"] == "ddgan") & (table["tag"] == ""), "run_id"].nunique() if len(table) else 0
+
+    return max(kin, key=scored) if scored(preset) < max(map(scored, kin)) else preset
+
+
 def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
     """Draw figures.fid_curve of all runs of a row in a preset, by its main features and N; returns what is drawn.
 
@@ -73,8 +87,7 @@ def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
     """
     table = _comparable(preset)
     drawn = table[(table["divergence"] == row) & (table["tag"] == "")]
-    floor, ceiling = (next(iter(table.loc[table["sampler"] == kind, "frechet"]), None) for kind in ("real", "noise"))
-    figures.fid_curve(ax, drawn, floor=floor, ceiling=ceiling)
+    figures.fid_curve(ax, drawn, **bounds(table, drawn))
     return drawn
 
 
@@ -97,13 +110,13 @@ def cut_short(preset: str) -> pd.DataFrame:
 
 
 def samples_at_each_T(preset: str, row: str, seed: int) -> "Figure | None":
-    """The same ten sample seeds at every T of a row whose weights are here; None where there are none."""
-    runs = [
-        r for r in ensure([configure(preset, divergence=row, T=T, seed=seed) for T in range(1, 11)], False) if r.weights
-    ]
+    """The same ten sample seeds at every T of a row, from the grids made when its runs ended; None where none has."""
+    runs = ensure([configure(preset, divergence=row, T=T, seed=seed) for T in range(1, 11)], False)
+    runs = [r for r in runs if (r.path / "samples.png").exists()]
     if not runs:
         return None
-    images = torch.cat([sample(r, SHOWN_AT_EACH, seed=0) for r in runs])
+    size = get_dataset(runs[0].config.dataset).size
+    images = torch.cat([figures.read_png_grid(r.path / "samples.png", size)[:SHOWN_AT_EACH] for r in runs])
     return figures.image_grid(images, labels=[f"T = {r.config.T}" for r in runs])
 
 

@@ -20,6 +20,7 @@ KEY = (
     "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, respaced, or of PROTOCOLS
     "features", "features_hash", "reference", "reference_n", "n", "weights", "sample_seed",  # how they were scored
 )  # fmt: skip
+AXIS = ("features", "features_hash", "n", "reference", "reference_n")  # scores alike in these share an axis
 COLUMNS = (
     "dataset", "run_id", "method", "divergence", "T", "seed", "preset", "tag", *KEY,
     "frechet", "frechet_error",  # squared Frechet distance in those features; _error: half of its 95 % interval
@@ -53,6 +54,28 @@ def load_evaluations(dataset: str, preset: str | None = None, results: Path | No
 def studied(table: pd.DataFrame) -> pd.DataFrame:
     """Without what is drawn in one of PROTOCOLS, which no claim, ranking or table of results is about."""
     return table[~table["protocol"].isin(PROTOCOLS.values())]
+
+
+def one_axis(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows measured in one way, AXIS: that of most runs without a tag; among equals Inception's, the larger n."""
+    if not len(table):
+        return table
+    ways = table[table["tag"] == ""].groupby(list(AXIS))["run_id"].nunique().rename("runs").reset_index()
+    if not len(ways):
+        return table.iloc[:0]
+    ways["inception"] = ways["features"] == "inception"
+    chosen = ways.sort_values(["runs", "inception", "n"]).iloc[-1]
+    return table[(table[list(AXIS)] == chosen[list(AXIS)]).all(axis=1)]
+
+
+def bounds(evaluations: pd.DataFrame, measured: pd.DataFrame) -> dict[str, float]:
+    """{"floor": real images' distance, "ceiling": noise's}, measured as these rows are; a bound not scored is left out.
+
+    evaluations: with the baselines, as `load_evaluations` gives them. measured: rows of one axis.
+    """
+    names = {"real": "floor", "noise": "ceiling"}
+    alike = evaluations[evaluations["sampler"].isin(names)].merge(measured[list(AXIS)].drop_duplicates())
+    return {names[row.sampler]: row.frechet for row in alike.itertuples()}
 
 
 def read_evaluations(path: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddgan_core import curves, rows
+from ddgan_core import curves, figures, rows
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.runs import Run
 from ddgan_core.study import SCORES, configure, scores_due
@@ -122,6 +122,27 @@ def test_a_result_section_opens_where_nothing_has_run(capsys):
     assert not len(rows.against_T("smoke", config.divergence, ax))
     assert texts(ax) == ["not run yet"]
     assert rows.beside("smoke", 2) == []
+
+
+def test_samples_at_each_T_are_those_of_the_runs_grids():
+    for T in (1, 3):
+        run = Run.create(configure("smoke", divergence="kl", T=T))
+        figures.write_png_grid(np.full((100, 1, 8, 8), 40 * T, np.uint8), run.path / "samples.png")
+    figure = rows.samples_at_each_T("smoke", "kl", 0)
+    assert texts(figure.axes[0]) == ["T = 1", "T = 3"]
+    assert figure.axes[0].images[0].get_array().shape[:2] == (16, 80)
+
+
+def test_curves_are_of_the_preset_with_most_runs(monkeypatch):
+    common = {"method": "ddgan", "tag": ""}
+    tables = {"cpu": ["a", "b", "b"], "short": ["a", "b"], "full": ["a"]}
+    monkeypatch.setattr(rows, "_comparable", lambda p: pd.DataFrame([common | {"run_id": r} for r in tables[p]]))
+    assert rows.curve_preset("cpu") == "cpu", "as many as in the other"
+    tables["short"].append("c")
+    assert rows.curve_preset("cpu") == rows.curve_preset("short") == "short"
+    assert rows.curve_preset("full") == "full", "which has other networks"
+    monkeypatch.setattr(rows, "_comparable", lambda p: pd.DataFrame())
+    assert rows.curve_preset("cpu") == "cpu"
 
 
 def test_rows_are_shown_by_what_their_critics_see(monkeypatch):

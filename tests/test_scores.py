@@ -1,0 +1,38 @@
+"""Which scores may share an axis, and what bounds it."""
+
+import pandas as pd
+
+from ddgan_core.scores import bounds, one_axis
+
+WAY = {"features_hash": "0a", "reference": "test", "reference_n": 10_000}
+
+
+def scored(run_id: str, features: str, n: int, frechet: float = 1.0, tag: str = "", sampler: str = "ddgan") -> dict:
+    made = {"run_id": run_id, "features": features, "n": n, "frechet": frechet, "tag": tag, "sampler": sampler}
+    return made | WAY
+
+
+def test_most_runs_decide_on_the_axis() -> None:
+    rows = [scored(run, "pixels", 200, 7.0) for run in "abc"] + [scored(run, "inception", 500) for run in "ab"]
+    table = pd.DataFrame([*rows, scored("d", "inception", 500, tag="plain"), scored("a", "pixels", 200, 8.0, "x")])
+    found = one_axis(table)
+    assert found["run_id"].tolist() == ["a", "b", "c", "a"], "tagged runs have no vote, and are not lost"
+    assert set(found["features"]) == {"pixels"}
+
+
+def test_among_equals_inception_then_the_larger_n() -> None:
+    ways = [("pixels", 900), ("inception", 100), ("inception", 500)]
+    table = pd.DataFrame([scored("a", features, n) for features, n in ways])
+    assert one_axis(table)[["features", "n"]].to_numpy().tolist() == [["inception", 500]]
+    assert not len(one_axis(pd.DataFrame([scored("a", "pixels", 9, tag="plain")]))), "nothing but tagged runs"
+    assert not len(one_axis(table.iloc[:0]))
+
+
+def test_bounds_are_those_measured_alike() -> None:
+    base = [
+        scored("real", "pixels", 200, 0.1, sampler="real"), scored("noise", "pixels", 300, 9.0, sampler="noise"),
+        scored("noise", "inception", 200, 300.0, sampler="noise"),
+    ]  # fmt: skip
+    runs = pd.DataFrame([scored("a", "pixels", 200, 2.0), scored("b", "pixels", 200, 3.0)])
+    assert bounds(pd.concat([pd.DataFrame(base), runs]), runs) == {"floor": 0.1}, "noise was measured at another N"
+    assert bounds(pd.DataFrame(base), runs.iloc[:0]) == {}
