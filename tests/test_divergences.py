@@ -107,6 +107,54 @@ def test_f_gives_the_closed_form(row: Divergence) -> None:
     assert row.f(torch.ones(1)).item() == 0
 
 
+WIDE = torch.distributions.Normal(torch.tensor(0.5, dtype=torch.float64), torch.tensor(1.1, dtype=torch.float64))
+
+
+def moment(a: float) -> float:
+    """E_P u^a for Q = N(0, 1) and P = N(m, s^2), m = 0.5 and s = 1.1: the integral of q^a p^(1-a)."""
+    m, s = WIDE.mean.item(), WIDE.stddev.item()
+    b = (1 - a) / s**2
+    return s ** (a - 1) / math.sqrt(a + b) * math.exp(-a * b * m**2 / (2 * (a + b)))
+
+
+def test_which_of_the_two_comes_first() -> None:
+    """The pair above is its own mirror image, D(Q || P) = D(P || Q). This one is not, and tells KL from reverse KL."""
+    m, s = WIDE.mean.item(), WIDE.stddev.item()
+    p = WIDE.log_prob(X).exp()
+    log_u = Q.log() - p.log()
+    middle = (p + Q) / 2
+    kl, reverse = math.log(s) + (1 + m**2) / (2 * s**2) - 0.5, (s**2 + m**2 - 1) / 2 - math.log(s)
+    value = {
+        "jensen_shannon": integral(Q * (Q / middle).log() + p * (p / middle).log()),
+        "squared_hellinger": 2 - 2 * moment(0.5), "kl": kl, "reverse_kl": reverse, "jeffreys": kl + reverse,
+        "pearson": moment(2) - 1, "neyman": moment(-1) - 1, "total_variation": integral((p - Q).abs()) / 2,
+    } | {f"alpha_{a:g}": (moment(a) - 1) / (a * (a - 1)) for a in (1.5, -0.5)}  # fmt: skip
+    assert set(value) == {row.name for row in F_ROWS} - {"non_saturating_js"}  # whose critic is Jensen-Shannon's
+    assert abs(value["kl"] / value["reverse_kl"] - 1) > 0.01 < abs(value["pearson"] / value["neyman"] - 1)
+    for name, exact in value.items():
+        row = DIVERGENCES[name]
+        v, zero = optimal_logit(row, log_u), torch.zeros_like(X)
+        terms = integral(Q * row.critic(v, zero)) + integral(p * row.critic(zero, v))
+        assert row.critic(zero[:1], zero[:1]).item() - terms == pytest.approx(exact, rel=1e-5), name
+        assert integral(p * row.f(log_u.exp())) == pytest.approx(exact, rel=1e-5), name
+
+
+def test_wasserstein_of_discrete_distributions() -> None:
+    """On points of the line the best 1-Lipschitz critic climbs where P has come first: |F_Q - F_P| times each gap."""
+    row, at = DIVERGENCES["wasserstein"], torch.tensor([0.0, 1.0, 3.0, 4.0], dtype=torch.float64)
+    q, p = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.5, 0.1, 0.3, 0.1]], dtype=torch.float64)
+    ahead = (p - q).cumsum(0)[:-1]  # F_P - F_Q
+    best = torch.cat([torch.zeros(1, dtype=torch.float64), (ahead.sign() * at.diff()).cumsum(0)])
+
+    def of(v: torch.Tensor) -> float:
+        return -(q[:, None] * p * row.critic(v[:, None].expand(4, 4), v.expand(4, 4))).sum().item()
+
+    assert of(best) == pytest.approx((ahead.abs() * at.diff()).sum().item())
+    slopes = 2 * torch.rand(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    climbs = torch.cat([torch.zeros(200, 1, dtype=torch.float64), (slopes * at.diff()).cumsum(1)], 1)
+    assert max(of(v) for v in climbs) < of(best)
+
+
 @each(SMOOTH_ROWS)
 def test_the_generator_descends_its_divergence_at_the_optimal_critic(row: Divergence) -> None:
     """d/dtheta E_{P_theta}[generator(v*)] = d/dtheta D_f(Q || P_theta), v* held fixed: the envelope theorem."""
@@ -166,6 +214,25 @@ def test_the_relativistic_critic_on_two_coins(q: float, p: float) -> None:
     for d in (best - 0.5, best + 0.5, 0.0, 20.0):
         other = torch.tensor([d, 0.0], dtype=torch.float64) + 7  # a constant changes nothing
         assert -(weights * row.critic(other[:, None].expand(2, 2), other.expand(2, 2))).sum() <= value + 1e-12
+
+
+def test_the_relativistic_critic_on_two_gaussians() -> None:
+    """v = log q/p is optimal: real minus fake is then N(1, 2), and the bound E log 2 sigma of it, N(1, 2)'s JSD from
+    N(-1, 2), the difference being their log ratio."""
+    row, thin = DIVERGENCES["relativistic"], slice(None, None, 50)
+    weights = Q[thin, None] * P[thin]
+    weights = weights / weights.sum()
+
+    def of(v: torch.Tensor) -> float:
+        n = len(v)
+        return -(weights * row.critic(v[:, None].expand(n, n), v.expand(n, n))).sum().item()
+
+    best = LOG_U[thin]
+    here, there = (torch.distributions.Normal(mean, math.sqrt(2)).log_prob(X).exp() for mean in (1.0, -1.0))
+    both = (here + there) / 2
+    jsd = integral(here * (here / both).log() + there * (there / both).log()) / 2
+    assert of(best) == pytest.approx(jsd, rel=1e-5)
+    assert max(of(best + 0.1 * wave[thin]) for wave in random_critics(row, 20)) < of(best)
 
 
 def test_the_relativistic_players_see_the_pair_with_opposite_signs() -> None:

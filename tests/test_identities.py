@@ -31,11 +31,15 @@ NOT_FOR = {
     },
     "non_saturating_js": {  # f is the generator's, the bound is the critic's
         "f*(f'(u)) = u f'(u) - f(u)", "the activation maps into dom f*, non-decreasing",
-        "critic = f*(T_fake) - T_real", "log_ratio inverts T* = f'(u)", "the bound is tight for two Gaussians",
-        "the bound is tight for discrete distributions", "no critic exceeds D_f",
+        "critic = f*(T_fake) - T_real", "generator = -f*(T_fake)", "log_ratio inverts T* = f'(u)",
+        "the bound is tight for two Gaussians", "the bound is tight for discrete distributions",
+        "no critic exceeds D_f",
     },
     "wasserstein": set(EVERY) - set(FOR_ALL), "relativistic": set(EVERY) - set(FOR_ALL),
 }  # fmt: skip
+
+
+COMPOSED = {"critic = f*(T_fake) - T_real", "generator = -f*(T_fake)"}
 
 
 def failures(row: Divergence) -> set[str]:
@@ -71,7 +75,7 @@ def test_any_alpha_proves_itself(a: float) -> None:
 def test_a_wrong_conjugate_is_caught() -> None:
     """That of eq. (26), t without its max, is wrong only below -1/2: no logit gets there, and eq. (27) is unharmed."""
     wrong = changed("squared_hellinger", conjugate=lambda t: t / (1 - t) + 0.01 * t)
-    assert failures(wrong) == {"f*(f'(u)) = u f'(u) - f(u)", "critic = f*(T_fake) - T_real"}
+    assert failures(wrong) == {"f*(f'(u)) = u f'(u) - f(u)", *COMPOSED}
     printed = changed("total_variation", conjugate=lambda t: t)
     assert failures(printed) == set()
 
@@ -79,15 +83,14 @@ def test_a_wrong_conjugate_is_caught() -> None:
 def test_a_decreasing_activation_is_caught() -> None:
     """Eqs. (20) and (23) as printed, beside our losses; and with losses that decrease too, the optimum unchanged."""
     assert failures(changed("squared_hellinger", activation=lambda v: 1 - v.exp())) == {
-        "the activation maps into dom f*, non-decreasing", "critic = f*(T_fake) - T_real",
-        "log_ratio inverts T* = f'(u)",
+        "the activation maps into dom f*, non-decreasing", "log_ratio inverts T* = f'(u)", *COMPOSED,
     }  # fmt: skip
     printed = changed(
         "squared_hellinger", activation=lambda v: 1 - v.exp(), log_ratio=lambda v: -2 * v,
         critic=lambda real, fake: real.exp() + (-fake).exp() - 2, generator=lambda _, fake: 1 - (-fake).exp(),
     )  # fmt: skip
     assert {"the activation maps into dom f*, non-decreasing", "a larger logit is more real"} <= failures(printed)
-    assert not failures(printed) & {"critic = f*(T_fake) - T_real", "log_ratio inverts T* = f'(u)"}
+    assert not failures(printed) & {"log_ratio inverts T* = f'(u)", *COMPOSED}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,6 @@ def test_a_decreasing_activation_is_caught() -> None:
     [
         ({"curvature": 1.0}, "f''(1) = curvature"),
         ({"f": lambda u: (u.sqrt() - 1).square() + 0.1}, "f(1) = 0"),
-        ({"generator": lambda _, fake: -fake}, "the generator's weight is u^2 f''(u)"),  # "-D": another divergence
         ({"critic": lambda real, fake: (-real).exp() + fake.exp() - 2}, "losses and gradients stay finite"),
     ],
 )
@@ -106,6 +108,15 @@ def test_one_wrong_piece_fails_its_line(pieces: dict[str, object], line: str) ->
         assert "f is convex" not in found
     else:
         assert found == {line}
+
+
+def test_a_generator_of_another_divergence_is_caught() -> None:
+    """ "-D": where the optimal logit is finite by its weight too, for total variation by its value alone."""
+    raised = {"generator": lambda _, fake: -fake}
+    assert failures(changed("squared_hellinger", **raised)) == {
+        "the generator's weight is u^2 f''(u)", "generator = -f*(T_fake)"
+    }  # fmt: skip
+    assert failures(changed("total_variation", **raised)) == {"generator = -f*(T_fake)"}
 
 
 def test_a_concave_f_a_wrong_ratio_and_a_bound_that_promises_too_much() -> None:
