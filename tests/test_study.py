@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError, runner, study
-from ddgan_core.runs import Run
+from ddgan_core.runs import Run, is_held
 from ddgan_core.study import PAPER_ROWS, PAPER_T, SWEEP_SEED, Study, configure, make_study, run, status
 from ddgan_core.study import work as study_work
 
@@ -156,7 +156,7 @@ def test_who_only_asks_whether_a_run_is_held_refuses_nobody(results: Path) -> No
 
     def ask() -> None:
         while not stop.is_set():
-            asked.append(runner.is_held(made))
+            asked.append(is_held(made))
 
     thread = threading.Thread(target=ask)
     thread.start()
