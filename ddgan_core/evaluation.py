@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import read_weights
+from ddgan_core.checkpoints import run_weights
 from ddgan_core.data import data_hash, get_dataset, load_images, read_images, to_uint8
 from ddgan_core.diffusion import Schedule, make_schedule, random_generator
 from ddgan_core.features import class_probabilities, classify, load_extractor
@@ -41,13 +41,13 @@ LEAST_NEIGHBOURS = 4  # images, at least, where the third neighbour counts
 
 
 def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator | NoisePredictor, Schedule]:
-    """The run's EMA network in evaluation mode, and its schedule. Raises UserError if there are no weights."""
-    config = run.config
-    if run.weights is None:
-        raise UserError(f"run {config.run_id} has no weights here, neither its own nor shipped ones: train it first")
+    """The run's EMA network in evaluation mode, and its schedule. Raises UserError if there are no whole weights."""
+    config, weights = run.config, run_weights(run)
     channels = get_dataset(config.dataset).channels
     network = make_model(config.method, channels, config.widths, config.z_dim, config.attention)
-    network.load_state_dict(read_weights(run.weights, config.hash))
+    if {k: v.shape for k, v in network.state_dict().items()} != {k: v.shape for k, v in weights.items()}:
+        raise UserError(f"{run.weights} does not hold the tensors of {config.run_id}'s network: train it again")
+    network.load_state_dict(weights)
     return network.eval().requires_grad_(False).to(device), make_schedule(config.schedule, config.T).to(device)
 
 

@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import read_weights, write_weights
+from ddgan_core.checkpoints import run_weights, write_weights
 from ddgan_core.data import DATASETS
 from ddgan_core.evaluation import device_name, evaluate, sample
 from ddgan_core.executors import local, on_ray
 from ddgan_core.figures import write_png_grid
-from ddgan_core.runner import default_device, is_held, train_run
-from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
+from ddgan_core.runner import default_device, train_run
+from ddgan_core.runs import Run, RunConfig, all_runs, is_held, results_dir, write_atomic
 from ddgan_core.scores import load_evaluations, read_evaluations
 from ddgan_core.study.cells import Study, scores_due
 from ddgan_core.training import TrainingDiverged
@@ -217,5 +217,5 @@ def ship(run: Run) -> Path:
     if not source.exists():
         raise UserError(f"run {run.config.run_id} has no weights of its own here: train it first")
     target = run.results / "checkpoints" / run.config.dataset / f"{run.config.run_id}.safetensors"
-    write_weights(target, read_weights(source, run.config.hash), run.config.hash, torch.float16)
+    write_weights(target, run_weights(run), run.config.hash, torch.float16)
     return target
