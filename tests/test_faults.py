@@ -25,6 +25,7 @@ from ddgan_core.evaluation import sample
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
 from ddgan_core.study import Study, configure, run, ship, status
+from ddgan_core.transfer import export_runs
 
 __all__ = ["checkpoint_after_every_update"]  # a fixture of every test here
 
