@@ -214,7 +214,7 @@ class Run:
     def open(cls, run_id: str, dataset: str | None = None, results: Path | None = None) -> "Run":
         """An existing run by its id. Raises UserError naming the runs there are."""
         results = results_dir() if results is None else results
-        there = sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))
+        there = [path for path in sorted(results.glob("runs/*/*/config.json")) if dataset in (None, path.parts[-3])]
         found = [path for path in there if path.parent.name == run_id]
         if not found:
             names = ", ".join(path.parent.name for path in there) or f"none in {results}"
@@ -302,5 +302,6 @@ def all_runs(dataset: str | None = None, results: Path | None = None) -> list[Ru
     results = results_dir() if results is None else results
     return [
         Run.open(p.parent.name, p.parent.parent.name, results)
-        for p in sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))
+        for p in sorted(results.glob("runs/*/*/config.json"))
+        if dataset in (None, p.parts[-3])
     ]

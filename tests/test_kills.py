@@ -63,6 +63,7 @@ def test_killed_inside_a_save_it_ends_as_if_undisturbed(
     assert Run(config, results).status["state"] != "done"
     train_run(config, results=results, progress=False)
     assert outcome(results, config) == expected
+    no_litter(results)
 
 
 def test_sigterm_leaves_a_checkpoint_and_143(results: Path) -> None:
