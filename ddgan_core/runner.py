@@ -56,7 +56,7 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
     history: list[dict[str, float]] = []
     seconds = 0.0
     code_version()  # of the code that trains: files may change meanwhile
-    for name in ("checkpoints/", ".ema.safetensors", ".history.csv", ".status.json"):  # of saves that were killed
+    for name in ("checkpoints/", ".config.json", ".ema.safetensors", ".history.csv", ".status.json"):  # killed saves
         for left in run.path.glob(f"{name}.*.part"):
             left.unlink(missing_ok=True)
     if (state := load_checkpoint(folder)) is not None:

@@ -56,7 +56,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ("train --tag a/b", "'a/b'"),
         ("train --minutes 0", "'0' is not a number above 0"),
         ("train --minutes nan", "'nan' is not a number above 0"),
-        ("train --threads 0", "'0' is not a whole number of 1 or more"),
+        ("train --threads 0", "'0' is not a whole number from 1 to 1024"),
         ("train --threads 100000", "'100000' is not a whole number from 1 to 1024"),
         ("train --device tpu", "'tpu' is not known: choose cpu, cuda or cuda:N"),
         ("train --device cuda:99", "cuda:99"),
