@@ -32,7 +32,9 @@ def make_parser() -> argparse.ArgumentParser:
         return this
 
     def computing(this: Any, device: bool = True, data: bool = True) -> None:
-        this.add_argument("--threads", type=whole(1), help="CPU threads (default: OMP_NUM_THREADS, else all cores)")
+        this.add_argument(
+            "--threads", type=whole(1, 1024), help="CPU threads (default: OMP_NUM_THREADS, else all cores)"
+        )
         if device:
             this.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
         if data:

@@ -14,9 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
 from ddgan_core import UserError
-from ddgan_core.runs import write_atomic
+from ddgan_core.networks import tensors_hash
+from ddgan_core.runs import Run, write_atomic
 from ddgan_core.shapes import Tensor
 
+NAMES = "[0-9]" * 8 + "*-*.pt"
 KEEP = 2  # checkpoints kept: the newest, and one to fall back on should it be damaged
 
 
@@ -27,18 +29,30 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     content = buffer.getvalue()
     path = folder / f"{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
     write_atomic(path, content)
-    for old in sorted(folder.glob("*.pt"))[:-KEEP]:
+    there = sorted(folder.glob(NAMES))
+    passed_over = [other for other in there if other.name > path.name]  # damaged, else training had gone on from it
+    for old in passed_over + [other for other in there if other.name <= path.name][:-KEEP]:
         old.unlink(missing_ok=True)
     return path
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None; a damaged one is passed over with a word on it."""
-    for path in sorted(folder.glob("*.pt"), reverse=True):
+    """The newest checkpoint that is whole, or None; a damaged one is passed over with a word on it.
+
+    Raises UserError for a file that has its hash in its name and is no state of a training: it was put there.
+    """
+    for path in sorted(folder.glob(NAMES), reverse=True):
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] == path.stem.partition("-")[2]:
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        print(f"checkpoint {path.name} is damaged: going back to the one before it")
+        if hashlib.sha256(content).hexdigest()[:16] != path.stem.partition("-")[2]:
+            print(f"checkpoint {path.name} is damaged: going back to the one before it")
+            continue
+        try:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch promises no kind of its own for what it refuses
+            raise UserError(f"{path} is no checkpoint of a training ({type(error).__name__}): delete it") from None
+        if not isinstance(state, dict) or not {"step", "config_hash", "history", "seconds"} <= state.keys():
+            raise UserError(f"{path} is no checkpoint of a training: delete it")
+        return state
     return None
 
 
@@ -46,6 +60,22 @@ def write_weights(path: Path, state: dict[str, Tensor], config_hash: str, dtype:
     """EMA weights as safetensors that remember which configuration they belong to."""
     tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
     write_atomic(path, safetensors_bytes(tensors, {"config_hash": config_hash}))
+
+
+def run_weights(run: Run) -> dict[str, Tensor]:
+    """The run's EMA weights in float32: its own, verified by the hash in its status.json, else the shipped ones.
+
+    Raises UserError where there are none, and where they are damaged or not those of the run.
+    """
+    config, path = run.config, run.weights
+    if path is None:
+        raise UserError(f"run {config.run_id} has no weights here, neither its own nor shipped ones: train it first")
+    state, now = read_weights(path, config.hash), run.status
+    if path.parent == run.path and now["state"] == "done":  # the shipped ones are in half precision: another hash
+        found = tensors_hash(state)
+        if (expected := now.get("weights_hash") or found) != found:
+            raise UserError(f"{path} was changed after the training: its hash is {found}, status.json says {expected}")
+    return state
 
 
 def read_weights(path: Path, config_hash: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import read_weights
+from ddgan_core.checkpoints import run_weights
 from ddgan_core.data import data_hash, get_dataset, load_images, read_images, to_uint8
 from ddgan_core.diffusion import Schedule, make_schedule, random_generator
 from ddgan_core.features import class_probabilities, classify, load_extractor
@@ -41,13 +41,13 @@ LEAST_NEIGHBOURS = 4  # images, at least, where the third neighbour counts
 
 
 def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator | NoisePredictor, Schedule]:
-    """The run's EMA network in evaluation mode, and its schedule. Raises UserError if there are no weights."""
-    config = run.config
-    if run.weights is None:
-        raise UserError(f"run {config.run_id} has no weights here, neither its own nor shipped ones: train it first")
+    """The run's EMA network in evaluation mode, and its schedule. Raises UserError if there are no whole weights."""
+    config, weights = run.config, run_weights(run)
     channels = get_dataset(config.dataset).channels
     network = make_model(config.method, channels, config.widths, config.z_dim, config.attention)
-    network.load_state_dict(read_weights(run.weights, config.hash))
+    if {k: v.shape for k, v in network.state_dict().items()} != {k: v.shape for k, v in weights.items()}:
+        raise UserError(f"{run.weights} does not hold the tensors of {config.run_id}'s network: train it again")
+    network.load_state_dict(weights)
     return network.eval().requires_grad_(False).to(device), make_schedule(config.schedule, config.T).to(device)
 
 
@@ -118,8 +118,9 @@ def sample(
 
 
 def _draw_pile(
-    run: Run, sampler: str, steps: int, n: int, seed: int, batch_size: int, device: torch.device | str
-) -> tuple[UInt8[Tensor, "n c h w"], float]:
+    run: Run, sampler: str, steps: int, n: int, seed: int, batch_size: int, device: torch.device | str,
+    deadline: float | None,
+) -> tuple[UInt8[Tensor, "n c h w"], float]:  # fmt: skip
     """What `sample` gives, and the seconds an image took; a drawing that takes long goes on where it stopped."""
     step, shape = _chain_step(run, sampler, steps, device)
     facts = {"weights": hashlib.sha256(run.weights.read_bytes()).hexdigest() if run.weights else ""}
@@ -130,7 +131,7 @@ def _draw_pile(
         (images,) = sample_images(step, steps, shape, count, seed, device, batch_size, start)
         return to_uint8(images).cpu()
 
-    return draw_pile(facts, n, batch_size, draw)
+    return draw_pile(facts, n, batch_size, draw, deadline)
 
 
 @torch.no_grad()
@@ -148,12 +149,14 @@ def evaluate(
     run: Run, *, sampler: str | None = None, steps: int | None = None, n: int = 10_000,
     features: str | Sequence[str] = "fashion_classifier", reference: str = "test", reference_n: int | None = None,
     seed: int = 0, batch_size: int = 250, device: torch.device | str = "cpu", force: bool = False,
+    deadline: float | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Sample n images and score them against a split of the run's dataset: one row per feature network.
 
     Rows are added to the run's evaluations.csv; what is there already is read, not computed, unless `force` is set.
     features: one name of features.EXTRACTORS or several, which then share the samples. reference_n: the first so many
     images of the split, by default all. Frechet distances compare only at one n, reference and feature network.
+    deadline: of time.monotonic(); raises piles.TimeIsUp rather than draw past it, and the next call goes on.
     """
     sampler, steps = resolve_sampler(run, sampler, steps)
     config, path = run.config, run.path / "evaluations.csv"
@@ -165,7 +168,7 @@ def evaluate(
 
     @functools.cache
     def draw() -> tuple[Tensor, float]:
-        return _draw_pile(run, sampler, steps, n, seed, batch_size, device)
+        return _draw_pile(run, sampler, steps, n, seed, batch_size, device, deadline)
 
     names = [features] if isinstance(features, str) else list(features)
     how = {"weights": "ema", "sample_seed": seed, "n": n, "reference": reference}

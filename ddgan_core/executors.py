@@ -98,22 +98,32 @@ def on_ray(
     address: of an existing cluster ("auto" for the one this machine belongs to); without it, one is started here and
     stopped at the end. cpus, gpus: what a task takes; 0.25 of a GPU puts four runs on one. A task whose worker dies is
     done again by Ray, `retries` times. `work` and what it needs must be importable on every node.
+    Raises UserError where there is no Ray, no cluster, or, on one started here, never room for such a task.
     """
+    if gpus > 1 and gpus != int(gpus):
+        raise UserError(f"gpus = {gpus:g}: a share of one GPU, or a whole number of them")
     try:
         import ray
     except ImportError:
         raise UserError("Ray is not installed: pip install 'ddgan-divergences[cluster]', or use --on local") from None
     if own := not ray.is_initialized():
-        environment = {name: value for name, value in os.environ.items() if name.startswith("DDGAN_")}
+        # All of them are paths, and a worker is in another folder.
+        environment = {name: os.path.abspath(value) for name, value in os.environ.items() if name.startswith("DDGAN_")}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         try:
             ray.init(
                 address=address, runtime_env={"env_vars": environment}, logging_level="warning",
                 include_dashboard=None if address else False,
             )  # fmt: skip
-        except ConnectionError as error:
-            raise UserError(f"address {address!r}: no Ray cluster there ({str(error).splitlines()[0]})") from None
+        except Exception as error:  # Ray raises plain ones, too
+            what = f"address {address!r}: no Ray cluster there" if address else "Ray does not start here"
+            raise UserError(f"{what} ({' '.join(str(error).split()[:30])})") from None
     try:
+        if own and not address:  # another cluster may grow
+            there = ray.cluster_resources()
+            for kind, asked in (("CPU", cpus), ("GPU", gpus)):
+                if asked > there.get(kind, 0):
+                    raise UserError(f"a task of {asked:g} {kind}s would wait for ever: Ray sees {there.get(kind, 0):g}")
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_do)
         pending = {task.remote(work, job): job for job in jobs}
         ended: dict[str, str] = {}

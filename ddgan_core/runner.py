@@ -51,27 +51,20 @@ def train_run(
     return run
 
 
-def is_held(run: Run) -> bool:
-    """Is a process training this run just now? Its status.json may have been written by one that was killed since."""
-    lock = run.path / ".lock"
-    if not lock.exists():
-        return False
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
-
-
 def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, stop: threading.Event) -> None:
     config, folder = run.config, run.path / "checkpoints"
     history: list[dict[str, float]] = []
     seconds = 0.0
     code_version()  # of the code that trains: files may change meanwhile
+    for name in ("checkpoints/", ".config.json", ".ema.safetensors", ".history.csv", ".status.json"):  # killed saves
+        for left in run.path.glob(f"{name}.*.part"):
+            left.unlink(missing_ok=True)
     if (state := load_checkpoint(folder)) is not None:
         trainer.load_state(state)
         history, seconds = state["history"], state["seconds"]
+        before, here = run.status.get("device"), device_name(trainer.device)
+        if before not in (None, here):
+            print(f"{config.run_id}: goes on on {here}, begun on {before}: the weights depend on both")
     start = saved = time.monotonic()
     bar = Progress(config.run_id, trainer.step, config.updates, "updates", shown=progress)
 

@@ -8,6 +8,7 @@ A run is one trained network with everything measured on it, in results/runs/<da
     evaluations.csv   one row per score                       (shipped weights: results/checkpoints/, fp16)
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -59,14 +60,18 @@ class RunConfig:
     def __post_init__(self) -> None:
         for field in fields(self):  # 10 and 10.0 are one configuration, so they must have one hash
             value = getattr(self, field.name)
-            if field.type is float and isinstance(value, int):
+            if field.type is float and isinstance(value, int) and abs(value) < 2**1000:  # else it is refused below
                 object.__setattr__(self, field.name, float(value))
             if field.type is int and isinstance(value, float):
                 if not value.is_integer():
                     raise UserError(f"{field.name} = {value}: a whole number")
                 object.__setattr__(self, field.name, int(value))
             value, plain = getattr(self, field.name), field.type in (int, float, str, bool)
-            if type(value) is not field.type if plain else any(type(width) is not int for width in value):
+            if plain:
+                fits = type(value) is field.type
+            else:
+                fits = isinstance(value, tuple) and all(type(width) is int for width in value)
+            if not fits:
                 kind = field.type.__name__ if plain else "whole numbers"
                 raise UserError(f"{field.name} = {value!r}: of the kind {kind}")
         if self.method not in METHODS:
@@ -117,7 +122,7 @@ class RunConfig:
         """Fields not there have their defaults. Raises UserError for an unknown field or an impossible value."""
         return cls().changed(**json.loads(text))
 
-    def changed(self, **changes: Any) -> "RunConfig":
+    def changed(self, /, **changes: Any) -> "RunConfig":
         """A copy with some fields changed; numbers given as lists become tuples. Raises UserError on unknown fields."""
         unknown = changes.keys() - {f.name for f in fields(self)}
         if unknown:
@@ -153,6 +158,17 @@ def results_dir() -> Path:
         return Path(os.environ["DDGAN_RESULTS"])
     beside = Path(__file__).parent.parent / "results"
     return beside if beside.is_dir() else Path("results")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError, naming the file, for anything else that it holds."""
+    try:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or delete the run's folder") from None
+    return found
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -201,7 +217,7 @@ class Run:
     def open(cls, run_id: str, dataset: str | None = None, results: Path | None = None) -> "Run":
         """An existing run by its id. Raises UserError naming the runs there are."""
         results = results_dir() if results is None else results
-        there = sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))
+        there = [path for path in sorted(results.glob("runs/*/*/config.json")) if dataset in (None, path.parts[-3])]
         found = [path for path in there if path.parent.name == run_id]
         if not found:
             names = ", ".join(path.parent.name for path in there) or f"none in {results}"
@@ -210,26 +226,38 @@ class Run:
             sets = ", ".join(path.parent.parent.name for path in found)
             raise UserError(f"run {run_id!r} exists for several datasets ({sets}): say which with --dataset")
         path = found[0]
-        try:
-            stored = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is damaged ({error}): restore it, or delete the run's folder") from None
+        stored = read_object(path)
         stored_hash = stored.pop("hash", None)
-        config = RunConfig.from_json(json.dumps(stored))
+        try:
+            config = RunConfig().changed(**stored)
+        except UserError as error:
+            raise UserError(f"{path} is not a run's configuration: {error}") from None
         if stored_hash != config.hash:
             raise UserError(f"{path} was edited by hand: hash {stored_hash}, its content gives {config.hash}")
         if (config.dataset, config.run_id) != (path.parent.parent.name, run_id):
             raise UserError(f"{path} belongs to run {config.run_id} of {config.dataset}: the folder was renamed")
-        return cls(config, results)
+        run = cls(config, results)
+        now = run.status
+        if now["state"] == "done" and now.get("step", config.updates) != config.updates:
+            raise UserError(
+                f"{run.path / 'status.json'} was edited by hand: done at step {now['step']} of {config.updates}"
+            )
+        return run
 
     @property
     def status(self) -> dict[str, Any]:
         """{"state": missing | running | done | failed, "reason": ..., and what `set_status` was given}."""
         path = self.path / "status.json"
-        try:
-            return json.loads(path.read_text()) if path.exists() else {"state": "missing", "reason": ""}
-        except ValueError:
-            raise UserError(f"{path} is damaged: restore it, or delete the run's folder to make it anew") from None
+        if not path.exists():
+            return {"state": "missing", "reason": ""}
+        if not (self.path / "config.json").exists():
+            raise UserError(f"{self.path} has a status and no config.json: copy it whole, or delete it")
+        now = read_object(path)
+        numbers = [now.get(name, 0) for name in ("step", "seconds")]
+        known = now.get("state") in ("running", "done", "failed") and isinstance(now.get("reason"), str)
+        if not known or not all(isinstance(x, int | float) and 0 <= x < float("inf") for x in numbers):
+            raise UserError(f"{path} is damaged (no state of a run): restore it, or delete the run's folder")
+        return now
 
     def set_status(self, state: str, reason: str = "", **facts: Any) -> None:
         write_atomic(self.path / "status.json", json.dumps({"state": state, "reason": reason, **facts}, indent=1))
@@ -245,7 +273,12 @@ class Run:
     def _table(self, name: str) -> pd.DataFrame:
         path = self.path / name
         dtype = {"features_hash": str, "commit": str, "tag": str}  # a hash may look like a number
-        return pd.read_csv(path, dtype=dtype).fillna({"tag": ""}) if path.exists() else pd.DataFrame()
+        try:
+            return pd.read_csv(path, dtype=dtype).fillna({"tag": ""}) if path.exists() else pd.DataFrame()
+        except pd.errors.EmptyDataError:  # of a run that was stopped before its first record
+            return pd.DataFrame()
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({str(error).strip()}): restore it, or delete it") from None
 
     @property
     def weights(self) -> Path | None:
@@ -254,10 +287,24 @@ class Run:
         return next((p for p in (self.path / "ema.safetensors", shipped) if p.exists()), None)
 
 
+def is_held(run: Run) -> bool:
+    """Is a process training this run just now? Its status.json may have been written by one that was killed since."""
+    lock = run.path / ".lock"
+    if not lock.exists():
+        return False
+    with open(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # over NFS the other kind needs a file open for writing
+        except BlockingIOError:
+            return True
+    return False
+
+
 def all_runs(dataset: str | None = None, results: Path | None = None) -> list[Run]:
     """Every run there is, in the order of their ids."""
     results = results_dir() if results is None else results
     return [
         Run.open(p.parent.name, p.parent.parent.name, results)
-        for p in sorted(results.glob(f"runs/{dataset or '*'}/*/config.json"))
+        for p in sorted(results.glob("runs/*/*/config.json"))
+        if dataset in (None, p.parts[-3])
     ]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ddgan_core import UserError
 from ddgan_core.data import get_dataset
 from ddgan_core.runs import all_runs, results_dir, write_atomic
 
@@ -79,10 +80,19 @@ def bounds(evaluations: pd.DataFrame, measured: pd.DataFrame) -> dict[str, float
 
 
 def read_evaluations(path: Path) -> pd.DataFrame:
-    """A table of evaluations, with text kept as text (a hash may look like a number); empty without a file."""
+    """A table of evaluations, with text kept as text (a hash may look like a number); empty without a file.
+
+    Raises UserError, naming the file, for anything that is no such table.
+    """
     if not path.is_file():
         return _typed(pd.DataFrame(columns=list(COLUMNS)))
-    return _typed(pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=list(COLUMNS), fill_value=""))
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if missing := {*COLUMNS[:2], *KEY} - set(table.columns):
+            raise ValueError(f"it has no column {min(missing)}")
+        return _typed(table.reindex(columns=list(COLUMNS), fill_value=""))
+    except ValueError as error:
+        raise UserError(f"{path} is no table of scores ({str(error).strip()}): restore it, or delete it") from None
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What the tests of faults share: runs with a checkpoint after every update, children that can be killed, what is left.
 
-"Ends as" means the same bytes of weights and history.
+"Ends as" means the same bytes of weights and history, and the same scores.
 """
 
 import functools
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import runner
+from ddgan_core.evaluation import evaluate
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run, RunConfig
 from ddgan_core.study import configure
@@ -30,13 +31,14 @@ def checkpoint_after_every_update(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", -1)
 
 
-def outcome(results: Path, config: RunConfig) -> tuple[bytes, bytes]:
-    folder = Run(config, results).path
-    return (folder / "ema.safetensors").read_bytes(), (folder / "history.csv").read_bytes()
+def outcome(results: Path, config: RunConfig) -> tuple[bytes, bytes, str]:
+    ended = Run(config, results)
+    scores = evaluate(ended, n=50, features="pixels").drop(columns="seconds_per_image").to_csv()
+    return (ended.path / "ema.safetensors").read_bytes(), (ended.path / "history.csv").read_bytes(), scores
 
 
 @functools.cache
-def undisturbed(config: RunConfig) -> tuple[bytes, bytes]:
+def undisturbed(config: RunConfig) -> tuple[bytes, bytes, str]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "CHECKPOINT_SECONDS", 1000)
         train_run(config, results=Path(folder), progress=False)

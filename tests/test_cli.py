@@ -56,7 +56,8 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ("train --tag a/b", "'a/b'"),
         ("train --minutes 0", "'0' is not a number above 0"),
         ("train --minutes nan", "'nan' is not a number above 0"),
-        ("train --threads 0", "'0' is not a whole number of 1 or more"),
+        ("train --threads 0", "'0' is not a whole number from 1 to 1024"),
+        ("train --threads 100000", "'100000' is not a whole number from 1 to 1024"),
         ("train --device tpu", "'tpu' is not known: choose cpu, cuda or cuda:N"),
         ("train --device cuda:99", "cuda:99"),
         ("train --data-dir nowhere", "'nowhere' is not a folder"),
@@ -72,6 +73,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ("train --set speed=4", "give one of schedule, widths"),
         ("sample", "--run"),
         ("sample --run nothing_T04", "'nothing_T04' does not exist"),
+        ("sample --run nothing_T04 --dataset ../runs/digits", "'nothing_T04' does not exist"),
         ("sample --run nothing_T04 -n -3", "'-3' is not a whole number of 1 or more"),
         ("sample --run nothing_T04 -o grid.gif", ".png"),
         ("evaluate", "one of --run ID"),
@@ -175,6 +177,11 @@ def test_diverged_training_ends_in_one_line(capsys):
     arguments = "train --preset smoke --divergence wasserstein --set lr_critic=1e30 --set updates=50"
     assert run(arguments) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("ddgan_core: training diverged: step ")
+
+
+def test_what_does_not_fit_into_memory_is_one_line(capsys):
+    assert run("train --preset smoke --set z_dim=100000000000000") == 1
+    assert capsys.readouterr().err == "ddgan_core: error: not enough memory for such widths, batches or images\n"
 
 
 def test_study_status(capsys):

@@ -10,12 +10,13 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from ddgan_core import UserError
-from ddgan_core.executors import local, slurm_script
+from ddgan_core.executors import local, on_ray, slurm_script
 from ddgan_core.runs import Run
 from ddgan_core.study import make_study, run, run_local, run_on_ray
 
@@ -196,6 +197,35 @@ def test_a_ray_cluster_of_two_nodes_ends_as_one_process_does(tmp_path: Path, mon
         cluster.shutdown()
     assert len(killed) == 1
     assert_same(tmp_path / "serial", tmp_path / "ray")
+
+
+def test_what_ray_cannot_place_or_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that no node has room for would wait for ever. Ray itself is stood in for: what it says is what counts."""
+    asked, done = {}, []
+
+    def start(**how: object) -> None:
+        asked.update(how)
+        if how["address"]:
+            raise Exception("nobody\nanswers")
+
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=start,
+        shutdown=lambda: done.append(1),
+        cluster_resources=lambda: {"CPU": 2.0},
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setenv("DDGAN_RESULTS", "here")
+    for how, words in {
+        (("gpus", 1.5),): "gpus = 1.5: a share of one GPU, or a whole number",
+        (("gpus", 0.25),): "a task of 0.25 GPUs would wait for ever: Ray sees 0",
+        (("cpus", 3),): "a task of 3 CPUs would wait for ever: Ray sees 2",
+        (("address", "nowhere"),): "address 'nowhere': no Ray cluster there .nobody answers",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            on_ray(["job"], print, **dict(how))
+    assert done == [1, 1]  # what was started is stopped
+    assert asked["runtime_env"]["env_vars"]["DDGAN_RESULTS"] == str(Path("here").resolve())
 
 
 def test_status_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,10 +19,13 @@ from disturbed import (
 )  # fmt: skip
 
 from ddgan_core import UserError, training
+from ddgan_core.checkpoints import write_weights
 from ddgan_core.data import load_images
+from ddgan_core.evaluation import sample
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
-from ddgan_core.study import Study, configure, run, status
+from ddgan_core.study import Study, configure, run, ship, status
+from ddgan_core.transfer import export_runs
 
 __all__ = ["checkpoint_after_every_update"]  # a fixture of every test here
 
@@ -38,8 +41,12 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, results: Path, capsys:
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 4
     newest.write_bytes({"truncated": content[: len(content) // 2], "bit flipped": content, "empty": b""}[damage])
-    train_run(config, results=results, progress=False)
+    train_run(config, results=results, minutes=1e-9, progress=False)
     assert f"{newest.name} is damaged" in capsys.readouterr().out
+    train_run(config, results=results, minutes=1e-9, progress=False)
+    assert [path.name[:8] for path in sorted(newest.parent.glob("*.pt"))][-2:] == ["00000002", "00000003"]
+    assert not newest.exists()  # in its place a whole one to fall back on
+    train_run(config, results=results, progress=False)
     assert outcome(results, config) == expected
 
 
@@ -177,9 +184,31 @@ def test_nothing_pickled_is_loaded(tmp_path: Path, results: Path) -> None:
     torch.save({"step": Code()}, tmp_path / "code.pt")
     content = (tmp_path / "code.pt").read_bytes()
     (folder / f"99999998-{hashlib.sha256(content).hexdigest()[:16]}.pt").write_bytes(content)
-    with pytest.raises((pickle.UnpicklingError, UserError)):
-        train_run(config, results=results, progress=False)
+    for name in ("99999999", "99999998"):
+        with pytest.raises(UserError, match=f"{name}-.*no checkpoint of a training"):
+            train_run(config, results=results, progress=False)
+        next(folder.glob(f"{name}-*")).unlink()
     assert not (tmp_path / "executed").exists()
+
+
+def test_weights_changed_after_the_training_are_named(results: Path) -> None:
+    """A flipped bit, which safetensors does not notice, by the hash in status.json."""
+    trained = train_run(CONFIGS["ddgan"], results=results, progress=False)
+    path = trained.path / "ema.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 4
+    path.write_bytes(content)
+    for use in (
+        lambda: sample(trained, 1),
+        lambda: export_runs(results / "out", results=results),
+        lambda: ship(trained),
+    ):
+        with pytest.raises(UserError, match=r"ema.safetensors was changed after the training"):
+            use()
+    write_weights(path, {"a": torch.zeros(1)}, trained.config.hash)
+    trained.set_status("done")  # as if the hash had been edited, too
+    with pytest.raises(UserError, match="does not hold the tensors"):
+        sample(trained, 1)
 
 
 def test_status_says_when_a_run_is_done_only_if_it_is(results: Path) -> None:

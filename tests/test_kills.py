@@ -17,10 +17,10 @@ from disturbed import (
     wait_for_step,
 )  # fmt: skip
 
-from ddgan_core import UserError, runner
+from ddgan_core import UserError
 from ddgan_core.evaluation import evaluate
 from ddgan_core.runner import train_run
-from ddgan_core.runs import Run
+from ddgan_core.runs import Run, is_held
 from ddgan_core.scores import read_evaluations
 from ddgan_core.study import Study, run, status
 
@@ -63,6 +63,7 @@ def test_killed_inside_a_save_it_ends_as_if_undisturbed(
     assert Run(config, results).status["state"] != "done"
     train_run(config, results=results, progress=False)
     assert outcome(results, config) == expected
+    no_litter(results)
 
 
 def test_sigterm_leaves_a_checkpoint_and_143(results: Path) -> None:
@@ -75,7 +76,7 @@ def test_sigterm_leaves_a_checkpoint_and_143(results: Path) -> None:
     now = Run(config, results).status
     assert now["state"] == "running"
     assert "signal" in now["reason"]
-    assert not runner.is_held(Run(config, results))
+    assert not is_held(Run(config, results))
     (line,) = status(Study("", (config,)), results).to_dict("records")
     assert line["state"] == "stopped"
 

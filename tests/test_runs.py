@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError
+from ddgan_core.runner import train_run
 from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, results_dir, write_atomic
+from ddgan_core.scores import COLUMNS, read_evaluations
 
 SMOKE = RunConfig(**PRESETS["smoke"], preset="smoke")
 
@@ -134,6 +136,9 @@ def test_an_unknown_id_is_refused_with_the_ids_there_are(results: Path) -> None:
     message = refusal(Run.open, "kl_T04_s0_cpu")
     assert "'kl_T04_s0_cpu' does not exist" in message
     assert SMOKE.run_id in message
+    for dataset in ("../runs/digits", "**", "/etc", "digits/.."):
+        refusal(Run.open, SMOKE.run_id, dataset)
+        assert all_runs(dataset) == []
     for elsewhere in ("..", "../..", f"../digits/{SMOKE.run_id}", ""):
         refusal(Run.open, elsewhere)
 
@@ -162,8 +167,10 @@ def test_an_edited_config_is_refused(results: Path) -> None:
 
 def test_a_config_that_is_no_json_is_refused(results: Path) -> None:
     path = Run.create(SMOKE).path / "config.json"
-    path.write_text(path.read_text()[:40])
-    refusal(Run.open, SMOKE.run_id)
+    for content in (path.read_bytes()[:40], b"", b"[]", b"null", b"3", b"\xff\xfe\x00", b"[" * 100_000, b'{"T": 0}'):
+        path.write_bytes(content)
+        assert str(path) in refusal(Run.open, SMOKE.run_id)
+        refusal(all_runs)
 
 
 def test_a_renamed_folder_is_refused(results: Path) -> None:
@@ -212,7 +219,8 @@ def test_a_value_of_another_kind_is_refused() -> None:
     code = """
 from ddgan_core import UserError
 from ddgan_core.runs import RunConfig
-wrong = {"updates": "5", "T": True, "critic_detail": "false", "widths": (8.0, 16), "seed": None, "tag": 3}
+wrong = {"updates": "5", "T": True, "critic_detail": "false", "widths": (8.0, 16), "seed": None, "tag": 3,
+         "critic_widths": 8, "lr_critic": 10**400, "self": 1}
 for change in ({name: value} for name, value in wrong.items()):
     try:
         RunConfig().changed(**change)
@@ -220,11 +228,51 @@ for change in ({name: value} for name, value in wrong.items()):
         print(str(error).split()[0])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.split() == ["updates", "T", "critic_detail", "widths", "seed", "tag"]
+    assert done.stdout.split() == [
+        "updates", "T", "critic_detail", "widths", "seed", "tag", "critic_widths", "lr_critic", "unknown",
+    ]  # fmt: skip
 
 
 def test_a_damaged_status_is_named(results: Path) -> None:
     run = Run.create(RunConfig())
     (run.path / "status.json").write_text('{"state": "do')
-    with pytest.raises(UserError, match="status.json is damaged"):
+    for content in (
+        b'{"state": "do', b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"state": "great", "reason": ""}',
+        b'{"state": "done"}', b'{"state": "done", "reason": "", "step": "1"}',
+        b'{"state": "done", "reason": "", "seconds": NaN}',
+    ):  # fmt: skip
+        (run.path / "status.json").write_bytes(content)
+        with pytest.raises(UserError, match="status.json is damaged"):
+            assert run.status
+
+
+def test_a_status_edited_by_hand_is_named(results: Path) -> None:
+    run = Run.create(SMOKE)
+    run.set_status("done", step=SMOKE.updates)
+    assert Run.open(SMOKE.run_id).status["state"] == "done"
+    run.set_status("done", step=3)
+    assert f"edited by hand: done at step 3 of {SMOKE.updates}" in refusal(Run.open, SMOKE.run_id)
+    refusal(all_runs)
+
+
+def test_a_status_without_a_configuration_is_half_a_copy(results: Path) -> None:
+    run = Run.create(SMOKE)
+    run.set_status("done", step=SMOKE.updates)
+    (run.path / "config.json").unlink()
+    with pytest.raises(UserError, match="no config.json"):
         assert run.status
+    refusal(train_run, SMOKE)
+    assert [path.name for path in run.path.iterdir()] == ["status.json"]
+
+
+def test_tables_that_cannot_be_read_are_named(results: Path) -> None:
+    run = Run.create(SMOKE)
+    (run.path / "history.csv").write_text("\n")  # of a run that was stopped before its first record
+    assert run.history.empty
+    for content in (b"\xff\x00", b"a\n1\n2,3,4\n"):
+        (run.path / "history.csv").write_bytes(content)
+        with pytest.raises(UserError, match="history.csv is damaged"):
+            assert run.history.empty
+    for content in (b"", b"\xff\x00", b"a\n1\n2,3,4\n", b"a,b\n1,2\n", ",".join(COLUMNS).encode() + b"\n" + b"x," * 40):
+        (run.path / "evaluations.csv").write_bytes(content)
+        assert "evaluations.csv is no table of scores" in refusal(read_evaluations, run.path / "evaluations.csv")

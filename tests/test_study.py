@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ddgan_core import UserError, runner, study
-from ddgan_core.runs import Run
+from ddgan_core import UserError, evaluation, runner, study
+from ddgan_core.piles import TimeIsUp
+from ddgan_core.runs import Run, is_held
 from ddgan_core.study import PAPER_ROWS, PAPER_T, SWEEP_SEED, Study, configure, make_study, run, status
 from ddgan_core.study import work as study_work
 
@@ -62,7 +63,12 @@ def test_minutes_left_are_this_devices_own(results: Path) -> None:
     table = status(whole)
     assert table.minutes_left.tolist() == [0, 4]  # half a minute an update
     assert table.state.tolist() == ["done", "missing"]
+    trained.set_status("done", seconds=120.0, **facts | {"device": "CPU, 64 threads"})
+    assert status(whole).minutes_left.tolist() == [0, 4]
     trained.set_status("done", seconds=120.0, **facts | {"device": "another"})
+    assert status(whole).minutes_left.isna()[1]
+    trained.set_status("done", seconds=120.0, **facts)
+    (trained.path / "ema.safetensors").unlink()  # as of a run that was made elsewhere and imported
     assert status(whole).minutes_left.isna()[1]
 
 
@@ -136,6 +142,35 @@ def test_a_cell_that_cannot_be_done_does_not_stop_the_others(results: Path) -> N
     assert status(Study("three", (free,)))["scores"].tolist() == ["1/1"]
 
 
+def test_a_damaged_cell_does_not_stop_the_others(results: Path) -> None:
+    bad, good = (configure("smoke", T=T, updates=3) for T in (1, 2))
+    (Run.create(bad).path / "status.json").write_text("{")
+    with pytest.raises(UserError, match=f"{bad.run_id}/status.json is damaged"):
+        run(Study("two", (bad, good)), progress=False)
+    assert Run(good).status["state"] == "done"
+
+
+def test_a_score_is_left_in_time_and_gone_on_with(
+    results: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of 200 images in batches of 50, those drawn before the time was up are not drawn again."""
+    monkeypatch.setenv("DDGAN_CACHE", str(tmp_path / "cache"))
+    trained = runner.train_run(configure("smoke", T=1, updates=2), progress=False)
+    scoring, drawn, whole = {"n": 200, "features": "pixels", "batch_size": 50}, [], evaluation.sample_images
+
+    def slow(step, steps, shape, n, seed, device, batch_size, start):
+        drawn.append(start)
+        time.sleep(0.3)
+        return whole(step, steps, shape, n, seed, device, batch_size, start)
+
+    monkeypatch.setattr(evaluation, "sample_images", slow)
+    with pytest.raises(TimeIsUp, match="of 200 images are drawn"):
+        evaluation.evaluate(trained, **scoring, deadline=time.monotonic() + 0.5)
+    assert drawn == [0]
+    evaluation.evaluate(trained, **scoring, deadline=time.monotonic() + 60)
+    assert drawn == [0, 50, 100, 150]
+
+
 def test_scores_counted_are_those_that_are_due(results: Path) -> None:
     from ddgan_core.evaluation import evaluate
 
@@ -156,7 +191,7 @@ def test_who_only_asks_whether_a_run_is_held_refuses_nobody(results: Path) -> No
 
     def ask() -> None:
         while not stop.is_set():
-            asked.append(runner.is_held(made))
+            asked.append(is_held(made))
 
     thread = threading.Thread(target=ask)
     thread.start()

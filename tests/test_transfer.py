@@ -3,13 +3,15 @@
 import io
 import json
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
-from ddgan_core import UserError
+from ddgan_core import UserError, runner
 from ddgan_core.__main__ import main
 from ddgan_core.checkpoints import read_weights
 from ddgan_core.evaluation import evaluate
@@ -117,6 +119,9 @@ def test_files_and_their_sizes_are_bounded(made: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "small").exists()
 
 
+NO_OBJECTS = (b"[]", b"null", b"{", b"\xff\xff", b"[" * 100_000)
+
+
 def edited(status: bytes, **changes: object) -> bytes:
     return json.dumps(json.loads(status) | changes).encode()
 
@@ -124,11 +129,20 @@ def edited(status: bytes, **changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"config_json": None}, "no readable 'config.json'"),
-        ({"status_json": b"{"}, "no readable"),
+        ({"config_json": None}, "it has no config.json"),
+        *(({"config_json": text}, r"config.json is damaged") for text in NO_OBJECTS),
+        *(({"status_json": text}, r"status.json is damaged") for text in (*NO_OBJECTS, b"{}", b'{"state": "great"}')),
+        ({"status_json": b'{"state": "running", "reason": ""}'}, "its state is 'running'"),
+        ({"status_json": b'{"state": "done", "reason": "", "step": 1}'}, "edited by hand: done at step 1 of 2"),
+        ({"config_json": b'{"hash": "0", "dataset": "../../etc"}'}, "dataset = '../../etc'"),
+        ({"evaluations.csv": b"\xff\x00"}, "no table of scores"),
+        ({"evaluations.csv": b"a,b\n1,2\n"}, "no table of scores"),
+        ({"history.csv": b"\xff\x00"}, "history.csv is damaged"),
+        ({"samples.png": b"#!/bin/sh"}, "is no PNG"),
         ({"config_json": b'{"hash": "0", "T": 1}'}, "edited or renamed"),
         ({"config_json": b'{"hash": "0", "speed": 1}'}, "unknown setting speed"),
-        ({"weights_st": b"not weights"}, "are damaged"),
+        ({"weights_st": b"not weights"}, "not a whole weights file"),
+        ({"weights_st": save({"a": torch.zeros(1)}, {"config_hash": CONFIGS[1].hash})}, "not those of its network"),
         ({"../../evil.json": b"{}"}, "not a file of `study export`"),
         ({"checkpoint.pt": b"pickle"}, "not a file of `study export`"),
     ],
@@ -145,11 +159,124 @@ def test_a_foreign_or_damaged_run_is_refused_and_nothing_written(
 
 
 def test_no_name_leads_out_of_the_results(made: Path, tmp_path: Path) -> None:
-    path = tmp_path / "bad.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("../digits/evil.zip", b"")
-    with pytest.raises(UserError, match="not a file of `study export`"):
-        import_runs([path], made)
+    (good,), _ = export_runs(tmp_path / "out", [A], results=made)
+    with zipfile.ZipFile(good) as archive:
+        content = archive.read(f"digits/{A}.zip")
+    for name in (f"../{A}.zip", f"/digits/{A}.zip", f"digits/../digits/{A}.zip", f"..\\{A}.zip", f"{A}.zip"):
+        path = tmp_path / "bad.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, content)
+        with pytest.raises(UserError, match="edited or renamed"):
+            import_runs([path], tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_archive_of_another_kind_is_one_line(made: Path, tmp_path: Path) -> None:
+    """Methods that zipfile does not know, a password, a name twice, too much to unpack, nothing at all."""
+    (good,), _ = export_runs(tmp_path / "out", [A], results=made)
+    whole = good.read_bytes()
+    with zipfile.ZipFile(good) as archive:
+        content = archive.read(f"digits/{A}.zip")
+
+    def packed(*members: tuple[str, bytes], **how: int) -> bytes:
+        buffer = io.BytesIO()
+        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w", **how) as archive:
+            for name, inside in members:
+                archive.writestr(name, inside)
+        return buffer.getvalue()
+
+    def patched(local: int, central: int, value: int) -> bytes:
+        """A header's field, of the outer file alone: it starts with the first header and ends with the last."""
+        changed = bytearray(whole)
+        changed[local] = changed[whole.rindex(b"PK\x01\x02") + central] = value
+        return bytes(changed)
+
+    for bad, words in {
+        patched(8, 10, 99): "compression method",
+        patched(6, 8, 1): "password",
+        packed((f"digits/{A}.zip", content), (f"digits/{A}.zip", content)): "a name twice",
+        packed((f"digits/{A}.zip", bytes(70_000_000)), compression=zipfile.ZIP_DEFLATED): "more than 64 MB",
+        packed(): "holds no runs",
+    }.items():
+        good.write_bytes(bad)
+        with pytest.raises(UserError, match=words) as raised:
+            import_runs([good], tmp_path / "elsewhere")
+        assert str(good) in str(raised.value)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_two_versions_of_a_run_are_not_mixed(made: Path, tmp_path: Path) -> None:
+    paths, _ = export_runs(tmp_path / "out", [A], results=made)
+    status = (Run(CONFIGS[0], made).path / "status.json").read_bytes()
+    other = repack(paths[0], A, status_json=edited(status, weights_hash="0" * 12))
+    there = tmp_path / "elsewhere"
+    with pytest.raises(UserError, match=f"{A} arrives twice, with other weights"):
+        import_runs([*paths, other], there)
+    assert not there.exists()
+    assert import_runs([*paths, *paths], there) == {A: "new"}
+
+
+def test_scores_there_twice_or_of_another_run_are_refused(made: Path, tmp_path: Path) -> None:
+    paths, _ = export_runs(tmp_path / "out", results=made)
+    table = (Run(CONFIGS[1], made).path / "evaluations.csv").read_bytes()
+    for scores in (table + table.splitlines(keepends=True)[1], table.replace(B.encode(), A.encode())):
+        with pytest.raises(UserError, match="of another run, or one is there twice"):
+            import_runs([repack(paths[0], B, **{"evaluations.csv": scores})], tmp_path / "elsewhere")
+
+
+def test_a_run_that_failed_elsewhere_replaces_none(made: Path, tmp_path: Path) -> None:
+    paths, _ = export_runs(tmp_path / "out", [A], results=made)
+    status = (Run(CONFIGS[0], made).path / "status.json").read_bytes()
+    facts = {"state": "failed", "reason": "step 1", "step": 1, "weights_hash": "0" * 12}
+    failed = repack(paths[0], A, status_json=edited(status, **facts), weights_st=None)
+    assert import_runs([failed], made) == {A: "same"}
+    there = tmp_path / "elsewhere"
+    train_run(CONFIGS[0], minutes=1e-9, results=there, progress=False)
+    before = files(there)
+    assert import_runs([failed], there) == {A: "same"}
+    assert files(there) == before
+    assert import_runs([failed], tmp_path / "third") == {A: "new"}
+    assert import_runs([failed], tmp_path / "third") == {A: "same"}
+    assert import_runs([*paths, failed], tmp_path / "third") == {A: "new"}
+    assert Run(CONFIGS[0], tmp_path / "third").status["state"] == "done"
+
+
+def test_weights_that_arrive_later_are_taken(made: Path, tmp_path: Path) -> None:
+    paths, _ = export_runs(tmp_path / "out", [A], results=made)
+    there = tmp_path / "elsewhere"
+    bare = repack(paths[0], A, weights_st=None)
+    assert import_runs([bare], there) == {A: "new"}
+    assert Run(CONFIGS[0], there).weights is None
+    assert import_runs(paths, there) == {A: "merged"}
+    assert Run(CONFIGS[0], there).weights is not None
+
+
+def test_a_run_that_is_being_trained_here_is_not_replaced(made: Path, tmp_path: Path) -> None:
+    paths, _ = export_runs(tmp_path / "out", results=made)
+    there = tmp_path / "elsewhere"
+    with runner._locked(Run.create(CONFIGS[0], there)), pytest.raises(UserError, match="is being trained here"):
+        import_runs(paths, there)
+
+
+def test_beside_a_damaged_run_nothing_is_imported(made: Path, tmp_path: Path) -> None:
+    paths, _ = export_runs(tmp_path / "out", [A], results=made)
+    (Run(CONFIGS[1], made).path / "config.json").write_text("{}")
+    before = files(made)
+    with pytest.raises(UserError, match=f"{B}/config.json was edited by hand"):
+        import_runs(paths, made)
+    assert files(made) == before
+
+
+def test_what_has_not_ended_is_not_exported(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Run(CONFIGS[0], made).set_status("running", "stopped", step=1)
+    with pytest.raises(UserError, match=f"run {A} has not ended"):
+        export_runs(tmp_path / "out", [A], results=made)
+    assert main(["study", "export", "--run", B, "--run", B, "-o", str(tmp_path / "out")]) == 0
+    with zipfile.ZipFile(tmp_path / "out" / "runs-1-of-1.zip") as archive:
+        assert archive.namelist() == [f"digits/{B}.zip"]
+    Run(CONFIGS[1], made).set_status("running", "stopped", step=1)
+    assert main(["study", "export", "-o", str(tmp_path / "none")]) == 0
+    assert "no run has ended" in capsys.readouterr().err
 
 
 def test_a_partly_copied_file_is_refused(made: Path, tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def study_export(args: argparse.Namespace) -> int:
     paths, left_out = export_runs(args.output, args.run)
     for path in paths:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if not paths:
+        print("no run has ended: there is nothing to export", file=sys.stderr)
     if left_out:
         print(f"no room for {', '.join(left_out)}: export these with --run", file=sys.stderr)
     return 0

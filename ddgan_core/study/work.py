@@ -1,5 +1,6 @@
 """Getting the study's runs done: train what is missing, score what is trained, stop in time and go on later."""
 
+import contextlib
 import functools
 import math
 import statistics
@@ -11,13 +12,14 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import read_weights, write_weights
+from ddgan_core.checkpoints import run_weights, write_weights
 from ddgan_core.data import DATASETS
 from ddgan_core.evaluation import device_name, evaluate, sample
 from ddgan_core.executors import local, on_ray
 from ddgan_core.figures import write_png_grid
-from ddgan_core.runner import default_device, is_held, train_run
-from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
+from ddgan_core.piles import TimeIsUp
+from ddgan_core.runner import default_device, train_run
+from ddgan_core.runs import Run, RunConfig, all_runs, is_held, results_dir, write_atomic
 from ddgan_core.scores import load_evaluations, read_evaluations
 from ddgan_core.study.cells import Study, scores_due
 from ddgan_core.training import TrainingDiverged
@@ -65,12 +67,16 @@ def _scores_made(run: Run, cell: RunConfig) -> str:
 
 
 def _seconds_per_update(results: Path | None = None) -> dict[tuple[str, str], float]:
-    """{(preset, method): median over this device's runs}."""
-    here = device_name(default_device())
+    """{(preset, method): median over this device's runs: those with weights or checkpoints of their own.
+
+    At any number of threads: workers may have had fewer than whoever asks now.
+    """
+    here = device_name(default_device()).partition(",")[0]
     found: dict[tuple[str, str], list[float]] = {}
     for run in all_runs(results=results):
         now = run.status
-        if now.get("device") == here and now.get("step", 0) > 0:
+        own = (run.path / "ema.safetensors").exists() or (run.path / "checkpoints").exists()
+        if own and str(now.get("device")).partition(",")[0] == here and now.get("step", 0) > 0:
             found.setdefault((run.config.preset, run.config.method), []).append(now["seconds"] / now["step"])
     return {kind: statistics.median(paces) for kind, paces in found.items()}
 
@@ -103,7 +109,7 @@ def run(
     What is trained already is scored first: a slot of time is worth most where nothing can be lost any more.
     """
     deadline, wrong = None if minutes is None else time.monotonic() + 60 * minutes, {}
-    trained = [cell for cell in study.cells if Run(cell, results).status["state"] == "done"]
+    trained = [cell for cell in study.cells if _is_trained(Run(cell, results))]
     for cell in trained + [cell for cell in study.cells if cell not in trained]:
         left = None if deadline is None else (deadline - time.monotonic()) / 60
         if left is not None and left <= 0:
@@ -119,6 +125,12 @@ def run(
             f"{len(wrong)} of {len(study.cells)} runs could not be done, the others were: {first}: {wrong[first]}"
         )
     return status(study, results)
+
+
+def _is_trained(run: Run) -> bool:
+    with contextlib.suppress(UserError):  # of a damaged run, named when its turn comes
+        return run.status["state"] == "done"
+    return False
 
 
 def run_local(
@@ -187,13 +199,16 @@ def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None)
 def score(run: Run, device: str | None = None, deadline: float | None = None) -> None:
     """The preset's scores of a finished run, and its grid of samples; what is there already is not done again.
 
-    deadline: of time.monotonic(), after which no other score is begun.
+    deadline: of time.monotonic(), after which no other score is begun, and no other batch of samples drawn.
     """
     device = device or default_device()
     for sampler, steps, features, n in scores_due(run.config):
         if deadline is not None and time.monotonic() > deadline:
             return
-        evaluate(run, sampler=sampler, steps=steps, n=n, features=features, device=device)
+        try:
+            evaluate(run, sampler=sampler, steps=steps, n=n, features=features, device=device, deadline=deadline)
+        except TimeIsUp:  # what was drawn is kept
+            return
     grid = run.path / "samples.png"
     if not grid.exists():
         steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
@@ -217,5 +232,5 @@ def ship(run: Run) -> Path:
     if not source.exists():
         raise UserError(f"run {run.config.run_id} has no weights of its own here: train it first")
     target = run.results / "checkpoints" / run.config.dataset / f"{run.config.run_id}.safetensors"
-    write_weights(target, read_weights(source, run.config.hash), run.config.hash, torch.float16)
+    write_weights(target, run_weights(run), run.config.hash, torch.float16)
     return target
