@@ -156,10 +156,11 @@ def test_kernel_that_does_not_come_up_is_tried_once_more_over_tcp(tmp_path, monk
 def test_report_needs_no_network(tmp_path, results, capsys):
     (results / "tables").mkdir()
     pd.DataFrame({"row": ["kl"], "frechet": [12.3456]}).to_csv(results / "tables" / "scores.csv", index=False)
-    from ddgan_core.figures import image_grid, save
+    from ddgan_core.figures import save
+    from ddgan_core.grids import image_grid
 
-    plot = "import numpy as np\nfrom ddgan_core import figures\nfigures.use_style()\n"
-    plot += "figures.image_grid(np.zeros((2, 1, 8, 8), np.uint8))"
+    plot = "import numpy as np\nfrom ddgan_core import figures, grids\nfigures.use_style()\n"
+    plot += "grids.image_grid(np.zeros((2, 1, 8, 8), np.uint8))"
     good = write_notebook(tmp_path / "01_good.ipynb", plot, "import pandas as pd\npd.DataFrame({'a': ['found!']})")
     with_math = nbformat.read(good, as_version=4)
     with_math.cells[-1].metadata["tags"] = ["claims"]

@@ -42,7 +42,7 @@ def sample(args: argparse.Namespace) -> int:
     images = evaluation.sample(run, args.n, sampler=sampler, steps=steps, seed=args.seed, device=device)
     seconds = time.perf_counter() - start
     if args.output.suffix == ".png":
-        from ddgan_core.figures import write_png_grid
+        from ddgan_core.grids import write_png_grid
 
         write_png_grid(images, args.output, columns=math.ceil(args.n**0.5))
     else:

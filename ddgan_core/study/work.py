@@ -15,7 +15,7 @@ from ddgan_core.checkpoints import read_weights, write_weights
 from ddgan_core.data import DATASETS
 from ddgan_core.evaluation import device_name, evaluate, sample
 from ddgan_core.executors import local, on_ray
-from ddgan_core.figures import write_png_grid
+from ddgan_core.grids import write_png_grid
 from ddgan_core.runner import default_device, is_held, train_run
 from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.scores import load_evaluations, read_evaluations
