@@ -127,5 +127,5 @@ def doctor(args: argparse.Namespace) -> int:
     from ddgan_core.doctor import examine
 
     for name, (fine, text) in examine().items():
-        print(f"{'ok  ' if fine else 'todo'}  {name:<22} {text}")
+        print(f"{'ok  ' if fine else 'todo'}  {name:<24} {text}")
     return 0
