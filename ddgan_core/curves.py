@@ -140,6 +140,7 @@ def _finish(ax: "Axes", ends: list[tuple[float, float, str, Any]], run: bool) ->
         low, high, gap = later.min(), later.max(), 0.08 * (later.max() - later.min() or 1)
         ax.set_ylim(*((low / 1.15, high * 1.15) if ax.get_yscale() == "log" else (low - gap, high + gap)))
     if ax.get_xscale() == "linear":
+        ax.locator_params(axis="x", nbins=6)
         ax.xaxis.set_major_formatter("{x:,.0f}")
     label_ends(ax, ends)
 

@@ -114,8 +114,8 @@ def _fashion_mnist() -> str:
     raw = data.data_dir() / "FashionMNIST" / "raw"
     if len(list(raw.glob("*-ubyte.gz"))) < 4:
         raise UserError(
-            f"not in {raw.resolve()}, for training and scores: downloaded when first needed; or point DDGAN_DATA (or --data-dir) at a copy; "
-            "or use --dataset digits"
+            f"not in {raw.resolve()}, for training and scores: downloaded when first needed; or point DDGAN_DATA (or "
+            "--data-dir) at a copy; or use --dataset digits"
         )
     train, test = (len(data.load_images("fashion_mnist", split)[0]) for split in ("train", "test"))
     return f"{train:,} + {test:,} images, checksums verified, in {raw}"

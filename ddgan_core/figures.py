@@ -176,10 +176,10 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
 
 
 def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
-    """Logarithmic where values span more than a factor of eight (y) or twenty (x); ticks at the steps there are."""
+    """Logarithmic where values span more than a factor of four (y) or twenty (x); ticks at the steps there are."""
     from matplotlib.ticker import NullLocator
 
-    if min(y) > 0 and max(y) / min(y) > 8:
+    if min(y) > 0 and max(y) / min(y) > 4:
         ax.set_yscale("log")
         ax.set_ylim(min(y) / 1.2, max(y) * 1.2)
         plain_numbers(ax.yaxis)
