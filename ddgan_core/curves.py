@@ -52,8 +52,6 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     if ends:
         gradients.set_yscale("log")
     _finish(gradients, ends, bool(len(history)))
-    if ends:
-        plain_numbers(gradients.yaxis)
     gradients.set(title="Norm of the whole batch's gradient", xlabel="updates")
     scale, name = _slope_of(row)
     penalised = history.dropna(subset=["penalty"]) if "penalty" in history else history
@@ -139,6 +137,8 @@ def _finish(ax: "Axes", ends: list[tuple[float, float, str, Any]], run: bool) ->
     if len(later):
         low, high, gap = later.min(), later.max(), 0.08 * (later.max() - later.min() or 1)
         ax.set_ylim(*((low / 1.15, high * 1.15) if ax.get_yscale() == "log" else (low - gap, high + gap)))
+    if ax.get_yscale() == "log":
+        plain_numbers(ax.yaxis)
     if ax.get_xscale() == "linear":
         ax.locator_params(axis="x", nbins=6)
         ax.xaxis.set_major_formatter("{x:,.0f}")
@@ -269,7 +269,6 @@ def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], floa
             top.spines["top"].set_visible(False)
         if ends and score == "frechet":
             ax.set_yscale("log")
-            plain_numbers(ax.yaxis)
         _finish(ax, ends, bool(ends))
     ruler = f"{FEATURE_LABELS[timed['features'].iloc[0]]}\nN = {timed['n'].iloc[0]:,}" if len(timed) else "distance"
     axes[0].set(ylabel=f"{ruler}: lower is better", title="Quality")

@@ -1,6 +1,7 @@
 """The command line: each mistake is one line with a way out, and leaves nothing behind; each command does its work."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -117,6 +118,18 @@ def test_help_gives_an_example(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([*name.split(), "--help"])
     assert f"example:\n  python -m ddgan_core {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["study", "bench"])
+def test_help_of_a_group_names_its_parts(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    said = capsys.readouterr().out
+    assert f"examples:\n  python -m ddgan_core {name} " in said
+    named = re.search(rf"{name} \[-h\]\s+([\w|]+)", said)
+    assert named is not None
+    parts = re.findall(r"^    (\w+)  ", said, re.M)
+    assert named[1].split("|") == parts
 
 
 def test_help_imports_nothing_heavy():
