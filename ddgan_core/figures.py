@@ -138,7 +138,8 @@ def fid_curve(
     for value, label in near:
         ax.axhline(value, color="0.6", lw=1, ls=":")
         ends.append((float("nan"), value, label, "0.45"))
-    _scale_axes(ax, rows[x], [*rows["frechet"], *(v for v, _ in near)])
+    errors = rows.get("frechet_error", pd.Series(0.0, rows.index)).fillna(0)
+    _scale_axes(ax, rows[x], [*(rows["frechet"] - errors), *(rows["frechet"] + errors), *(v for v, _ in near)])
     for value, label in set(bounds) - set(near):
         edge, arrow = (0, "↓") if value < low else (1, "↑")
         ends.append(

@@ -57,7 +57,7 @@ def label_ends(ax: "Axes", ends: Sequence[End]) -> None:
         for side, k in product(("left", "right"), (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, 5)):
             begin, at = (x + near if side == "left" else x - near - long), y + 0.7 * k * apart
             crowd = _inside(taken, begin - near / 2, begin + long + near / 2, at, apart)
-            beyond = max(0.0, begin + long - 1, -begin, at - 1, -at)
+            beyond = max(0.0, begin + long - 1, -begin, at + apart / 2 - 1, apart / 2 - at)
             crossed = at < lower.get((end[0], side), -np.inf)  # of what ends at one x, the higher is named higher
             cost = crowd + 3 * abs(k) + (2 if side == "right" else 0) + 5000 * beyond + 1000 * crossed
             best = min(best, (cost, begin, at, side))
@@ -125,7 +125,7 @@ def _taken(ax: "Axes", named: Sequence[End], first: float, width: float, apart: 
     corners = [(line.get_transform() + to_axes).transform(np.column_stack(line.get_data())) for line in ax.lines]
     for bars in ax.collections:
         if hasattr(bars, "get_segments"):
-            corners += [(bars.get_transform() + to_axes).transform(part) for part in bars.get_segments()]
+            corners += [(bars.get_transform() + to_axes).transform(part) for part in bars.get_segments() if len(part)]
     points = [_dense(c) if len(c) > 1 else c for c in corners]
     points += [np.repeat(c[np.isfinite(c).all(1)], 20, axis=0) for c in corners]  # what stands at them counts more
     for end in named:
