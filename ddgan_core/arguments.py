@@ -31,6 +31,11 @@ def make_parser() -> argparse.ArgumentParser:
         this.set_defaults(handler=handler)
         return this
 
+    def group(name: str, text: str, *examples: str) -> Any:
+        said = "\n".join(f"  python -m ddgan_core {example}" for example in examples)
+        more = f"examples:\n{said}\n\nEach part has its own --help."
+        return commands.add_parser(name, help=text, description=text, epilog=more)
+
     def computing(this: Any, device: bool = True, data: bool = True) -> None:
         this.add_argument(
             "--threads", type=whole(1, 1024), help="CPU threads (default: OMP_NUM_THREADS, else all cores)"
@@ -110,9 +115,10 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--force", action="store_true", help="measure again what has a score")
     computing(this)
 
-    parts = commands.add_parser(
-        "study", help="The study's runs: how far they are, going on with them, copying them."
-    ).add_subparsers(dest="part", required=True, metavar="status|run|table|slurm|export|import|ship|classifier")
+    text = "The study's runs: how far they are, going on with them, copying them."
+    parts = group("study", text, "study status --preset cpu", "study run --preset cpu --minutes 60").add_subparsers(
+        dest="part", required=True, metavar="status|run|table|slurm|export|import|ship|classifier"
+    )
 
     def of_study(this: Any) -> None:
         this.add_argument("--study", default="paper", help="paper or sweep (default: %(default)s)")
@@ -164,9 +170,10 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("-o", "--output", type=Path, default=Path("classifier.safetensors"), metavar="FILE")
     computing(this, device=False)
 
-    parts = commands.add_parser(
-        "bench", help="Side by side with the peers, on this machine, on the same images."
-    ).add_subparsers(dest="part", required=True, metavar="metrics|network|training|ddpm|sampling|limits")
+    text = "Side by side with the peers, on this machine, on the same images."
+    parts = group("bench", text, "bench metrics --threads 1", "bench workers --workers 1 2 4").add_subparsers(
+        dest="part", required=True, metavar="metrics|network|training|ddpm|sampling|limits|workers"
+    )
     text = "FID end to end: clean-fid's, this package's, and lower precisions; images a second."
     this = command(parts, "metrics", "bench_metrics", text, "bench metrics --n 128 --threads 1")
     this.add_argument("--n", type=whole(2), default=128, help="images in each of two piles (default: %(default)s)")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ddgan_core.divergences import get_divergence
-from ddgan_core.figures import COLOURS, FEATURE_LABELS, MARKERS
+from ddgan_core.figures import COLOURS, FEATURE_LABELS, MARKERS, plain_numbers
 from ddgan_core.labels import label_ends, label_of
 from ddgan_core.penalties import gradient_penalty, r1_r2_penalty
 from ddgan_core.runs import Run, RunConfig
@@ -26,7 +26,7 @@ PLAYERS = (("gradient_critic", "critic", "-"), ("gradient_generator", "generator
 def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     """Four views of a DDGAN's training: bound and logits by t, both players' gradients, the slope of the critic.
 
-    bound: minus the critic's loss, penalty left out. logits: means over real (whole lines) and fake images (broken).
+    bound: minus the critic's loss, penalty left out. logits: mean over real images less that over fake ones.
     slope: root mean square of |grad D| at real images, from R1; of | |grad f| - 1 |, from a gradient penalty.
     Gradients are norms over the whole batch, all t together. Thin lines are the records, heavy ones their running
     medians. What a history does not hold is said to be not recorded.
@@ -36,18 +36,13 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     row = get_divergence(config.divergence)
     figure, axes = plt.subplots(2, 2, figsize=(11, 6.8))
     (bound, logits), (gradients, slope) = axes
-    _by_t(bound, history, [("critic", "-")], config.T, lambda v, _: -v)
-    bound.axhline(0, color="0.6", lw=0.8, zorder=0)
+    _by_t(bound, history, "critic", config.T, lambda v, _: -v)
     bound.set(title="Bound on the divergence, minus the critic's loss", ylabel="0: cannot tell real from fake")
-    free = row.penalty is gradient_penalty  # a constant added to such a critic changes nothing
-    if free and {"logit_real", "logit_fake"} <= set(history.columns):
-        _by_t(
-            logits, history, [("logit_real", "-"), ("logit_fake", "--")], config.T, lambda v, k: v - _centre(history, k)
-        )
-        logits.set_ylabel("less the mean of the two")
-    else:
-        _by_t(logits, history, [("logit_real", "-"), ("logit_fake", "--")], config.T)
-    logits.set_title("Logits: real (whole) and fake (broken)")
+    # Their common level is free in some rows, and drifts in others until nothing else can be seen.
+    _by_t(logits, history, "logit_real", config.T, lambda v, k: v - history[f"logit_fake_t{k}"])
+    logits.set(title="Mean logit of real images less that of fake ones", ylabel="0: no difference")
+    for ax in (bound, logits):
+        ax.axhline(0, color="0.6", lw=0.8, zorder=0)
     colour = COLOURS[config.divergence]
     ends = []
     for column, label, style in PLAYERS:
@@ -57,12 +52,10 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     if ends:
         gradients.set_yscale("log")
     _finish(gradients, ends, bool(len(history)))
-    if ends:
-        _plain(gradients.yaxis)
     gradients.set(title="Norm of the whole batch's gradient", xlabel="updates")
     scale, name = _slope_of(row)
     penalised = history.dropna(subset=["penalty"]) if "penalty" in history else history
-    _by_t(slope, penalised, [("penalty", "-")], config.T, scale)
+    _by_t(slope, penalised, "penalty", config.T, scale)
     slope.set(title=name, xlabel="updates")
     return figure
 
@@ -97,28 +90,20 @@ def _slope_of(row: Any) -> tuple[Callable[[pd.Series, int], pd.Series], str]:
     return lambda v, _: (2 * v) ** 0.5, "Slope of the critic: rms at real images"  # R1 has a half
 
 
-def _centre(history: pd.DataFrame, k: int) -> pd.Series:
-    return (history[f"logit_real_t{k}"] + history[f"logit_fake_t{k}"]) / 2
-
-
 def _by_t(
-    ax: "Axes", history: pd.DataFrame, columns: Sequence[tuple[str, str]], T: int,
+    ax: "Axes", history: pd.DataFrame, column: str, T: int,
     change: Callable[[pd.Series, int], pd.Series] = lambda v, _: v,
 ) -> None:  # fmt: skip
-    """Columns of a history for each range of t, named at their ends."""
+    """A column of a history for each range of t, named at its end."""
     from matplotlib import colormaps
 
     bins, ends = min(T, 10), []
-    for column, style in columns:
-        for k in range(1, bins + 1):
-            if f"{column}_t{k}" not in history:
-                continue
-            values = change(history[f"{column}_t{k}"], k)
-            colour = colormaps["viridis"](0.88 * (k - 1) / max(bins - 1, 1))
-            _record(ax, history["step"], values, colour, style)
-            if style == "-":
-                at = (float(history["step"].iloc[-1]), float(_smooth(values).iloc[-1]))
-                ends.append((*at, f"t = {k}" if bins == T else f"t ≤ {-(-k * T // bins)}", colour))
+    for k in (k for k in range(1, bins + 1) if f"{column}_t{k}" in history):
+        values = change(history[f"{column}_t{k}"], k)
+        colour = colormaps["viridis"](0.88 * (k - 1) / max(bins - 1, 1))
+        _record(ax, history["step"], values, colour, "-")
+        at = (float(history["step"].iloc[-1]), float(_smooth(values).iloc[-1]))
+        ends.append((*at, f"t = {k}" if bins == T else f"t ≤ {-(-k * T // bins)}", colour))
     _finish(ax, ends, bool(len(history)))
     ax.set_xlabel("updates")
 
@@ -133,17 +118,30 @@ def _smooth(values: pd.Series) -> pd.Series:
 
 
 def _finish(ax: "Axes", ends: list[tuple[float, float, str, Any]], run: bool) -> None:
-    """The names of the lines, or why there are none; heights are those of the heavy lines, not of single records."""
+    """The names of the lines, or why there are none; the heights are those of heavy lines and bars, not of records."""
     if not ends:
         said = "not recorded when this run was made" if run else "not run yet"
         ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", color="0.5")
         ax.set(xticks=[], yticks=[])
         return
-    heavy = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines if line.get_linewidth() > 1])
-    later = heavy[np.isfinite(heavy)]
+    heavy = [np.asarray(line.get_ydata(), float) for line in ax.lines if line.get_linewidth() > 1]
+    heavy += [
+        part[:, 1]
+        for bars in ax.collections
+        if hasattr(bars, "get_segments")
+        for part in bars.get_segments()
+        if len(part)
+    ]
+    later = np.concatenate(heavy)
+    later = later[np.isfinite(later)]
     if len(later):
         low, high, gap = later.min(), later.max(), 0.08 * (later.max() - later.min() or 1)
         ax.set_ylim(*((low / 1.15, high * 1.15) if ax.get_yscale() == "log" else (low - gap, high + gap)))
+    if ax.get_yscale() == "log":
+        plain_numbers(ax.yaxis)
+    if ax.get_xscale() == "linear":
+        ax.locator_params(axis="x", nbins=6)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
     label_ends(ax, ends)
 
 
@@ -196,7 +194,7 @@ def textures_figure(textures: pd.DataFrame, classes: Sequence[str]) -> "Figure":
         ax.set_xticks([1 / p for p in periods], [f"{p:.2g}" for p in periods])
         ax.set(xlabel="pixels per cycle", title=f"{direction.capitalize()} stripes", yscale="log")
         ax.set_ylim(spectra["low"].min() / 1.1, spectra["high"].max() * 1.1)
-        _plain(ax.yaxis)
+        plain_numbers(ax.yaxis)
         label_ends(ax, ends)
     axes[0].set_ylabel("median power over that of test images")
     by_class = textures[(textures["stripes"] == "horizontal") & (textures["period"] == 0)]
@@ -204,35 +202,37 @@ def textures_figure(textures: pd.DataFrame, classes: Sequence[str]) -> "Figure":
     _dots(axes[2], by_class[by_class["classes"].isin(shown)], "classes", shown, "ratio")
     axes[2].set(xscale="log", title=f"Horizontal, {FINE:g} pixels or less, by class", xlabel=axes[0].get_ylabel())
     axes[2].axvline(1, color="0.6", lw=0.8, zorder=0)
-    _plain(axes[2].xaxis)
+    plain_numbers(axes[2].xaxis)
     return figure
 
 
-def modes_figure(shares: pd.DataFrame, scores: pd.DataFrame) -> "Figure":
-    """Which classes piles hold, beside the real ones, and how much of the real images they reach.
+def modes_figure(shares: pd.DataFrame, scores: pd.DataFrame, row: str) -> "Figure":
+    """Which classes a row's samples hold, beside the real ones and other piles, and how much of the real they reach.
 
-    shares, scores: of `anatomy.shares` and `anatomy.reach`, intervals in low and high.
+    shares, scores: of `anatomy.shares` and `anatomy.reach`, intervals in low and high. Of the classes the row and real
+    images have theirs drawn; other piles are small marks behind them.
     """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MultipleLocator, PercentFormatter
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), width_ratios=(1.5, 1))
     for ax, table, by in ((axes[0], shares, "class"), (axes[1], scores, "score")):
-        if not len(table):
+        if len(table):
+            _dots(ax, table, by, list(dict.fromkeys(table[by])), "value", None if by == "score" else row)
+        else:
             _finish(ax, [], False)
-            continue
-        _dots(ax, table, by, list(dict.fromkeys(table[by])), "value")
     if len(shares):
-        axes[0].set(title="Share of each class, as the classifier sees it", xlim=(0, None))
+        axes[0].set(title=f"Share of each class in the samples: {label_of(row)}", xlim=(0, None))
         axes[0].xaxis.set_major_locator(MultipleLocator(0.05))
         axes[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes[0].axvline(1 / len(set(shares["class"])), color="0.6", lw=0.8, zorder=0)
     if len(scores):
         axes[1].set(title="What is reached, by neighbours in feature space", xlim=(None, 1))
-        seen = dict.fromkeys(scores["row"])
-        for i, name in enumerate(seen):
+        for i, name in enumerate(dict.fromkeys(scores["row"])):
             label, colour = _look(name)
-            axes[1].text(1.03, 1 - 0.07 * (i + 0.5), label, color=colour, fontsize=10, transform=axes[1].transAxes)
+            weight = "bold" if name == row else "normal"
+            at = (1.03, 1 - 0.07 * (i + 0.5))
+            axes[1].text(*at, label, color=colour, fontsize=10, weight=weight, transform=axes[1].transAxes)
     return figure
 
 
@@ -241,29 +241,34 @@ def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], floa
 
     scored: evaluations that share one axis. seconds: {(sampler, steps): seconds for 1,000 images}, as `bench sampling`
     has measured them in turns on one machine; what has no time there is left out. Bars are 95 % intervals over draws.
+    A row's points are joined in the order of their steps, which stand above at the mean of their times.
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(12.5, 4.6))
+    figure, axes = plt.subplots(1, 2, figsize=(12.5, 5))
     own = [seconds.get((r.sampler, int(r.steps)), np.nan) for r in scored.itertuples()]
     timed = scored.assign(seconds=own).dropna(subset=["seconds"])
     for ax, score in zip(axes, ("frechet", "recall"), strict=True):
         ends = []
-        for r in timed.dropna(subset=[score]).to_dict("records"):
-            name = "ddpm" if r["method"] == "ddpm" else r["divergence"]
-            sampler = f", {'DDIM' if r['sampler'] == 'ddim' else r['sampler']}" if name == "ddpm" else ""
-            ax.errorbar(
-                r["seconds"], r[score], r.get(f"{score}_error", np.nan), color=COLOURS[name], marker=MARKERS[name],
-                elinewidth=1,
-            )  # fmt: skip
-            label = f"{'DDPM' if name == 'ddpm' else label_of(name)}{sampler}, {int(r['steps'])} steps"
-            ends.append((r["seconds"], r[score], label, COLOURS[name]))
+        for (name, sampler), line in timed.dropna(subset=[score]).groupby(["divergence", "sampler"], sort=False):
+            ddpm, line = line["method"].iloc[0] == "ddpm", line.sort_values("steps")
+            look, dashed = "ddpm" if ddpm else str(name), "--" if sampler == "ddim" else "-"
+            error = line.get(f"{score}_error", pd.Series(np.nan, line.index))
+            ax.plot(line["seconds"], line[score], dashed, marker=MARKERS[look], color=COLOURS[look], lw=1.2)
+            ax.vlines(line["seconds"], line[score] - error, line[score] + error, color=COLOURS[look], lw=1)
+            label = f"DDPM, {'DDIM' if sampler == 'ddim' else sampler}" if ddpm else label_of(str(name))
+            ends.append((line["seconds"].iloc[-1], line[score].iloc[-1], label, COLOURS[look]))
         if ends:
-            ax.set(xscale="log", xlabel="seconds for 1,000 images", xlim=(None, 12 * timed["seconds"].max()))
-            _plain(ax.xaxis)
+            ax.set(xscale="log", xlabel="seconds for 1,000 images")
+            plain_numbers(ax.xaxis)
+            at = timed.groupby("steps")["seconds"].mean()
+            top = ax.secondary_xaxis("top")
+            top.set_xticks(at, [f"{int(k):,}" for k in at.index], color="0.45")
+            top.minorticks_off()
+            top.set_xlabel("steps", color="0.45", fontsize=10)
+            top.spines["top"].set_visible(False)
         if ends and score == "frechet":
             ax.set_yscale("log")
-            _plain(ax.yaxis)
         _finish(ax, ends, bool(ends))
     ruler = f"{FEATURE_LABELS[timed['features'].iloc[0]]}\nN = {timed['n'].iloc[0]:,}" if len(timed) else "distance"
     axes[0].set(ylabel=f"{ruler}: lower is better", title="Quality")
@@ -271,32 +276,30 @@ def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], floa
     return figure
 
 
-def _dots(ax: "Axes", table: pd.DataFrame, by: str, order: Sequence[str], value: str) -> None:
-    """A line of the plot for each of `order`, from the top; in it a dot with its interval for each row."""
+def _dots(ax: "Axes", table: pd.DataFrame, by: str, order: Sequence[str], value: str, only: str | None = None) -> None:
+    """A line of the plot for each of `order`, from the top; in it a dot with its interval for each row.
+
+    only: the row that the plot is about; others than it and real images are small marks on one height.
+    """
     names = list(dict.fromkeys(table["row"]))
-    for i, name in enumerate(names):
+    fore = [name for name in names if only in (None, name) or name == "real"]
+    for name in names:
         label, colour = _look(name)
         points = table[table["row"] == name].set_index(by).reindex(order)
-        y = np.arange(len(order)) + (i - (len(names) - 1) / 2) * 0.8 / len(names)
-        ax.hlines(y, points["low"], points["high"], color=colour, lw=1.2)
-        ax.plot(
-            points[value], y, ls="", marker=MARKERS[name] if name != "real" else "|", color=colour, ms=5, label=label
-        )
+        marker = MARKERS[name] if name != "real" else "|"
+        if name not in fore:
+            y = np.arange(len(order)) + 0.3
+            ax.plot(points[value], y, ls="", marker=marker, color=colour, ms=4.5, alpha=0.5, label=label)
+            continue
+        room = 0.8 if only is None else 0.5
+        y = np.arange(len(order)) + (fore.index(name) - (len(fore) - 1) / 2) * room / len(fore) - (0.8 - room) / 2
+        ax.hlines(y, points["low"], points["high"], color=colour, lw=1.2 if only is None else 2)
+        ax.plot(points[value], y, ls="", marker=marker, color=colour, ms=5 if only is None else 7, label=label)
     ax.set_yticks(range(len(order)), order)
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     for k in range(1, len(order)):
         ax.axhline(k - 0.5, color="0.93", lw=0.8, zorder=0)
-
-
-def _plain(axis: Any) -> None:
-    """Numbers as they are on a logarithmic axis."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    low, high = axis.get_view_interval()
-    few = FuncFormatter(lambda v, _: f"{v:g}" if f"{v:.0e}"[0] in "25" else "")
-    axis.set_minor_formatter(few if high / low < 100 else NullFormatter())
 
 
 def _look(name: str) -> tuple[str, str]:

@@ -1,11 +1,13 @@
-"""What is here, what is missing, and what to do about it: the command `doctor`."""
+"""What is here, what is missing for what, why it is slow, and what to do about it: the command `doctor`."""
 
 import os
 import platform
 import shutil
+import statistics
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
+import pandas as pd
 import torch
 
 from ddgan_core import UserError, __version__, data, evaluation, features, runs
@@ -15,22 +17,22 @@ PACKAGES = ("torchvision", "numpy", "pandas", "scipy", "scikit-learn", "clean-fi
 
 def examine() -> dict[str, tuple[bool, str]]:
     """{thing: (there and whole, what it is or what to do)}; reads and verifies files, downloads nothing."""
-    cuda = torch.cuda.is_available()
     return {
         "ddgan_core": (True, f"{__version__}, commit {evaluation.code_version()}"),
         "Python": (True, f"{platform.python_version()}, {platform.platform()}"),
         "PyTorch": (True, torch.__version__),
         "packages": _attempt(_packages),
-        "device": (
-            True,
-            torch.cuda.get_device_name() if cuda else "CPU; every preset but full is made for it",
-        ),
-        "threads": (True, f"{torch.get_num_threads()} of {os.cpu_count()} cores (--threads, or OMP_NUM_THREADS)"),
+        "device": _attempt(_device),
+        "threads": (True, _threads()),
+        "load": _attempt(_load),
+        "bfloat16": (True, _bfloat16()),
+        "time of a run": (True, _time()),
         "FashionMNIST": _attempt(_fashion_mnist),
         "CIFAR-10": (True, _cifar10()),
         "digits": _attempt(lambda: f"{len(data.load_images('digits')[0]):,} training images, embedded"),
         "FashionMNIST classifier": _attempt(lambda: f"hash {features.load_extractor('fashion_classifier').hash}"),
         "Inception weights": _attempt(_inception),
+        "results": (True, _results()),
         "trained weights": _attempt(_weights),
         "disk": _attempt(_disk),
     }
@@ -41,6 +43,64 @@ def _attempt(check: Callable[[], str]) -> tuple[bool, str]:
         return True, check()
     except (UserError, ImportError, OSError) as error:
         return False, str(error)
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}: presets cpu and full"
+    if shutil.which("nvidia-smi"):
+        raise UserError(f"a GPU is here, but PyTorch {torch.__version__} cannot use it: install its CUDA build")
+    return "CPU: presets smoke (seconds) and cpu (hours) are made for it, full is not: that is for a GPU"
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads() -> str:
+    used, cores = torch.get_num_threads(), _cores()
+    idle = "; the rest is free for other runs" if used < cores else ""
+    more = "; more threads than cores slow each other down" if used > cores else ""
+    return f"{used} of {cores} cores{idle}{more} (--threads, or OMP_NUM_THREADS)"
+
+
+def _load() -> str:
+    wanted = os.getloadavg()[0]
+    if wanted > 1.5 * _cores():
+        raise UserError(f"{wanted:.1f} processes want {_cores()} cores: all take {wanted / _cores():.1f} times as long")
+    return f"{wanted:.1f} processes want {_cores()} cores"
+
+
+def _bfloat16() -> str:
+    """Preset full computes in it."""
+    if torch.cuda.is_available():
+        return "in hardware" if torch.cuda.is_bf16_supported(including_emulation=False) else "emulated: full is slow"
+    found = torch.backends.cpu.get_cpu_capability()
+    return f"CPU with {found}: `bench training` says what it gains; preset cpu is fp32, so that runs can be repeated"
+
+
+def _time() -> str:
+    """By runs that were trained on this device, and what `bench` has measured on it."""
+    here = evaluation.device_name("cuda" if torch.cuda.is_available() else "cpu")
+    minutes: dict[str, list[float]] = {}
+    for run in runs.all_runs():
+        if run.status["state"] == "done" and run.status.get("device") == here:
+            minutes.setdefault(f"{run.config.preset} {run.config.method}", []).append(run.status["seconds"] / 60)
+    took = [f"{name} {statistics.median(each):.0f} minutes" for name, each in minutes.items()]
+    tables = sorted((runs.results_dir() / "tables").glob("bench_*.csv"))
+    done = [p.stem for p in tables if here in set(pd.read_csv(p).get("device", ()))]
+    return (
+        (f"on {here}: {', '.join(took)}" if took else f"no run was trained on {here} yet")
+        + ("; measured: " + ", ".join(done) if done else "; not measured: python -m ddgan_core bench training")
+    )  # fmt: skip
+
+
+def _results() -> str:
+    found = runs.all_runs()
+    done = sum(run.status["state"] == "done" for run in found)
+    missing = "" if done else "; notebooks show what they derive, and `not run yet` for the rest"
+    return f"{done} finished runs of {len(found)} in {runs.results_dir()} (DDGAN_RESULTS){missing}"
 
 
 def _packages() -> str:
@@ -54,8 +114,8 @@ def _fashion_mnist() -> str:
     raw = data.data_dir() / "FashionMNIST" / "raw"
     if len(list(raw.glob("*-ubyte.gz"))) < 4:
         raise UserError(
-            f"not in {raw.resolve()}: downloaded when first needed; or point DDGAN_DATA (or --data-dir) at a copy; "
-            "or use --dataset digits"
+            f"not in {raw.resolve()}, for training and scores: downloaded when first needed; or point DDGAN_DATA (or "
+            "--data-dir) at a copy; or use --dataset digits"
         )
     train, test = (len(data.load_images("fashion_mnist", split)[0]) for split in ("train", "test"))
     return f"{train:,} + {test:,} images, checksums verified, in {raw}"
@@ -69,7 +129,7 @@ def _cifar10() -> str:
 def _inception() -> str:
     if "DDGAN_INCEPTION" not in os.environ and not (features.cache_dir() / features.INCEPTION_FILE).exists():
         raise UserError(
-            "not here: downloaded when --features inception first needs them; or name them in DDGAN_INCEPTION"
+            "not here, for FID: downloaded when --features inception first needs them; or name them in DDGAN_INCEPTION"
         )
     return str(features.inception_file())
 
@@ -78,7 +138,8 @@ def _weights() -> str:
     held = [run for run in runs.all_runs() if run.weights is not None]
     if not held:
         raise UserError(
-            f"none under {runs.results_dir()}: restore results/checkpoints, or train a run: python -m ddgan_core train"
+            f"none under {runs.results_dir()}, for samples and notebook 00: restore results/checkpoints, or train a "
+            "run: python -m ddgan_core train"
         )
     for run in held:
         evaluation.load_model(run)

@@ -20,7 +20,7 @@ from ddgan_core.data import data_dir, get_dataset, load_images, to_float, to_uin
 from ddgan_core.diffusion import Schedule, diffuse
 from ddgan_core.divergences import get_divergence
 from ddgan_core.evaluation import load_model
-from ddgan_core.figures import chain_strip, image_grid
+from ddgan_core.grids import chain_strip, image_grid
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.runs import Run
 from ddgan_core.sampling import Draw, SeededNoise, Step, ddgan_step, ddim_step, reverse_chain
@@ -81,7 +81,7 @@ def chain(run: Run, seed: int = 0, latent: int = 0, n: int = 4) -> list[Float[Te
 
 def show_chain(run: Run, seed: int = 0, latent: int = 0, n: int = 4) -> "Figure":
     """The chain, a row per image and a column per state from x_T to x_0."""
-    return chain_strip(chain(run, seed, latent, n))
+    return chain_strip(chain(run, seed, latent, n), title=name_of(run))
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def answers(
 def show_answers(run: Run, seed: int = 0, latent: int = 0, draws: int = 11) -> "Figure":
     """A row per t: x_t, then what the generator answers to it for different z."""
     headings = ["$x_t$", *(f"z {k + 1}" for k in range(draws))]
-    return _rows_of(open_model(run), *answers(run, seed, latent, draws), headings)
+    return _rows_of(run, *answers(run, seed, latent, draws), headings)
 
 
 def latent_shares(run: Run, seed: int = 0, chains: int = 32, draws: int = 8) -> pd.DataFrame:
@@ -204,7 +204,7 @@ def show_edits(run: Run, guide: UInt8[Tensor, "c h w"], seed: int = 0, latent: i
     """The guide in the first column; beside it a row per t: the guide noised to x_t, and what is made of it."""
     times, rows = edits(run, guide, seed, latent, draws)
     rows = torch.cat([to_float(guide[None]).expand(len(times), 1, -1, -1, -1), rows], 1)
-    return _rows_of(open_model(run), times, rows, ["given", "$x_t$", *(f"made {k + 1}" for k in range(draws))])
+    return _rows_of(run, times, rows, ["given", "$x_t$", *(f"made {k + 1}" for k in range(draws))])
 
 
 def times_shown(T: int) -> list[int]:
@@ -213,10 +213,11 @@ def times_shown(T: int) -> list[int]:
 
 
 def _rows_of(
-    model: Model, times: Sequence[int], rows: Float[Tensor, "rows columns c h w"], headings: Sequence[str]
+    run: Run, times: Sequence[int], rows: Float[Tensor, "rows columns c h w"], headings: Sequence[str]
 ) -> "Figure":
-    labels = [f"t = {int(model.schedule.time[t])}" for t in times]
-    return image_grid(to_uint8(rows.flatten(0, 1)), columns=rows.shape[1], labels=labels, headings=headings)
+    labels = [f"t = {int(open_model(run).schedule.time[t])}" for t in times]
+    images = to_uint8(rows.flatten(0, 1))
+    return image_grid(images, columns=rows.shape[1], labels=labels, headings=headings, title=name_of(run))
 
 
 def menu(runs: Sequence[Run], chosen: Run | None = None, description: str = "model") -> "Dropdown":

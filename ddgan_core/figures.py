@@ -1,4 +1,4 @@
-"""One look for all plots: the same colour for a row everywhere, pixels shown as they are, files that do not change.
+"""One look for all plots: the same colour for a row everywhere, curves of comparable numbers, files that do not change.
 
 Figures made here are plain `matplotlib.figure.Figure`s: in a notebook, leave one as the last expression of a cell.
 """
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ddgan_core import UserError
-from ddgan_core.data import DATASETS, to_uint8
+from ddgan_core.data import DATASETS
 from ddgan_core.divergences import DIVERGENCES
+from ddgan_core.grids import DPI
 from ddgan_core.labels import label_ends, label_of
 from ddgan_core.runs import write_atomic
 from ddgan_core.scores import AXIS
 
-if TYPE_CHECKING:  # training and sampling import this module for its PNG grids alone
+if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -36,7 +36,7 @@ _LOOKS = {
     "pearson": ("#882255", "X"),
 }
 _SPARE_LOOKS = (
-    ("#332288", "h"), ("#117733", "*"), ("#aa4499", "8"), ("#661100", ">"), ("#88ccee", "d"), ("#6e8b00", "H"),
+    ("#332288", "h"), ("#117733", "*"), ("#aa4499", "8"), ("#661100", "d"), ("#44aa99", ">"), ("#6e8b00", "H"),
     ("#8c6bb1", "1"), ("#b15928", "2"),
 )  # fmt: skip
 
@@ -62,10 +62,8 @@ FEATURE_LABELS = {
     "fashion_classifier": "Fréchet distance (FashionMNIST classifier features)",
     "pixels": "Fréchet distance (pixels)",
 }
+NEAR = 4  # times the largest or smallest distance drawn: a bound farther off is named, and would only flatten the rest
 COMPARABLE = ("dataset", "preset", *AXIS)
-
-GRID_WIDTH, IMAGE_HEIGHT = 700, 112  # pixels: grids are scaled by the largest whole number that stays within both
-DPI = 100
 
 
 def use_style() -> None:
@@ -78,7 +76,8 @@ def use_style() -> None:
         "figure.figsize": (7.2, 4.2), "figure.dpi": DPI, "figure.constrained_layout.use": True,
         "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12, "axes.titlelocation": "left",
         "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 10,
-        "legend.frameon": False, "axes.grid": True, "grid.color": "0.92", "lines.linewidth": 1.8, "lines.markersize": 6,
+        "legend.frameon": False, "axes.grid": True, "grid.color": "0.92", "lines.linewidth": 1.8, "lines.markersize": 7,
+        "xtick.minor.pad": 5.5, "ytick.minor.pad": 5.5,  # so that numbers of both kinds of ticks stand in one line
         "image.cmap": "gray", "image.interpolation": "nearest", "font.family": "DejaVu Sans",
     })  # fmt: skip
     if plt.get_backend().lower().endswith("inline"):
@@ -97,9 +96,10 @@ def fid_curve(
     """`frechet` against `x`, one line per row (DDPM: per sampler), labelled at its end.
 
     Several seeds are points about their mean, with their range; a single one has its interval over draws of samples.
-    floor, ceiling: the distances of real images and of noise in the same features, drawn where given. Baseline rows in
-    `evaluations` are left out. Without rows the axes say so. Raises UserError when rows are not comparable: an axis
-    has one dataset, preset, feature network, N and reference.
+    Chains cut short are dotted and end in the whole one. floor, ceiling: the distances of real images and of noise in
+    the same features, lines where they are near the others', else named with their value. Baseline rows in
+    `evaluations` are left out. Without rows the axes say so. Raises UserError when rows are not comparable: an axis has
+    one dataset, preset, feature network, N and reference.
     """
     rows = evaluations[~evaluations["sampler"].isin(["real", "noise"])] if len(evaluations) else evaluations
     if not len(rows):
@@ -110,11 +110,12 @@ def fid_curve(
         found = rows[column].drop_duplicates().tolist() if column in rows else []
         if len(found) > 1:
             raise UserError(f"{column} differs within one axis ({', '.join(map(str, found))}): select one of them")
-    ends = []
+    ends: list[tuple[float, float, str, str]] = []
+    begins: dict[str, tuple[float, float]] = {}
     for (name, label, ls), line in rows.groupby(_line_of(rows), sort=False):
         by_x = line.groupby(x)["frechet"].agg(["mean", "min", "max", "size"]).sort_index()
         style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKERS[name], "ls": ls}
-        ax.plot(by_x.index, by_x["mean"], label=label, markeredgecolor="white", markeredgewidth=0.6, **style)
+        ax.plot(by_x.index, by_x["mean"], label=label, ms=6, markeredgecolor="white", markeredgewidth=0.4, **style)
         if (by_x["size"] > 1).any():
             ax.vlines(by_x.index, by_x["min"], by_x["max"], color=COLOURS[name], lw=1)
             ax.plot(line[x], line["frechet"], ls="", marker=".", ms=3, color=COLOURS[name])
@@ -124,19 +125,41 @@ def fid_curve(
             ax.vlines(one[x], one["frechet"] - error, one["frechet"] + error, color=COLOURS[name], lw=1)
         if label not in [end[2] for end in ends]:  # chains cut short have one name: the first of them is named
             ends.append((float(by_x.index[-1]), float(by_x["mean"].iloc[-1]), label, COLOURS[name]))
-    for value, label in ((floor, "real images"), (ceiling, "noise")):
-        if value is not None:
-            ax.axhline(value, color="0.6", lw=1, ls=":")
-            ends.append((float("nan"), value, label, "0.45"))
-    _scale_axes(ax, rows[x], [*rows["frechet"], *(v for v in (floor, ceiling) if v is not None)])
+        whole = rows[(rows["divergence"] == name) & (rows["sampler"] == "ddgan") & (rows["tag"] == line["tag"].iloc[0])]
+        if set(line["sampler"]) == {"truncated"} and len(own := whole[whole["T"] == line["T"].iloc[0]]):
+            last = [float(by_x.index[-1]), float(own[x].iloc[0])]
+            ax.plot(last, [by_x["mean"].iloc[-1], own["frechet"].mean()], color=COLOURS[name], ls=ls)
+            if whole[x].nunique() == 1:  # a point is named at the other end of this line
+                begins[name] = (float(by_x.index[0]), float(by_x["mean"].iloc[0]))
+    begins = {label_of(name): at for name, at in begins.items()}
+    ends = [(*begins.get(label, (x_end, y_end)), label, colour) for x_end, y_end, label, colour in ends]
+    low, high = rows["frechet"].min(), rows["frechet"].max()
+    bounds = [(v, label) for v, label in ((floor, "real images"), (ceiling, "noise")) if v is not None]
+    near = [(v, label) for v, label in bounds if low / NEAR < v < high * NEAR]
+    for value, label in near:
+        ax.axhline(value, color="0.6", lw=1, ls=":")
+        ends.append((float("nan"), value, label, "0.45"))
+    errors = rows.get("frechet_error", pd.Series(0.0, rows.index)).fillna(0)
+    _scale_axes(ax, rows[x], [*(rows["frechet"] - errors), *(rows["frechet"] + errors), *(v for v, _ in near)])
+    for value, label in set(bounds) - set(near):
+        edge, arrow = (0, "↓") if value < low else (1, "↑")
+        ends.append(
+            (
+                float("nan"),
+                ax.get_ylim()[edge],
+                f"{label} {value:,.0f} {arrow}" if value >= 10 else f"{label} {value:.2g} {arrow}",
+                "0.45",
+            )
+        )
     first = rows.iloc[0]
     dataset = DATASETS[first["dataset"]].label if first["dataset"] in DATASETS else first["dataset"]
+    ruler = FEATURE_LABELS.get(first["features"], first["features"])
     ax.set_xlabel({"steps": "denoising steps (network evaluations)", "T": "T"}.get(x, x.replace("_", " ")))
-    ax.set_ylabel(
-        f"{FEATURE_LABELS.get(first['features'], first['features'])}\n"
-        f"{int(first['n']):,} samples, {int(first['reference_n']):,} {first['reference']} images", fontsize=10,
+    ax.set_ylabel("FID, lower is better" if ruler.startswith("FID") else "distance, lower is better")
+    ax.set_title(
+        f"{ruler}\n{dataset}, preset {first['preset']}: {int(first['n']):,} samples, "
+        f"{int(first['reference_n']):,} {first['reference']} images", fontsize=10,
     )  # fmt: skip
-    ax.set_title(f"{dataset}, preset {first['preset']}")
     label_ends(ax, ends)
 
 
@@ -155,13 +178,13 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
 
 
 def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
-    """Logarithmic where values span more than a factor of eight (y) or twenty (x); ticks at the steps there are."""
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    """Logarithmic where values span more than a factor of four (y) or twenty (x); ticks at the steps there are."""
+    from matplotlib.ticker import NullLocator
 
-    if min(y) > 0 and max(y) / min(y) > 8:
+    if min(y) > 0 and max(y) / min(y) > 4:
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:.0e}"[0] in "25" else ""))
+        ax.set_ylim(min(y) / 1.2, max(y) * 1.2)
+        plain_numbers(ax.yaxis)
     if min(x) > 0 and max(x) / min(x) > 20:
         ax.set_xscale("log")
     values = sorted(set(x))
@@ -172,99 +195,15 @@ def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
         ax.xaxis.set_minor_locator(NullLocator())
 
 
-def tile(images: Any, columns: int = 10) -> np.ndarray:
-    """uint8 images [n, c, h, w] (c = 1 or 3) side by side, without gaps: uint8 [rows * h, columns * w, c].
+def plain_numbers(axis: Any) -> None:
+    """Numbers as they are on a logarithmic axis, and between its powers of ten where these are few."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    Places left in the last row are white. Gaps would lay a grid over the images, the very pattern one looks for.
-    """
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-        raise UserError(
-            f"images of type {images.dtype} and shape {images.shape}: give uint8 [n, 1 or 3, h, w] (data.to_uint8)"
-        )
-    columns = min(columns, len(images))
-    n, c, h, w = images.shape
-    rows = -(-n // columns)
-    full = np.full((rows * columns, c, h, w), 255, np.uint8)
-    full[:n] = images
-    return full.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
-
-
-def png_grid(images: Any, columns: int = 10, scale: int = 2) -> bytes:
-    """Images [n, c, h, w] uint8 as one PNG, every pixel `scale` x `scale`, nothing around it."""
-    from PIL import Image
-
-    pixels = tile(images, columns).repeat(scale, 0).repeat(scale, 1)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def write_png_grid(images: Any, path: Path | str, columns: int = 10) -> None:
-    """The same as a file, whole or not at all."""
-    write_atomic(Path(path), png_grid(images, columns))
-
-
-def read_png_grid(path: Path | str, size: int, scale: int = 2) -> Any:
-    """The images of a file that `write_png_grid` made, uint8 [n, c, size, size] as a tensor, white places included."""
-    import torch
-    from PIL import Image
-
-    pixels = np.asarray(Image.open(path))[::scale, ::scale]
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
-    images = pixels.reshape(rows, size, columns, size, -1).transpose(0, 2, 4, 1, 3)
-    return torch.from_numpy(images.reshape(rows * columns, -1, size, size).copy())
-
-
-def image_grid(
-    images: Any, columns: int = 10, labels: Sequence[str] | None = None, headings: Sequence[str] | None = None
-) -> "Figure":
-    """Images [n, c, h, w] uint8 in rows of `columns`, scaled by a whole number.
-
-    labels: one a row, at its left. headings: one a column, above it.
-    """
-    return _pixel_figure(tile(images, columns), np.asarray(images).shape[2:], labels, headings)
-
-
-def chain_strip(states: Sequence[Any], columns: int = 11) -> "Figure":
-    """A reverse chain x_T, ..., x_0 ([n, c, h, w] each, floats in [-1, 1] or uint8): a row per image, a column per t.
-
-    Chains of more than `columns` states are shown at so many times, evenly spaced, both ends among them.
-    """
-    T = len(states) - 1
-    chosen = sorted(set(np.linspace(0, T, min(columns, T + 1)).round().astype(int).tolist()))
-    shown = [np.asarray(s if "uint8" in str(s.dtype) else to_uint8(s)) for s in (states[i] for i in chosen)]
-    by_image = np.stack(shown, 1)
-    canvas = tile(by_image.reshape(-1, *by_image.shape[2:]), len(chosen))
-    return _pixel_figure(canvas, by_image.shape[3:], None, [f"t = {T - i}" for i in chosen])
-
-
-def _pixel_figure(
-    pixels: np.ndarray, size: tuple[int, ...], row_labels: Sequence[str] | None, column_labels: Sequence[str] | None
-) -> "Figure":
-    """A figure whose axes have exactly one screen pixel, or a whole number of them, for each pixel of the image."""
-    from matplotlib.figure import Figure
-
-    height, width, channels = pixels.shape
-    scale = max(1, min(GRID_WIDTH // width, IMAGE_HEIGHT // size[0]))
-    left = 8 * max(map(len, row_labels)) + 8 if row_labels else 0
-    top = 22 if column_labels else 0
-    full = (left + width * scale, top + height * scale)
-    figure = Figure(figsize=(full[0] / DPI, full[1] / DPI), dpi=DPI, facecolor="white")
-    figure.set_layout_engine("none")
-    ax = figure.add_axes((left / full[0], 0, width * scale / full[0], height * scale / full[1]))
-    # "none" is nearest on screens, and keeps SVG files at one stored pixel for each.
-    # As RGB, because a grey colour map is off by one in places.
-    ax.imshow(pixels.repeat(3 // channels, 2), interpolation="none", aspect="auto")
-    ax.set_axis_off()
-    for i, label in enumerate(row_labels or ()):
-        at = (-6 / (width * scale), 1 - (i + 0.5) * size[0] / height)
-        ax.text(*at, label, transform=ax.transAxes, ha="right", va="center", fontsize=9)
-    for i, label in enumerate(column_labels or ()):
-        at = ((i + 0.5) * size[1] / width, 1 + 5 / (height * scale))
-        ax.text(*at, label, transform=ax.transAxes, ha="center", fontsize=9)
-    return figure
+    low, high = sorted(axis.get_view_interval())
+    shown = "25" if high / low > 10 else "2357" if high / low > 5 else "23456789"
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}" if v < 1e6 else f"{v:g}"))
+    few = FuncFormatter(lambda v, _: f"{v:,g}" if f"{v:.0e}"[0] in shown else "")
+    axis.set_minor_formatter(few if high / low < 300 else NullFormatter())
 
 
 def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str, T: int | None = None) -> None:

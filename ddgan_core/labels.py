@@ -1,18 +1,20 @@
 """Names written beside the lines of a plot instead of in a legend: where there is room for them."""
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
-
 from ddgan_core.divergences import DIVERGENCES
 
-SIZE = 9  # points
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LABEL_SIZE = 9  # points
+EDGE = 0.1  # of the axes' width: what ends this near to an edge is named beyond it
+GAP = 7.0  # points between the end of a line and its name
+End = tuple[float, float, str, Any]  # x, y, label, colour
 
 
 def label_of(row: str) -> str:
@@ -20,57 +22,135 @@ def label_of(row: str) -> str:
     return DIVERGENCES[row].label if row in DIVERGENCES else row
 
 
-def label_ends(ax: "Axes", ends: list[tuple[float, float, str, Any]]) -> None:
-    """Write each (x, y, label, colour) at the end (x, y) of its line; an x of NaN is the right edge of the axes.
+def text_width(text: str, size: float) -> float:
+    """In points."""
+    from matplotlib.textpath import TextPath
 
-    What ends at the right edge is named outside of it, at its height or, where names would overlap, near it. What ends
-    before is named beside its last point, at the first of a few heights where no line and no other name is.
+    return TextPath((0, 0), text, size=size).get_extents().x1
+
+
+def label_ends(ax: "Axes", ends: Sequence[End]) -> None:
+    """Write each (x, y, label, colour) beside the end (x, y) of its line; an x of NaN is the right edge of the axes.
+
+    What ends at the right edge is named outside of it, and what ends where the data begin to the left of them, for
+    which the axis is made longer: at their heights or, where names would overlap, near them. What ends between is named
+    at the first of a few places beside it where no line and no other name is.
     """
-    ax.figure.canvas.draw_idle()
     ax.autoscale_view()
-    to_axes = ax.transData + ax.transAxes.inverted()
-    width, height = ax.get_window_extent().size / ax.figure.dpi * 72  # points
-    gap = 1.4 * SIZE / height
-    right = ax.get_xlim()[1]
-    placed = [(*to_axes.transform((x if np.isfinite(x) else right, y)), x, y, la, c) for x, y, la, c in ends]
-    placed.sort(key=lambda p: p[1])
-    outside = [p for p in placed if p[0] > 0.9]
-    texts = list(zip(_apart([p[1] for p in outside], gap), outside, strict=True))
-    lines = [_in_axes(ax, line) for line in ax.lines if len(line.get_xdata()) > 1]
-    taken = np.concatenate([*lines, *([p[:2]] for p in placed)])  # points where no name should be
-    for p in placed:
-        if p[0] > 0.9:
-            continue
-        left, length = p[0] + 0.015, 0.6 * SIZE * len(p[4]) / width
-        heights = [p[1] + k * gap * 0.75 for k in (0, -1, 1, -2, 2, -3, 3)]
-        crowd = [_inside(taken, left, left + length, at, gap) for at in heights]
-        at = heights[int(np.argmin(crowd))]
-        texts.append((at, p))
-        below = at - gap / 2 * np.arange(8)  # what ends higher is named higher
-        taken = np.concatenate([taken, *(_dense(np.array([[left, y], [left + length, y]])) for y in below)])
-    for at, (across, _, x, y, label, colour) in texts:
-        ax.annotate(
-            label, xy=(1.0 if np.isnan(x) else x, y), xytext=(1.02 if across > 0.9 else across + 0.02, at),
-            fontsize=SIZE, color=colour, va="center", annotation_clip=False, textcoords="axes fraction",
-            xycoords=ax.get_yaxis_transform() if np.isnan(x) else "data",
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.4, "shrinkA": 1, "shrinkB": 4},
-        )  # fmt: skip
+    first, last = _span(ax)
+    left = [e for e in ends if first < last and _at(ax, *e[:2])[0] < _at(ax, first, e[1])[0] + EDGE]
+    right = [e for e in ends if e not in left and _at(ax, *e[:2])[0] > 1 - EDGE]
+    _beside(ax, right, "left", lambda _: 1.02)
+    ax.figure.draw_without_rendering()  # what is named outside leaves less room inside
+    width, height = _size(ax)
+    if left:
+        _make_room(ax, first, (max(text_width(e[2], LABEL_SIZE) for e in left) + 2 * GAP) / width)
+    _beside(ax, left, "right", lambda _: _at(ax, first, 1.0)[0] - GAP / width)
+    middle, apart = [e for e in ends if e not in left + right], 1.4 * LABEL_SIZE / height
+    if not middle:
+        return
+    taken, lower = _taken(ax, left, first, width, apart), {}
+    for end in sorted(middle, key=lambda e: _height(ax, e)):
+        x, y = _at(ax, *end[:2])
+        long, near = text_width(end[2], LABEL_SIZE) / width, GAP / width
+        best = (np.inf, 0.0, 0.0, "left")
+        for side, k in product(("left", "right"), (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, 5)):
+            begin, at = (x + near if side == "left" else x - near - long), y + 0.7 * k * apart
+            crowd = _inside(taken, begin - near / 2, begin + long + near / 2, at, apart)
+            beyond = max(0.0, begin + long - 1, -begin, at + apart / 2 - 1, apart / 2 - at)
+            crossed = at < lower.get((end[0], side), -np.inf)  # of what ends at one x, the higher is named higher
+            cost = crowd + 3 * abs(k) + (2 if side == "right" else 0) + 5000 * beyond + 1000 * crossed
+            best = min(best, (cost, begin, at, side))
+        _, begin, at, side = best
+        lower[end[0], side] = at
+        _write(ax, end, (begin if side == "left" else begin + long, at), side)
+        taken = np.concatenate([taken, _box(begin, begin + long, at, apart)])
 
 
-def _in_axes(ax: "Axes", line: "Line2D") -> np.ndarray:
-    return _dense((line.get_transform() + ax.transAxes.inverted()).transform(np.column_stack(line.get_data())))
+def _size(ax: "Axes") -> tuple[float, float]:
+    """Width and height in points, the width a sixth less: other axes of the figure may yet get names outside."""
+    width, height = ax.get_window_extent().size / ax.figure.dpi * 72
+    return width / 1.2, height
+
+
+def _beside(ax: "Axes", ends: Sequence[End], side: str, across: Callable[[End], float]) -> None:
+    """Names in one column, each at the height of its line or as near as the others leave room."""
+    ends = sorted(ends, key=lambda e: _height(ax, e))
+    heights = _apart([_height(ax, e) for e in ends], 1.4 * LABEL_SIZE / _size(ax)[1])
+    for at, end in zip(heights, ends, strict=True):
+        _write(ax, end, (across(end), at), side)
+
+
+def _span(ax: "Axes") -> tuple[float, float]:
+    """The smallest and the largest x of what is drawn, lines across all of the axes left out."""
+    xs = [np.asarray(line.get_xdata(), float) for line in ax.lines if line.get_transform() == ax.transData]
+    x = np.concatenate([*xs, [np.nan]])
+    return (np.nanmin(x), np.nanmax(x)) if np.isfinite(x).any() else (np.nan, np.nan)
+
+
+def _make_room(ax: "Axes", first: float, share: float) -> None:
+    """Move the left limit until `first` stands at `share` of the axes' width."""
+    forth, back = ax.xaxis.get_transform(), ax.xaxis.get_transform().inverted()
+    begin, end = forth.transform([first, ax.get_xlim()[1]])
+    ax.set_xlim(left=float(back.transform([begin - (end - begin) * share / (1 - share)])[0]))
+
+
+def _at(ax: "Axes", x: float, y: float) -> tuple[float, float]:
+    """A point of the data in shares of the axes."""
+    across, up = (ax.transData + ax.transAxes.inverted()).transform((ax.get_xlim()[1] if np.isnan(x) else x, y))
+    return float(across), float(up)
+
+
+def _height(ax: "Axes", end: End) -> float:
+    return min(max(_at(ax, *end[:2])[1], 0.0), 1.0)
+
+
+def _write(ax: "Axes", end: End, at: tuple[float, float], side: str) -> None:
+    """A name, its `side` at this place of the axes, tied to the end of its line."""
+    x, y, label, colour = end
+    ax.annotate(
+        label, xy=(1.0 if np.isnan(x) else x, y), xytext=at, fontsize=LABEL_SIZE, color=colour, ha=side, va="center",
+        annotation_clip=False, textcoords="axes fraction", bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.6},
+        xycoords=ax.get_yaxis_transform() if np.isnan(x) else "data",
+        arrowprops={
+            "arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.5, "shrinkA": 1, "shrinkB": 4,
+            "relpos": (0 if side == "left" else 1, 0.5),
+        },
+    )  # fmt: skip
+
+
+def _taken(ax: "Axes", named: Sequence[End], first: float, width: float, apart: float) -> np.ndarray:
+    """Points where no name should be: along lines and error bars, on markers, on names that are there."""
+    to_axes = ax.transAxes.inverted()
+    corners = [(line.get_transform() + to_axes).transform(np.column_stack(line.get_data())) for line in ax.lines]
+    for bars in ax.collections:
+        if hasattr(bars, "get_segments"):
+            corners += [(bars.get_transform() + to_axes).transform(part) for part in bars.get_segments() if len(part)]
+    points = [_dense(c) if len(c) > 1 else c for c in corners]
+    points += [np.repeat(c[np.isfinite(c).all(1)], 20, axis=0) for c in corners]  # what stands at them counts more
+    for end in named:
+        x, y = _at(ax, first, end[1])
+        points.append(_box(x - (text_width(end[2], LABEL_SIZE) + GAP) / width, x, y, apart))
+    return np.concatenate([p for p in points if len(p)] or [np.empty((0, 2))])
 
 
 def _dense(corners: np.ndarray) -> np.ndarray:
-    """Points along a polygonal line, two hundred to each of its segments."""
-    steps = np.linspace(0, 1, 200)[:, None]
-    return np.concatenate([a + (b - a) * steps for a, b in pairwise(corners)])
+    """Points along a polygonal line, some hundred to the width of the axes."""
+    parts = [a + (b - a) * np.linspace(0, 1, max(2, int(100 * np.hypot(*(b - a))) + 1))[:, None]
+             for a, b in pairwise(corners[np.isfinite(corners).all(1)])]  # fmt: skip
+    return np.concatenate(parts or [corners])
+
+
+def _box(left: float, right: float, at: float, height: float) -> np.ndarray:
+    """Points all over a name, so many that no other is written there."""
+    x, y = np.meshgrid(np.linspace(left, right, 40), at + height * np.linspace(-0.4, 0.4, 7))
+    return np.column_stack([x.ravel(), y.ravel()])
 
 
 def _inside(points: np.ndarray, left: float, right: float, at: float, gap: float) -> int:
     """How many points lie in the box of a name."""
     x, y = points.T
-    return int(((x > left) & (x < right) & (abs(y - at) < gap / 2)).sum())
+    return int(((x > left) & (x < right) & (abs(y - at) < 0.45 * gap)).sum())
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:

@@ -3,8 +3,9 @@
 import html
 import re
 import string
+import unicodedata
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ from ddgan_core.figures import palette_png
 
 # A function's name before its argument: the converter leaves out the thin space of LaTeX.
 _FUNCTION = re.compile(r"(<mi>(?:log|ln|exp|sin|cos|tanh|sinh|cosh|min|max|sup|inf|arg))(</mi><m[^o])")
+
+# Browsers know no mathvariant but normal: 𝔼 is a letter of its own.
+_VARIANT = re.compile(r'<(m[in]) mathvariant="(double-struck|script|bold|bold-italic)">(&#x\w+;|\w)</m[in]>')
+# pandas gives the name of an index a line of its own.
+_HEAD = re.compile(
+    r"(<thead>\s*<tr[^>]*>\s*)<th></th>(.*?</tr>)\s*<tr>\s*(<th>[^<]*</th>)(?:\s*<th></th>)+\s*</tr>", re.S
+)
 
 
 def notebook_page(notebook: Path, folder: Path) -> tuple[str, str]:
@@ -62,7 +70,7 @@ def notebook_page(notebook: Path, folder: Path) -> tuple[str, str]:
     prose = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
     titles = [line for line in prose.splitlines() if line.startswith("# ")]
     body, _ = Exporter(template_name="basic").from_notebook_node(content)
-    return (titles[0][2:].strip() if titles else notebook.stem), body
+    return (titles[0][2:].strip() if titles else notebook.stem), _HEAD.sub(r"\1\3\2", body)
 
 
 def mathml(latex: str, block: bool = False) -> str:
@@ -71,9 +79,22 @@ def mathml(latex: str, block: bool = False) -> str:
 
     try:
         converted = str(convert(latex, display="block" if block else "inline"))
+        converted = _VARIANT.sub(_letter, converted).replace(r">\|<", ">&#x2016;<")  # which \Big\| leaves as it is
         return _FUNCTION.sub(r"\1&#x2009;\2", converted)
     except Exception:  # the converter raises whatever it stumbles on
         return f"<code>{html.escape(latex)}</code>"
+
+
+def _letter(found: re.Match[str]) -> str:
+    """A letter or digit of another alphabet, by its name in Unicode; as it is where there is none."""
+    tag, variant, character = found[1], found[2].upper().replace("BOLD-", "BOLD "), html.unescape(found[3])
+    name = re.sub(r"^(LATIN|GREEK) (\w+) LETTER", r"\2", unicodedata.name(character))
+    for full in (f"MATHEMATICAL {variant} {name}", f"{variant} {name}"):
+        try:
+            return f"<{tag}>&#x{ord(unicodedata.lookup(full)):X};</{tag}>"
+        except KeyError:
+            continue
+    return found[0]
 
 
 def _image(path: Path, text: str) -> str:
@@ -100,18 +121,27 @@ def tagged_table(notebook: Path, tag: str) -> str:
         if tag in cell.metadata.get("tags", []):
             shown = [o.data["text/html"] for o in cell.get("outputs", []) if "text/html" in o.get("data", {})]
             if shown:
-                return re.sub(r"<style scoped>.*?</style>", "", shown[-1], flags=re.DOTALL)
+                return _HEAD.sub(r"\1\3\2", re.sub(r"<style scoped>.*?</style>", "", shown[-1], flags=re.DOTALL))
     return ""
+
+
+def captions(notebooks: Sequence[Path]) -> dict[str, str]:
+    """{file stem of a figure: what a notebook says that it shows}."""
+    import nbformat
+
+    cells = [cell for path in notebooks for cell in nbformat.read(path, as_version=4).cells]
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return {stem: said for said, stem in re.findall(r"!\[([^]]+)\]\([^)]*figures/(\w+)\.(?:png|svg)\)", prose)}
 
 
 def index(
     title: str, pages: list[tuple[str, str, float, bool]], results: Path, parameters: Mapping[str, Any],
-    tables: Mapping[str, str],
+    tables: Mapping[str, str], captions: Mapping[str, str],
 ) -> str:  # fmt: skip
     """Contents, what was found, figures and all tables.
 
     pages: (file stem, title, seconds, failed?) of each notebook. tables: heading -> HTML of what is shown at once;
-    results/tables come folded at the end.
+    results/tables come folded at the end. captions: a figure's file stem -> what it shows.
     """
     import pandas as pd
 
@@ -133,7 +163,8 @@ def index(
     figures = {p.stem: p for kind in ("png", "svg") for p in sorted((results / "figures").glob(f"*.{kind}"))}
     parts += ["<h2>Figures</h2><p>A click shows one large.</p>"] if figures else []
     for stem in sorted(figures):
-        parts.append(f"<figure>{_image(figures[stem], stem)}<figcaption>{html.escape(stem)}</figcaption></figure>")
+        said = f"{stem}: {captions[stem]}" if stem in captions else stem
+        parts.append(f"<figure>{_image(figures[stem], said)}<figcaption>{html.escape(said)}</figcaption></figure>")
     files = sorted((results / "tables").glob("*.csv"))
     parts += ["<h2>All tables</h2>"] if files else []
     for path in files:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ddgan_core import UserError
 from ddgan_core.api_page import api_page
-from ddgan_core.pages import index, notebook_page, page, tagged_table
+from ddgan_core.pages import captions, index, notebook_page, page, tagged_table
 from ddgan_core.runs import PRESETS, all_runs, results_dir, write_atomic
 
 IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
@@ -253,7 +253,7 @@ def build(
     write_atomic(timings, json.dumps(known, indent=1))
     write_atomic(out / "api.html", page("The package, module by module", BACK + api_page()))
     contents = out / "index.html"
-    write_atomic(contents, page(TITLE, index(TITLE, pages, results, parameters, tables)))
+    write_atomic(contents, page(TITLE, index(TITLE, pages, results, parameters, tables, captions(paths))))
     size = sum(f.stat().st_size for f in out.glob("*.html")) / 1e6
     print(f"Wrote {contents} and {len(pages)} pages beside it ({size:.1f} MB).")
     print(f"The executed notebooks are in {results / 'executed'}.")

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from ddgan_core import anatomy, curves, figures
+from ddgan_core import anatomy, curves, figures, grids
 from ddgan_core.data import get_dataset
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation import sample
+from ddgan_core.labels import label_of
 from ddgan_core.runs import Run, RunConfig, all_runs
 from ddgan_core.scores import bounds, load_evaluations
 from ddgan_core.study import SCORES, configure, ensure
@@ -44,7 +45,7 @@ def training(run: Run | None, config: RunConfig) -> "Figure":
 def samples(run: Run | None) -> Any:
     """Samples of the run, drawn now; the grid made when it ended, where its weights are not here; else a line."""
     if run and run.weights:
-        return figures.image_grid(sample(run, SHOWN, seed=0))
+        return grids.image_grid(sample(run, SHOWN, seed=0))
     if run and (run.path / "samples.png").exists():
         from PIL import Image
 
@@ -116,8 +117,9 @@ def samples_at_each_T(preset: str, row: str, seed: int) -> "Figure | None":
     if not runs:
         return None
     size = get_dataset(runs[0].config.dataset).size
-    images = torch.cat([figures.read_png_grid(r.path / "samples.png", size)[:SHOWN_AT_EACH] for r in runs])
-    return figures.image_grid(images, labels=[f"T = {r.config.T}" for r in runs])
+    images = torch.cat([grids.read_png_grid(r.path / "samples.png", size)[:SHOWN_AT_EACH] for r in runs])
+    title = f"{label_of(row)}, preset {preset}: the first {SHOWN_AT_EACH} samples of a seed"
+    return grids.image_grid(images, labels=[f"T = {r.config.T}" for r in runs], title=title)
 
 
 def beside(preset: str, T: int, seed: int = 0, tag: str = "") -> list[Run]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ddgan_core import UserError
-from ddgan_core.figures import COLOURS
+from ddgan_core.figures import COLOURS, MARKERS, plain_numbers
 from ddgan_core.labels import label_ends
 from ddgan_core.runs import results_dir
 from ddgan_core.study import make_study, status
@@ -36,6 +36,11 @@ def table(bench: str, device: str = "cpu", results: Path | None = None) -> pd.Da
         raise UserError(f"bench {bench!r} is not known: choose one of {', '.join(BENCHES)}")
     path = (results_dir() if results is None else results) / "tables" / f"{BENCHES[bench][0].format(device)}.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+def device_of(measured: pd.DataFrame) -> str:
+    """What a table was measured on, for a title."""
+    return str(measured["device"].iloc[0]).replace(" 1 threads", " 1 thread")
 
 
 def inventory(results: Path | None = None) -> pd.DataFrame:
@@ -75,18 +80,19 @@ def ratio_bars(ax: "Axes", names: Sequence[str], ratios: pd.DataFrame, label: st
 def sampling_curve(ax: "Axes", times: pd.DataFrame) -> None:
     """Seconds for 1,000 images against the number of steps, a line for each sampler: a table of `bench sampling`."""
     looks = {
-        "ddgan": ("DDGAN", COLOURS["non_saturating_js"], "-"), "ancestral": ("DDPM, ancestral", COLOURS["ddpm"], "-"),
-        "ddim": ("DDPM, DDIM", COLOURS["ddpm"], "--"),
+        "ddgan": ("DDGAN", "non_saturating_js", "-"), "ancestral": ("DDPM, ancestral", "ddpm", "-"),
+        "ddim": ("DDPM, DDIM", "ddpm", "--"),
     }  # fmt: skip
     ends = []
     for sampler, own in times.groupby("sampler", sort=False):
-        name, colour, style = looks[sampler]
+        name, row, style = looks[sampler]
+        colour = COLOURS[row]
         line = own.sort_values("steps")
-        ax.plot(line["steps"], line["seconds_per_1000"], "o", color=colour, ls=style, label=name)
+        ax.plot(line["steps"], line["seconds_per_1000"], marker=MARKERS[row], color=colour, ls=style, label=name)
         ends.append((float(line["steps"].iloc[-1]), float(line["seconds_per_1000"].iloc[-1]), name, colour))
     ax.set(xscale="log", yscale="log", xlabel="denoising steps", ylabel="seconds for 1,000 images")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter("{x:,.0f}")
+        plain_numbers(axis)
     label_ends(ax, ends)
 
 

@@ -1,6 +1,7 @@
 """The command line: each mistake is one line with a way out, and leaves nothing behind; each command does its work."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from ddgan_core.__main__ import main
+from ddgan_core.runs import Run
+from ddgan_core.study import configure
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("train", "sample", "evaluate", "study status", "study run", "report", "doctor")
@@ -119,6 +122,18 @@ def test_help_gives_an_example(name, capsys):
     assert f"example:\n  python -m ddgan_core {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["study", "bench"])
+def test_help_of_a_group_names_its_parts(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    said = capsys.readouterr().out
+    assert f"examples:\n  python -m ddgan_core {name} " in said
+    named = re.search(rf"{name} \[-h\]\s+([\w|]+)", said)
+    assert named is not None
+    parts = re.findall(r"^    (\w+)  ", said, re.M)
+    assert named[1].split("|") == parts
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom ddgan_core.__main__ import main\n"
@@ -217,13 +232,14 @@ def test_sigterm_leaves_a_run_to_go_on_with(results):
 def test_doctor_names_what_is_missing(monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("DDGAN_INCEPTION", raising=False)
     assert main(["doctor"]) == 0
-    lines = {line[6:28].strip(): line for line in capsys.readouterr().out.splitlines()}
+    lines = {line[6:30].strip(): line for line in capsys.readouterr().out.splitlines()}
     hints = {"FashionMNIST": "--dataset digits", "Inception weights": "DDGAN_INCEPTION", "trained weights": " train"}
     for name, hint in hints.items():
         assert lines[name].startswith("todo")
         assert hint in lines[name]
-    for name in ("PyTorch", "packages", "digits", "disk", "threads"):
+    for name in ("PyTorch", "packages", "digits", "disk", "threads", "bfloat16", "results"):
         assert lines[name].startswith("ok")
+    assert "no run was trained on" in lines["time of a run"]
     assert list(tmp_path.glob("no-data")) == list(tmp_path.glob("cache")) == []
 
 
@@ -241,3 +257,24 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 def test_a_ddgan_of_many_steps_is_sampled_by_all_of_them(tmp_path: Path) -> None:
     assert run("train --preset smoke --T 120 --set updates=1") == 0
     assert run(f"sample --run non_saturating_js_T120_s0_smoke -n 1 -o {tmp_path / 'one.png'}") == 0
+
+
+def test_doctor_says_why_it_is_slow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from ddgan_core import doctor
+
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(doctor, "_cores", lambda: 2)
+    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (6.0, 6.0, 6.0))
+    config = configure("smoke", T=2)
+    run = Run.create(config)
+    run.set_status("done", seconds=180.0, device="CPU, 1 threads")
+    assert main(["doctor", "--threads", "1"]) == 0
+    lines = {line[6:30].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert lines["device"].startswith("todo")
+    assert "CUDA build" in lines["device"]
+    assert lines["load"].startswith("todo")
+    assert "3.0 times as long" in lines["load"]
+    assert "1 of 2 cores; the rest is free" in lines["threads"]
+    assert "on CPU, 1 threads: smoke ddgan 3 minutes; not measured" in lines["time of a run"]
+    assert "1 finished runs of 1" in lines["results"]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ddgan_core.__main__ import main
 from ddgan_core.arguments import make_parser
 from ddgan_core.scores import load_evaluations
 
@@ -64,3 +65,16 @@ def test_the_table_of_scores_is_that_of_the_runs() -> None:
     written = pd.read_csv(ROOT / "results" / "tables" / "evaluations_fashion_mnist.csv")
     assert len(written) == len(found)
     assert np.allclose(written["frechet"], found["frechet"], rtol=1e-4)
+
+
+def test_the_readmes_images_are_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "my_samples" in block)
+    exec(code, {})
+    (line,) = (line for line in commands(text) if "--images my_samples/ --dataset" in line)
+    assert main(shlex.split(line)) == 0
+    assert "my_samples" in capsys.readouterr().out

@@ -171,7 +171,7 @@ def test_pictures_have_a_row_for_each_t() -> None:
     figure = explore.show_answers(run, draws=2)
     assert figure.axes[0].images[0].get_array().shape == (3 * 8, (1 + 2) * 8, 3)
     named = [text.get_text() for text in figure.axes[0].texts]
-    assert named == ["t = 3", "t = 2", "t = 1", "$x_t$", "z 1", "z 2"]
+    assert named == ["t = 3", "t = 2", "t = 1", "$x_t$", "z 1", "z 2", "JS (non-saturating), T = 3"]
     assert explore.show_chain(run, n=2).axes[0].images[0].get_array().shape == (2 * 8, (3 + 1) * 8, 3)
 
 

@@ -14,8 +14,9 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 
-from ddgan_core import UserError, figures
+from ddgan_core import UserError, figures, grids
 from ddgan_core.divergences import DIVERGENCES, get_divergence
+from ddgan_core.labels import label_ends
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def noise_images(n: int, c: int = 1, h: int = 5, w: int = 7) -> torch.Tensor:
 @pytest.mark.parametrize("c", [1, 3])
 def test_tiles_touch_and_keep_their_place(c):
     images = noise_images(7, c)
-    canvas = figures.tile(images, columns=3)
+    canvas = grids.tile(images, columns=3)
     assert canvas.shape == (15, 21, c)
     np.testing.assert_array_equal(canvas[5:10, 14:21], images[5].permute(1, 2, 0))
     assert (canvas[10:, 7:] == 255).all(), "places left over are white"
@@ -48,16 +49,16 @@ def test_tiles_touch_and_keep_their_place(c):
 
 def test_png_grid_has_every_pixel_twice_in_both_directions(tmp_path):
     images = noise_images(6)
-    figures.write_png_grid(images, tmp_path / "deep" / "grid.png", columns=3)
+    grids.write_png_grid(images, tmp_path / "deep" / "grid.png", columns=3)
     shown = np.asarray(Image.open(tmp_path / "deep" / "grid.png"))
-    np.testing.assert_array_equal(shown, figures.tile(images, 3)[..., 0].repeat(2, 0).repeat(2, 1))
+    np.testing.assert_array_equal(shown, grids.tile(images, 3)[..., 0].repeat(2, 0).repeat(2, 1))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_png_grid_gives_its_images_back(tmp_path, channels):
     images = torch.randint(0, 256, (5, channels, 8, 8), dtype=torch.uint8)
-    figures.write_png_grid(images, tmp_path / "grid.png", columns=3)
-    found = figures.read_png_grid(tmp_path / "grid.png", 8)
+    grids.write_png_grid(images, tmp_path / "grid.png", columns=3)
+    found = grids.read_png_grid(tmp_path / "grid.png", 8)
     assert found.shape == (6, channels, 8, 8)
     assert torch.equal(found[:5], images)
     assert found[5].min() == 255, "the place left over is white"
@@ -66,37 +67,37 @@ def test_a_png_grid_gives_its_images_back(tmp_path, channels):
 def test_image_grid_is_pixel_exact_whatever_the_style(tmp_path):
     figures.use_style()
     images = noise_images(20, h=28, w=28)
-    (png,) = figures.save(figures.image_grid(images), tmp_path / "grid")
+    (png,) = figures.save(grids.image_grid(images), tmp_path / "grid")
     shown = np.asarray(Image.open(png).convert("L"))
     scale = shown.shape[0] // 56
     assert shown.shape == (56 * scale, 280 * scale)
-    np.testing.assert_array_equal(shown, figures.tile(images)[..., 0].repeat(scale, 0).repeat(scale, 1))
+    np.testing.assert_array_equal(shown, grids.tile(images)[..., 0].repeat(scale, 0).repeat(scale, 1))
 
 
 def test_row_labels_stand_beside_the_images_not_on_them(tmp_path):
     images = noise_images(20, h=28, w=28)
-    (png,) = figures.save(figures.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
+    (png,) = figures.save(grids.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
     shown = np.asarray(Image.open(png).convert("L"))
-    expected = figures.tile(images)[..., 0].repeat(4, 0).repeat(4, 1)
+    expected = grids.tile(images)[..., 0].repeat(4, 0).repeat(4, 1)
     np.testing.assert_array_equal(shown[:, -expected.shape[1] :], expected)
 
 
 @pytest.mark.parametrize("images", [torch.zeros(2, 1, 4, 4), torch.zeros(4, 4, dtype=torch.uint8)])
 def test_only_quantised_images_are_shown(images):
     with pytest.raises(UserError, match="uint8"):
-        figures.image_grid(images)
+        grids.image_grid(images)
 
 
 def test_chain_strip_runs_from_noise_to_image():
     states = [torch.full((2, 1, 8, 8), v) for v in (-1.0, 0.0, 1.0)]
-    figure = figures.chain_strip(states)
+    figure = grids.chain_strip(states)
     (axes,) = figure.axes
     assert [t.get_text() for t in axes.texts] == ["t = 2", "t = 1", "t = 0"]
     np.testing.assert_array_equal(axes.images[0].get_array()[0, ::8, 0], [0, 128, 255])
 
 
 def test_long_chains_are_thinned_evenly_and_keep_both_ends():
-    figure = figures.chain_strip([torch.zeros(1, 1, 8, 8)] * 1001)
+    figure = grids.chain_strip([torch.zeros(1, 1, 8, 8)] * 1001)
     assert [t.get_text() for t in figure.axes[0].texts] == [f"t = {t}" for t in range(1000, -1, -100)]
 
 
@@ -104,12 +105,11 @@ def test_curve_names_its_ruler_and_labels_its_lines():
     both = pd.concat([evaluations(), evaluations(divergence="wasserstein")])
     _, ax = plt.subplots()
     figures.fid_curve(ax, both, floor=3.1, ceiling=300.0)
-    assert "Inception" in ax.get_ylabel()
-    assert "2,000 samples" in ax.get_ylabel()
-    assert "10,000 test images" in ax.get_ylabel()
+    assert ax.get_ylabel().startswith("FID")
+    assert all(said in ax.get_title("left") for said in ("Inception", "2,000 samples", "10,000 test images"))
     assert ax.get_yscale() == "log"
     texts = {t.get_text() for t in ax.texts}
-    assert texts == {"Squared Hellinger", "Wasserstein-GP", "real images", "noise"}
+    assert texts == {"Squared Hellinger", "Wasserstein-GP", "real images", "noise 300 ↑"}, "far off: no line"
 
 
 @pytest.mark.parametrize(
@@ -198,3 +198,33 @@ def test_saved_files_do_not_change(tmp_path):
     )
     assert contents[0] == contents[1]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["fig.4.png", "fig.4.svg"], "no litter"
+
+
+def test_points_at_the_left_edge_are_named_beyond_it_and_in_their_order():
+    figure, ax = plt.subplots()
+    ax.plot([4, 1000], [50, 1], color="0.5")
+    ends = [(4.0, 10.0, "low", "0"), (4.0, 12.0, "middle", "0"), (4.0, 60.0, "a long name above", "0")]
+    for x, y, *_ in ends:
+        ax.plot(x, y, "o")
+    ax.set_xscale("log")
+    label_ends(ax, ends)
+    figure.canvas.draw()
+    boxes = {t.get_text(): Text.get_window_extent(t) for t in ax.texts}
+    assert boxes["low"].y0 < boxes["middle"].y0 < boxes["a long name above"].y0
+    assert max(box.x1 for box in boxes.values()) < ax.transData.transform((4, 10))[0], "on the points"
+    assert min(box.x0 for box in boxes.values()) > ax.get_window_extent().x0, "on the axis"
+
+
+def test_a_chain_cut_short_ends_in_the_whole_one():
+    _, ax = plt.subplots()
+    whole = evaluations(T=4).iloc[2:]
+    cut = evaluations(sampler="truncated", protocol="as_published", T=4).iloc[:2]
+    figures.fid_curve(ax, pd.concat([whole, cut]))
+    dotted = [line.get_xdata().tolist() for line in ax.lines if line.get_linestyle() == ":"]
+    assert dotted == [[1, 2], [2, 4]]
+
+
+def test_a_title_stands_above_the_images():
+    plain, titled = (grids.image_grid(noise_images(4), columns=2, title=t) for t in ("", "whose they are"))
+    assert titled.get_figheight() > plain.get_figheight()
+    assert [t.get_text() for t in titled.axes[0].texts] == ["whose they are"]

@@ -1,6 +1,8 @@
 """Progress: lines where there is no terminal, none of what is over in seconds; piles of samples that go on."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,6 +38,31 @@ def test_what_is_over_in_seconds_is_silent(clock: list[float], capsys: pytest.Ca
     for _ in watched(range(5), "slow", 5):
         clock[0] += 20
     assert capsys.readouterr().out.splitlines()[-1] == "slow: 5 of 5 batches, 0.0 minutes left"
+
+
+def test_in_a_notebook_one_output_is_written_anew(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs: list[list[str]] = []
+
+    class Output:
+        def __init__(self, text: dict[str, str]) -> None:
+            outputs.append([text["text/plain"]])
+
+        def update(self, text: dict[str, str], raw: bool) -> None:
+            outputs[-1].append(text["text/plain"])
+
+    display = SimpleNamespace(display=lambda text, raw, display_id: Output(text))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1)))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    bar = Progress("it", 0, 100, "updates")
+    for done in range(1, 101):
+        clock[0] += 0.5
+        bar.show(done)
+    (states,) = outputs
+    assert states[0] == "░" * 24 + " it: 4 of 100 updates, 0.8 minutes left"
+    assert states[-1] == "█" * 24 + " it: 100 of 100 updates, 0.0 minutes left"
+    assert len(states) == 49, "once a second"
+    assert list(watched(range(5), "quick", 5)) == [0, 1, 2, 3, 4]
+    assert len(outputs) == 1
 
 
 def test_a_slow_pile_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

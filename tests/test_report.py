@@ -156,14 +156,20 @@ def test_kernel_that_does_not_come_up_is_tried_once_more_over_tcp(tmp_path, monk
 def test_report_needs_no_network(tmp_path, results, capsys):
     (results / "tables").mkdir()
     pd.DataFrame({"row": ["kl"], "frechet": [12.3456]}).to_csv(results / "tables" / "scores.csv", index=False)
-    from ddgan_core.figures import image_grid, save
+    from ddgan_core.figures import save
+    from ddgan_core.grids import image_grid
 
-    plot = "import numpy as np\nfrom ddgan_core import figures\nfigures.use_style()\n"
-    plot += "figures.image_grid(np.zeros((2, 1, 8, 8), np.uint8))"
-    good = write_notebook(tmp_path / "01_good.ipynb", plot, "import pandas as pd\npd.DataFrame({'a': ['found!']})")
+    plot = "import numpy as np\nfrom ddgan_core import figures, grids\nfigures.use_style()\n"
+    plot += "grids.image_grid(np.zeros((2, 1, 8, 8), np.uint8))"
+    good = write_notebook(
+        tmp_path / "01_good.ipynb",
+        plot,
+        "import pandas as pd\npd.DataFrame({'a': ['found!']}).rename_axis('its index')",
+    )
     with_math = nbformat.read(good, as_version=4)
     with_math.cells[-1].metadata["tags"] = ["claims"]
     text = r"With $\hat x_0$ and $$\mathbb{E}_Q[v]$$ ![Figure 9](figures/none.png) ![there](there.png)"
+    text += " ![what it shows](../results/figures/fig2.png)"
     text += " [next](02_bad.ipynb#part) [a picture](there.png) [the table](../results/tables/scores.csv)"
     with_math.cells.append(new_markdown_cell(text))
     nbformat.write(with_math, good)
@@ -200,6 +206,8 @@ def test_report_needs_no_network(tmp_path, results, capsys):
         "12.35",
         "The source paper's claims".replace("'", "&#x27;"),
         "found!",
+        "<th>its index</th>\n      <th>a</th>\n    </tr>\n  </thead>",
+        "fig2: what it shows",
         "data:image/svg+xml;base64",
     ):
         assert part in pages["index.html"]
@@ -218,6 +226,9 @@ def test_formula_that_cannot_be_converted_is_shown_as_it_is(monkeypatch):
     assert mathml(r"\frac12").startswith("<math")
     assert "log\u2009</mi><mi>u" in html.unescape(mathml(r"\log u"))
     assert "log</mi>" in mathml(r"\log(u)")
+    letters = [html.unescape(mathml(f)) for f in (r"\mathbb E", r"\mathbb R", r"\mathcal N", r"\mathbf x", r"\Big\|")]
+    assert all(letter in found for letter, found in zip("𝔼ℝ𝒩𝐱‖", letters, strict=True)), "no mathvariant is needed"
+    assert not any("mathvariant" in found for found in letters)
 
     def fail(*args, **kwargs):
         raise ValueError

@@ -42,7 +42,7 @@ def sample(args: argparse.Namespace) -> int:
     images = evaluation.sample(run, args.n, sampler=sampler, steps=steps, seed=args.seed, device=device)
     seconds = time.perf_counter() - start
     if args.output.suffix == ".png":
-        from ddgan_core.figures import write_png_grid
+        from ddgan_core.grids import write_png_grid
 
         write_png_grid(images, args.output, columns=math.ceil(args.n**0.5))
     else:
@@ -127,5 +127,5 @@ def doctor(args: argparse.Namespace) -> int:
     from ddgan_core.doctor import examine
 
     for name, (fine, text) in examine().items():
-        print(f"{'ok  ' if fine else 'todo'}  {name:<22} {text}")
+        print(f"{'ok  ' if fine else 'todo'}  {name:<24} {text}")
     return 0

@@ -16,7 +16,7 @@ from ddgan_core.checkpoints import run_weights, write_weights
 from ddgan_core.data import DATASETS
 from ddgan_core.evaluation import device_name, evaluate, sample
 from ddgan_core.executors import local, on_ray
-from ddgan_core.figures import write_png_grid
+from ddgan_core.grids import write_png_grid
 from ddgan_core.piles import TimeIsUp
 from ddgan_core.runner import default_device, train_run
 from ddgan_core.runs import Run, RunConfig, all_runs, is_held, results_dir, write_atomic
