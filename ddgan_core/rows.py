@@ -69,16 +69,28 @@ def _comparable(preset: str) -> pd.DataFrame:
     return table[(table["reference"] == "test") & (table["sample_seed"] == 0)]
 
 
-def curve_preset(preset: str) -> str:
-    """The preset whose curve against T a notebook of this preset shows: of those with its networks, the one in which
-    most runs of the study are scored."""
-    kin = SAME_NETWORKS if preset in SAME_NETWORKS else (preset,)
-
-    def scored(name: str) -> int:
+def kin(preset: str, row: str | None = None) -> list[str]:
+    """The presets with this one's networks in which a row (by default any) is scored, most values of T first, then most
+    runs; this one alone where none is."""
+    found = {}
+    for name in SAME_NETWORKS if preset in SAME_NETWORKS else (preset,):
         table = _comparable(name)
-        return table.loc[(table["method"] == "ddgan") & (table["tag"] == ""), "run_id"].nunique() if len(table) else 0
+        own = table[(table["method"] == "ddgan") & (table["tag"] == "")] if len(table) else table
+        own = own[own["divergence"] == row] if row and len(own) else own
+        if len(own):
+            found[name] = own["T"].nunique(), own["run_id"].nunique(), name == preset
+    return sorted(found, key=lambda name: found[name], reverse=True) or [preset]
 
-    return max(kin, key=scored) if scored(preset) < max(map(scored, kin)) else preset
+
+def curves_against_T(preset: str, row: str) -> "Figure":
+    """`against_T` for each preset of `kin`, side by side: they share no curve."""
+    import matplotlib.pyplot as plt
+
+    presets = kin(preset, row)
+    figure, axes = plt.subplots(1, len(presets), figsize=(max(8, 6.5 * len(presets)), 4.2), squeeze=False)
+    for ax, name in zip(axes[0], presets, strict=True):
+        against_T(name, row, ax)
+    return figure
 
 
 def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
@@ -111,7 +123,11 @@ def cut_short(preset: str) -> pd.DataFrame:
 
 
 def samples_at_each_T(preset: str, row: str, seed: int) -> "Figure | None":
-    """The same ten sample seeds at every T of a row, from the grids made when its runs ended; None where none has."""
+    """The same ten sample seeds at every T of a row, from the grids made when its runs ended; None where none has.
+
+    In the preset of `kin` with most T.
+    """
+    preset = kin(preset, row)[0]
     runs = ensure([configure(preset, divergence=row, T=T, seed=seed) for T in range(1, 11)], False)
     runs = [r for r in runs if (r.path / "samples.png").exists()]
     if not runs:
