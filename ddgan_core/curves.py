@@ -26,7 +26,8 @@ PLAYERS = (("gradient_critic", "critic", "-"), ("gradient_generator", "generator
 def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     """Four views of a DDGAN's training: bound and logits by t, both players' gradients, the slope of the critic.
 
-    bound: minus the critic's loss, penalty left out. logits: mean over real images less that over fake ones.
+    bound: minus the critic's loss, penalty left out. logits: mean over real images less that over fake ones, or
+    of both where the first is the bound itself.
     slope: root mean square of |grad D| at real images, from R1; of | |grad f| - 1 |, from a gradient penalty.
     Gradients are norms over the whole batch, all t together. Thin lines are the records, heavy ones their running
     medians. What a history does not hold is said to be not recorded.
@@ -38,9 +39,12 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     (bound, logits), (gradients, slope) = axes
     _by_t(bound, history, "critic", config.T, lambda v, _: -v)
     bound.set(title="Bound on the divergence, minus the critic's loss", ylabel="0: cannot tell real from fake")
-    # Their common level is free in some rows, and drifts in others until nothing else can be seen.
-    _by_t(logits, history, "logit_real", config.T, lambda v, k: v - history[f"logit_fake_t{k}"])
-    logits.set(title="Mean logit of real images less that of fake ones", ylabel="0: no difference")
+    if row.penalty is gradient_penalty:  # a constant added to such a critic changes nothing, and the gap is the bound
+        _by_t(logits, history, "logit_real", config.T, lambda v, k: (v + history[f"logit_fake_t{k}"]) / 2)
+        logits.set(title="Mean logit of all images: its level is free", ylabel="any level is as good")
+    else:  # not each by itself: in some rows they drift together until nothing else can be seen
+        _by_t(logits, history, "logit_real", config.T, lambda v, k: v - history[f"logit_fake_t{k}"])
+        logits.set(title="Mean logit of real images less that of fake ones", ylabel="0: no difference")
     for ax in (bound, logits):
         ax.axhline(0, color="0.6", lw=0.8, zorder=0)
     colour = COLOURS[config.divergence]
@@ -52,11 +56,11 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     if ends:
         gradients.set_yscale("log")
     _finish(gradients, ends, bool(len(history)))
-    gradients.set(title="Norm of the whole batch's gradient", xlabel="updates")
+    gradients.set(title="Norm of the whole batch's gradient")
     scale, name = _slope_of(row)
     penalised = history.dropna(subset=["penalty"]) if "penalty" in history else history
     _by_t(slope, penalised, "penalty", config.T, scale)
-    slope.set(title=name, xlabel="updates")
+    slope.set(title=name)
     return figure
 
 
@@ -75,9 +79,7 @@ def critics_figure(runs: Sequence[Run]) -> "Figure":
     _finish(ax, ends, bool(runs))
     if ends:
         ax.axhline(0, color="0.6", lw=0.8, zorder=0)
-        ax.set(
-            xlabel="updates", ylabel="bound at t = 1", title="Minus the critic's loss; 0: cannot tell real from fake"
-        )
+        ax.set(ylabel="bound at t = 1", title="Minus the critic's loss; 0: cannot tell real from fake")
     return figure
 
 
@@ -100,17 +102,17 @@ def _by_t(
     bins, ends = min(T, 10), []
     for k in (k for k in range(1, bins + 1) if f"{column}_t{k}" in history):
         values = change(history[f"{column}_t{k}"], k)
-        colour = colormaps["viridis"](0.88 * (k - 1) / max(bins - 1, 1))
+        colour = colormaps["viridis"](0.8 * (k - 1) / max(bins - 1, 1))
         _record(ax, history["step"], values, colour, "-")
         at = (float(history["step"].iloc[-1]), float(_smooth(values).iloc[-1]))
         ends.append((*at, f"t = {k}" if bins == T else f"t ≤ {-(-k * T // bins)}", colour))
     _finish(ax, ends, bool(len(history)))
-    ax.set_xlabel("updates")
 
 
 def _record(ax: "Axes", steps: pd.Series, values: pd.Series, colour: Any, style: str) -> None:
     ax.plot(steps, values, color=colour, lw=0.6, alpha=0.25)
     ax.plot(steps, _smooth(values), color=colour, ls=style, lw=1.6)
+    ax.set_xlabel("updates")
 
 
 def _smooth(values: pd.Series) -> pd.Series:
@@ -132,8 +134,7 @@ def _finish(ax: "Axes", ends: list[tuple[float, float, str, Any]], run: bool) ->
         for part in bars.get_segments()
         if len(part)
     ]
-    later = np.concatenate(heavy)
-    later = later[np.isfinite(later)]
+    later = (every := np.concatenate(heavy))[np.isfinite(every)]
     if len(later):
         low, high, gap = later.min(), later.max(), 0.08 * (later.max() - later.min() or 1)
         ax.set_ylim(*((low / 1.15, high * 1.15) if ax.get_yscale() == "log" else (low - gap, high + gap)))
@@ -267,8 +268,7 @@ def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], floa
             top.minorticks_off()
             top.set_xlabel("steps", color="0.45", fontsize=10)
             top.spines["top"].set_visible(False)
-        if ends and score == "frechet":
-            ax.set_yscale("log")
+        ax.set_yscale("log" if ends and score == "frechet" else "linear")
         _finish(ax, ends, bool(ends))
     ruler = f"{FEATURE_LABELS[timed['features'].iloc[0]]}\nN = {timed['n'].iloc[0]:,}" if len(timed) else "distance"
     axes[0].set(ylabel=f"{ruler}: lower is better", title="Quality")

@@ -226,7 +226,7 @@ def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str
         for k in range(1, bins + 1):
             upper = k if T is None or bins == T else -(-k * T // bins)
             label = f"{prefix}t {'=' if T is None or bins == T else '≤'} {upper}"
-            colour = colormaps["viridis"](0.92 * (k - 1) / max(bins - 1, 1))
+            colour = colormaps["viridis"](0.8 * (k - 1) / max(bins - 1, 1))
             ax.plot(history["step"], history[f"{name}_t{k}"], ls=style, color=colour, lw=1.3, label=label)
         if not bins:
             ax.plot(history["step"], history[name], ls=style, label=name)

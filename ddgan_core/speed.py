@@ -65,7 +65,7 @@ def ratio_bars(ax: "Axes", names: Sequence[str], ratios: pd.DataFrame, label: st
     """
     at = range(len(names))[::-1]
     middle, low, high = (ratios.iloc[:, k].to_numpy() for k in range(3))
-    ax.barh(at, middle, height=0.6, color=COLOURS["non_saturating_js"], alpha=0.75)
+    ax.barh(at, middle, height=0.6, color="0.65")
     ax.hlines(at, low, high, color="0.2", lw=1.2)
     for y, value, end in zip(at, middle, high, strict=True):
         if not math.isnan(value):

@@ -53,9 +53,10 @@ def test_bound_is_minus_the_loss_and_slope_undoes_the_half_of_r1():
     assert heavy(slope) == pytest.approx([2.0, math.sqrt(8)])
 
 
-def test_a_gradient_penalty_is_a_distance_from_slope_one():
+def test_a_gradient_penalty_leaves_the_level_free():
     figure = curves.training_figure(history(**FULL, **LOGITS), configure("smoke", divergence="wasserstein", T=2))
-    slope = figure.axes[3]
+    _, logits, _, slope = figure.axes
+    assert heavy(logits) == [0.5, 1.0], "the level of both, as their gap is the bound"
     assert heavy(slope) == pytest.approx([math.sqrt(2), 2.0])
 
 
