@@ -104,6 +104,14 @@ def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
     return drawn
 
 
+def scores_against_T(preset: str, row: str) -> pd.DataFrame:
+    """Distance, precision, recall and coverage of a row's runs by preset (of `kin`), T and seed; empty without runs."""
+    columns = ["frechet", "frechet_error", "precision", "recall", "recall_error", "coverage"]
+    tables = [_comparable(name) for name in kin(preset, row)]
+    own = [t[(t["divergence"] == row) & (t["tag"] == "") & (t["sampler"] == "ddgan")] for t in tables if len(t)]
+    return pd.concat(own).set_index(["preset", "T", "seed"])[columns].sort_index() if own else pd.DataFrame()
+
+
 def cut_short(preset: str) -> pd.DataFrame:
     """For each row and T sampled as published, its distance by the step at which the chain is begun; T is the whole.
 

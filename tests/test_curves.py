@@ -150,6 +150,18 @@ def test_presets_of_the_same_networks_stand_beside_each_other(monkeypatch):
     assert rows.kin("full") == ["full"], "which has other networks"
 
 
+def test_scores_are_listed_by_T(monkeypatch):
+    common = {"method": "ddgan", "tag": "", "divergence": "kl", "seed": 0, "precision": 0.9, "coverage": 0.8}
+    common |= {"frechet_error": 0.1, "recall_error": 0.1}
+    made = [("ddgan", 4, 3.0, 0.5), ("truncated", 4, 9.0, 0.1), ("ddgan", 1, 2.0, 0.2)]
+    names = ["sampler", "T", "frechet", "recall"]
+    table = pd.DataFrame([common | {"run_id": "kl", "preset": "full"} | dict(zip(names, m, strict=True)) for m in made])
+    monkeypatch.setattr(rows, "_comparable", lambda _: table)
+    found = rows.scores_against_T("full", "kl")
+    assert found["recall"].to_dict() == {("full", 1, 0): 0.2, ("full", 4, 0): 0.5}
+    assert not len(rows.scores_against_T("full", "js"))
+
+
 def test_rows_are_shown_by_what_their_critics_see(monkeypatch):
     scored = [("kl", "", 4.0), ("kl", "plain", 5.0), ("wasserstein", "", 6.0), ("jeffreys", "plain", 7.0)]
     common = {"features": "pixels", "n": 200, "reference": "test", "sample_seed": 0}
