@@ -115,5 +115,6 @@ def _pixel_figure(
         at = ((i + 0.5) * size[1] / width, 1 + 5 / (height * scale))
         ax.text(*at, label, transform=ax.transAxes, ha="center", fontsize=LABEL_SIZE)
     if title:
-        ax.text(0, 1 + (above + 7) / (height * scale), title, transform=ax.transAxes, fontsize=LABEL_SIZE + 1)
+        at = (0 if left else 3 / (width * scale), 1 + (above + 7) / (height * scale))
+        ax.text(*at, title, transform=ax.transAxes, fontsize=LABEL_SIZE + 1)
     return figure
