@@ -50,7 +50,7 @@ def _device() -> str:
         return f"{torch.cuda.get_device_name()}: presets cpu and full"
     if shutil.which("nvidia-smi"):
         raise UserError(f"a GPU is here, but PyTorch {torch.__version__} cannot use it: install its CUDA build")
-    return "CPU: presets smoke (seconds), short (minutes a run) and cpu (hours) are made for it, full is not: that is for a GPU"
+    return "CPU: presets smoke (seconds), short (minutes a run) and cpu (hours) are made for it; full is for a GPU"
 
 
 def _cores() -> int:
