@@ -53,7 +53,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ("train --T 1001", "'1001' is not a whole number from 1 to 1000"),
         ("train --T four", "'four' is not a whole number from 1 to 1000"),
         ("train --method gan", "'gan': choose one of ddgan, ddpm"),
-        ("train --preset huge", "'huge' is not known: choose one of smoke, cpu, full"),
+        ("train --preset huge", "'huge' is not known: choose one of smoke, short, cpu, full"),
         ("train --dataset mnist", "'mnist' is not known: choose one of fashion_mnist, cifar10, digits"),
         ("train --seed -1", "'-1' is not a whole number of 0 or more"),
         ("train --tag a/b", "'a/b'"),
