@@ -41,8 +41,8 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu", results: 
         at = [_only(rows, run_id, sampler, steps) for _, rows in made]
         line = {"model": _model(first), "steps": str(steps) if steps else ""}
         line |= {m[0]: _with_error(rows, "frechet", m[3]) for (m, _), rows in zip(made, at, strict=True)}
-        line |= {name: _with_error(at[0], name, 3) for name in ("precision", "recall")}
-        line |= {"confidence": _with_error(at[0], "top_probability", 3)}
+        line |= {name: _with_error(at[0], name, 2) for name in ("precision", "recall")}
+        line |= {"confidence": _with_error(at[0], "top_probability", 2)}
         line |= {"s / 1,000 images": _short(speed.get((sampler, int(steps)), math.nan))}
         line |= {"preset": first["preset"], "commit": first["commit"] if first["preset"] else ""}
         lines.append((tuple(rows["frechet"].min() if len(rows) else math.inf for rows in at), line))

@@ -54,7 +54,7 @@ def test_a_table_of_few_scores(tmp_path: Path) -> None:
     assert table["model"].tolist() == ["real training images", "DDGAN, KL"]
     assert table.iloc[1].to_dict() == {
         "model": "DDGAN, KL", "steps": "4", "classifier, N = 10,000": "5.68 ± 0.12",
-        "precision": "0.800", "recall": "0.500 ± 0.010", "confidence": "0.900",
+        "precision": "0.80", "recall": "0.50 ± 0.01", "confidence": "0.90",
         "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc+",
     }  # fmt: skip
     # With an Inception score, that comes first, and its precision and recall are the ones shown.
@@ -62,7 +62,7 @@ def test_a_table_of_few_scores(tmp_path: Path) -> None:
     add(tmp_path, "kl_T04_s0_cpu", 2_000, 40.0, features="inception", precision=0.4, recall=0.3, **gan)
     table = results_table(results=tmp_path)
     assert table["FID, N = 2,000"].tolist() == ["40.0", "300.0", "–"], "what lacks the first comes last"
-    assert table["precision"].tolist() == ["0.400", "0.100", "–"]
+    assert table["precision"].tolist() == ["0.40", "0.10", "–"]
     assert table["classifier, N = 10,000"].tolist() == ["5.68 ± 0.12", "–", "0.10"]
 
 
@@ -106,4 +106,4 @@ def test_the_readme_has_the_table_of_the_committed_results() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = text.split(BEGIN)[1].split(END)[0].strip()
     assert shown == markdown(results_table(results=ROOT / "results")), f"stale: {BEGIN[5:-4]}"
-    assert f"mean top probability, {classifier_facts()['test_top_probability']:.3f} on the test images" in text
+    assert f"mean top probability, {classifier_facts()['test_top_probability']:.2f} on the test images" in text
