@@ -9,7 +9,17 @@ import pytest
 from ddgan_core import UserError, evaluation, runner, study
 from ddgan_core.piles import TimeIsUp
 from ddgan_core.runs import Run, is_held
-from ddgan_core.study import PAPER_ROWS, PAPER_T, SWEEP_SEED, Study, configure, make_study, run, status
+from ddgan_core.study import (
+    PAPER_ROWS,
+    PAPER_T,
+    SWEEP_SEED,
+    Study,
+    configure,
+    make_study,
+    reference_split,
+    run,
+    status,
+)
 from ddgan_core.study import work as study_work
 
 
@@ -36,12 +46,21 @@ def test_no_two_cells_share_an_id(name: str, preset: str) -> None:
 
 
 def test_the_sweep_reports_nothing() -> None:
-    """Its seed is not one of the study's, and each row gets the same number of trials and of updates."""
+    """Its seed is not one of the study's, its ruler the training images; rows have equal trials and updates."""
     cells = make_study("sweep", "cpu").cells
     assert {c.seed for c in cells} == {SWEEP_SEED}
     assert SWEEP_SEED not in {c.seed for c in make_study("paper", "cpu").cells}
-    assert len({sum(c.divergence == row for c in cells) for row in PAPER_ROWS}) == 1
-    assert len({c.updates for c in cells}) == 1
+    assert {reference_split(c) for c in cells} == {"train"}
+    assert {reference_split(c) for c in make_study("paper", "cpu").cells} == {"test"}
+    plain = [c for c in cells if c.critic_steps == 1]
+    assert len({sum(c.divergence == row for c in plain) for row in PAPER_ROWS}) == 1
+    assert len({c.updates for c in plain}) == 1
+
+
+def test_more_critic_steps_are_tried_at_equal_images_for_the_critic() -> None:
+    cells = [c for c in make_study("sweep", "cpu").cells if c.divergence == "wasserstein"]
+    assert {c.critic_steps for c in cells} == {1, 5}
+    assert len({c.critic_steps * c.updates for c in cells}) == 1
 
 
 def test_cells_are_chosen_by_their_ids() -> None:

@@ -15,6 +15,7 @@ from ddgan_core.study.cells import (
     configure,
     make_study,
     paper_study,
+    reference_split,
     scores_due,
     sweep_study,
 )
@@ -22,6 +23,6 @@ from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, 
 
 __all__ = [
     "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "STUDIES", "SWEEP_SEED", "Study", "complete", "configure", "ensure",
-    "make_study", "paper_study", "run", "run_local", "run_on_ray", "score", "scores_due", "ship", "status",
-    "sweep_study", "write_tables",
+    "make_study", "paper_study", "reference_split", "run", "run_local", "run_on_ray", "score", "scores_due", "ship",
+    "status", "sweep_study", "write_tables",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from ddgan_core.piles import TimeIsUp
 from ddgan_core.runner import default_device, train_run
 from ddgan_core.runs import Run, RunConfig, all_runs, is_held, results_dir, write_atomic
 from ddgan_core.scores import load_evaluations, read_evaluations
-from ddgan_core.study.cells import Study, scores_due
+from ddgan_core.study.cells import Study, reference_split, scores_due
 from ddgan_core.training import TrainingDiverged
 
 
@@ -59,9 +59,8 @@ def status(study: Study, results: Path | None = None) -> pd.DataFrame:
 def _scores_made(run: Run, cell: RunConfig) -> str:
     """How many of the preset's scores are there: others do not stand for them."""
     there = read_evaluations(run.path / "evaluations.csv")
-    keys = (
-        set(zip(there["sampler"], there["steps"], there["features"], there["n"], strict=True)) if len(there) else set()
-    )
+    there = there[there["reference"] == reference_split(cell)]
+    keys = set(zip(there["sampler"], there["steps"], there["features"], there["n"], strict=True))
     wanted = scores_due(cell)
     return f"{sum(due in keys for due in wanted)}/{len(wanted)}"
 
@@ -206,7 +205,10 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
         if deadline is not None and time.monotonic() > deadline:
             return
         try:
-            evaluate(run, sampler=sampler, steps=steps, n=n, features=features, device=device, deadline=deadline)
+            evaluate(
+                run, sampler=sampler, steps=steps, n=n, features=features, reference=reference_split(run.config),
+                device=device, deadline=deadline,
+            )  # fmt: skip
         except TimeIsUp:  # what was drawn is kept
             return
     grid = run.path / "samples.png"
