@@ -85,7 +85,20 @@ def linear_schedule(T: int, beta_start: float = 1e-4, beta_end: float = 0.02) ->
     return Schedule(beta, torch.cumprod(1 - beta, 0), torch.arange(T + 1))
 
 
-SCHEDULES = {"vp": vp_schedule, "linear": linear_schedule}
+def cosine_schedule(T: int, offset: float = 0.008) -> Schedule:
+    """alpha_bar(s) = f(s) / f(0) at s = t/T, f(s) = cos^2((s + offset) pi / (2 + 2 offset)), every beta at most 0.999.
+
+    Nichol and Dhariwal 2021, eq. 17. It spreads the loss of signal evenly: .847 .494 .144 .0001 for T = 4, where
+    `vp_schedule` has .524 .079 .003 0, two steps of four on what is noise already.
+    """
+    check_T(T)
+    s = torch.linspace(0, 1, T + 1, dtype=torch.float64)
+    f = torch.cos((s + offset) / (1 + offset) * torch.pi / 2).square()
+    beta = torch.cat([torch.zeros(1, dtype=torch.float64), (1 - f[1:] / f[:-1]).clamp(max=0.999)])
+    return Schedule(beta, torch.cumprod(1 - beta, 0), torch.arange(T + 1))
+
+
+SCHEDULES = {"vp": vp_schedule, "linear": linear_schedule, "cosine": cosine_schedule}
 
 
 def make_schedule(name: str, T: int) -> Schedule:

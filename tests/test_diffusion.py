@@ -8,6 +8,7 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.diffusion import (
     Schedule,
+    cosine_schedule,
     diffuse,
     diffuse_pair,
     linear_schedule,
@@ -17,7 +18,15 @@ from ddgan_core.diffusion import (
     vp_schedule,
 )
 
-SCHEDULES = [vp_schedule(1), vp_schedule(2), vp_schedule(4), vp_schedule(10), vp_schedule(1000), linear_schedule(1000)]
+SCHEDULES = [
+    vp_schedule(1),
+    vp_schedule(2),
+    vp_schedule(4),
+    vp_schedule(10),
+    vp_schedule(1000),
+    linear_schedule(1000),
+    cosine_schedule(4),
+]
 ids = [f"{i}-T{s.T}" for i, s in enumerate(SCHEDULES)]
 
 
@@ -44,6 +53,17 @@ def test_vp_schedule_has_the_published_values() -> None:
     assert schedule.alpha_bar[-1] == pytest.approx(math.exp(-10.05), rel=1e-12)
 
 
+def test_cosine_schedule_against_diffusers() -> None:
+    """An independent implementation of Nichol and Dhariwal's; it too holds every beta at .999."""
+    from diffusers import DDPMScheduler
+
+    for T in (1, 2, 4, 1000):
+        other = DDPMScheduler(num_train_timesteps=T, beta_schedule="squaredcos_cap_v2")
+        ours = cosine_schedule(T)
+        assert ours.beta[1:].tolist() == pytest.approx(other.betas.tolist(), abs=1e-6)
+        assert ours.alpha_bar[-1] < 1.1e-3
+
+
 def test_linear_schedule_is_the_one_of_ddpm() -> None:
     schedule = linear_schedule(1000)
     assert schedule.beta[[1, 1000]].tolist() == pytest.approx([1e-4, 0.02])
@@ -64,7 +84,7 @@ def test_tables_begin_with_no_noise_and_agree_with_each_other(schedule: Schedule
 
 @pytest.mark.parametrize("T", [0, -1, 1001, 2.0, "4"])
 def test_an_impossible_T_is_one_line(T: object) -> None:
-    for schedule in (vp_schedule, linear_schedule):
+    for schedule in (vp_schedule, linear_schedule, cosine_schedule):
         with pytest.raises(Exception, match=r"T = |parameter 'T'"):  # the second is the type check of the tests
             schedule(T)
 

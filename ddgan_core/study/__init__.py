@@ -16,6 +16,7 @@ from ddgan_core.study.cells import (
     make_study,
     paper_study,
     reference_split,
+    schedule_study,
     scores_due,
     sweep_study,
 )
@@ -23,6 +24,6 @@ from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, 
 
 __all__ = [
     "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "STUDIES", "SWEEP_SEED", "Study", "complete", "configure", "ensure",
-    "make_study", "paper_study", "reference_split", "run", "run_local", "run_on_ray", "score", "scores_due", "ship",
-    "status", "sweep_study", "write_tables",
+    "make_study", "paper_study", "reference_split", "run", "run_local", "run_on_ray", "schedule_study", "score",
+    "scores_due", "ship", "status", "sweep_study", "write_tables",
 ]  # fmt: skip

@@ -128,7 +128,15 @@ def sweep_study(preset: str = "cpu") -> Study:
     return Study(f"sweep-{preset}", tuple(cells))
 
 
-STUDIES = {"paper": paper_study, "sweep": sweep_study}
+def schedule_study(preset: str = "cpu") -> Study:
+    """JS at several T by the cosine schedule, whose steps all take away signal; the paper's cells are its VP twins."""
+    times = (1, 2) if preset == "smoke" else (4, 2, 8, 1)
+    return Study(
+        f"schedule-{preset}", tuple(configure(preset, T=T, schedule="cosine", tag="cosine") for T in times)
+    )  # fmt: skip
+
+
+STUDIES = {"paper": paper_study, "sweep": sweep_study, "schedule": schedule_study}
 
 
 def make_study(name: str = "paper", preset: str = "cpu", cells: Sequence[str] = ()) -> Study:
