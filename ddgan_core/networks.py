@@ -68,10 +68,10 @@ class AdaptiveGroupNorm(nn.Module):
             self.modulate = None
 
     def forward(self, x: Float[Tensor, "n c h w"], style: Float[Tensor, "n style"] | None) -> Float[Tensor, "n c h w"]:
-        x = self.norm(x)
+        x = self.norm(x.float())  # CPUs are slow at it in bf16
         if self.modulate is None:
             return x
-        scale, shift = self.modulate(style)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.modulate(style).float()[:, :, None, None].chunk(2, dim=1)
         return torch.addcmul(shift, x, scale)
 
 
@@ -272,7 +272,8 @@ def minibatch_std(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
     n, c, height, width = x.shape
     group = next(g for g in range(min(STD_GROUP, n), 0, -1) if n % g == 0)
     grouped = x.view(group, n // group, c, height, width)
-    std = (grouped.var(0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    variance = (grouped - grouped.mean(0)).square().mean(0)  # Tensor.var is slow over a first dimension
+    std = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
     return std.repeat(group)[:, None, None, None].expand(n, 1, height, width)
 
 

@@ -9,14 +9,14 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.bench import training
 from ddgan_core.bench.limits import KINDS, bench_limits, bench_sampling, breakdown
-from ddgan_core.bench.training import LOOPS, PRODUCT, bench_training, loop_step
+from ddgan_core.bench.training import LOOPS, PRODUCT, PRODUCT_BF16, bench_training, loop_step
 from ddgan_core.data import load_images
 from ddgan_core.study import configure
 
 
 def test_every_loop_is_timed(results: Path) -> None:
     table = bench_training(8, preset="smoke", dataset="digits", updates=1, repeats=2)
-    assert table.loop.tolist() == [*LOOPS, PRODUCT]
+    assert table.loop.tolist() == [*LOOPS, PRODUCT, PRODUCT_BF16]
     assert table.speedup[0] == 1
     assert (table.updates_per_s > 0).all()
     assert (table.speedup_low <= table.speedup).all()

@@ -69,8 +69,8 @@ def test_a_checkpoint_of_another_configuration_is_refused() -> None:
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="'cosine' is not known: choose one of vp, linear"):
-        trainer(schedule="cosine")
+    with pytest.raises(UserError, match="'square' is not known: choose one of vp, linear, cosine"):
+        trainer(schedule="square")
 
 
 @kinds

@@ -44,7 +44,7 @@ LOOPS = {
     "+ channels_last": Loop(uint8=True, detached=True, foreach=True, channels_last=True),
     "+ bfloat16 autocast": Loop(uint8=True, detached=True, foreach=True, channels_last=True, bf16=True),
 }
-PRODUCT = "ddgan_core, as trained"
+PRODUCT, PRODUCT_BF16 = "ddgan_core, as trained", "ddgan_core, in bfloat16"
 
 
 def bench_training(
@@ -66,6 +66,8 @@ def bench_training(
         name: loop_step(config, images, loop, device) for name, loop in LOOPS.items()
     }
     steps[PRODUCT] = Trainer(config, images, device).update
+    if config.precision != "bf16":
+        steps[PRODUCT_BF16] = Trainer(config.changed(precision="bf16"), images, device).update
 
     def turn(name: str, repeat: int) -> None:
         for _ in range(updates if repeat >= 0 else 1):
