@@ -1,0 +1,152 @@
+"""Each rule on made-up scores whose verdict is known, and what it says where runs are missing."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ddgan_core.claims import CLAIMS, CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, gather, verdicts
+from ddgan_core.study import PAPER_ROWS
+
+TIMES = (1, 2, 4, 8, 10)
+NOTHING = Evidence(
+    "cpu",
+    pd.DataFrame(columns=["divergence", "T", "seed", "frechet"]),
+    pd.DataFrame(columns=["sampler", "steps", "frechet"]),
+    pd.DataFrame(columns=["row", "failed", "frechet"]),
+    pd.Series(dtype=float),
+    pd.Series(dtype=float),
+    0,
+    pd.DataFrame(),
+)
+
+
+def judged(claim: str, **evidence: object) -> tuple[str, str]:
+    line = verdicts(dataclasses.replace(NOTHING, **evidence)).loc[claim]
+    return line["verdict"], line["evidence"]
+
+
+def ddgans(distance: dict[str, object], T: tuple[int, ...] = TIMES, seeds: int = 1) -> pd.DataFrame:
+    """One score for each row, T and seed; distance: {row: f(T, seed)}."""
+    rows = [(row, t, seed, f(t, seed)) for row, f in distance.items() for t in T for seed in range(seeds)]
+    return pd.DataFrame(rows, columns=["divergence", "T", "seed", "frechet"])
+
+
+def ddpm(*scores: tuple[str, int, float]) -> pd.DataFrame:
+    return pd.DataFrame(scores, columns=["sampler", "steps", "frechet"])
+
+
+def test_without_results_nothing_is_decided() -> None:
+    table = verdicts(NOTHING)
+    assert list(table.index) == [c.name for c in CLAIMS] == [f"C{n}" for n in range(1, 8)]
+    assert set(table["verdict"]) == {UNDECIDED}
+    assert table["evidence"].str.len().min() > 10
+
+
+@pytest.mark.parametrize(("distance", "verdict"), [(10.9, SUPPORTED), (11.1, CONTRADICTED)])
+def test_ten_steps_may_be_a_tenth_worse_than_a_thousand(distance: float, verdict: str) -> None:
+    full = ddpm(("ancestral", 1000, 10.0), ("ancestral", 10, 1.0), ("ddim", 1000, 1.0))
+    runs = ddgans({"reverse_kl": lambda T, _: distance if T == 10 else 1.0, "kl": lambda *_: 20.0})
+    assert judged("C1", ddgan=runs, ddpm=full)[0] == verdict
+    assert judged("C1", ddgan=runs)[0] == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("others", "verdict"), [(4.0, SUPPORTED), (0.5, CONTRADICTED), (2.5, UNDECIDED)], ids=["behind", "before", "among"]
+)
+def test_the_best_rows_need_three_seeds_each(others: float, verdict: str) -> None:
+    """The named rows' seeds are 1, 2, 3; the others' are 0.1 apart."""
+    distance = {row: lambda _, seed: others + seed / 10 for row in PAPER_ROWS}
+    distance |= {row: lambda _, seed: 1.0 + seed for row in ("non_saturating_js", "squared_hellinger")}
+    assert judged("C2", ddgan=ddgans(distance, (4,), 3))[0] == verdict
+    two = judged("C2", ddgan=ddgans(distance, (4,), 2))
+    assert two[0] == UNDECIDED
+    assert "wasserstein 2" in two[1]
+
+
+@pytest.mark.parametrize(
+    ("js", "verdict"),
+    [(lambda T, _: 1 / T, SUPPORTED), (lambda T, _: T, CONTRADICTED), (lambda T, _: abs(T - 6), UNDECIDED)],
+    ids=["falls", "rises", "both"],
+)
+def test_every_row_is_to_improve_with_T(js: object, verdict: str) -> None:
+    distance = {row: lambda T, _: 10 - T for row in PAPER_ROWS} | {"non_saturating_js": js}
+    found = judged("C3", ddgan=ddgans(distance))
+    assert found[0] == verdict
+    assert "wasserstein -1.00, best at T = 10" in found[1]
+    assert judged("C3", ddgan=ddgans(distance, TIMES[:4]))[0] == UNDECIDED
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(-1, SUPPORTED), (1, CONTRADICTED)])
+def test_the_eye_is_peoples(sign: int, verdict: str) -> None:
+    distances = pd.Series({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0})
+    shares = 0.5 + sign * distances / 10
+    assert judged("C4", distances=distances, shares=shares, answers=100)[0] == verdict
+    assert judged("C4", distances=distances, shares=shares, answers=99)[0] == UNDECIDED
+    assert judged("C4", distances=distances[:3], shares=shares, answers=100)[0] == UNDECIDED
+
+
+def swept(js: tuple[float, int], others: tuple[float, int], trials: int = 4) -> pd.DataFrame:
+    """(worst distance, trials that diverged) of JS and of each other row; the best distance is 1."""
+    rows = []
+    for row in PAPER_ROWS:
+        worst, failed = js if row == "non_saturating_js" else others
+        rows += [(row, k < failed, float("nan") if k < failed else 1.0) for k in range(trials - 1)]
+        rows.append((row, False, worst))
+    return pd.DataFrame(rows, columns=["row", "failed", "frechet"])
+
+
+@pytest.mark.parametrize(
+    ("js", "others", "verdict"),
+    [
+        ((1.5, 0), (2.0, 1), SUPPORTED),
+        ((1.5, 1), (1.2, 0), CONTRADICTED),
+        ((1.5, 0), (1.2, 1), UNDECIDED),  # fewer divergences, a larger ratio
+    ],
+)
+def test_stability_counts_divergences_and_the_range(
+    js: tuple[float, int], others: tuple[float, int], verdict: str
+) -> None:
+    assert judged("C5", swept=swept(js, others))[0] == verdict
+    assert judged("C5", swept=swept(js, others, trials=3))[0] == UNDECIDED
+
+
+@pytest.mark.parametrize(("speedup", "verdict"), [(106.0, SUPPORTED), (31.0, CONTRADICTED)])
+def test_speed_is_told_with_the_steps_of_equal_quality(speedup: float, verdict: str) -> None:
+    index = pd.MultiIndex.from_tuples([("ddgan", 10)])
+    times = pd.DataFrame({"speedup": [speedup], "speedup_low": [90.0], "speedup_high": [113.0]}, index)
+    runs = ddgans({"kl": lambda *_: 5.0})
+    found = judged("C6", times=times, ddgan=runs, ddpm=ddpm(("ddim", 4, 9.0), ("ddim", 10, 5.0), ("ddim", 50, 2.0)))
+    assert found[0] == verdict
+    assert found[1].endswith("as good as the best row at T = 10: 10")
+
+
+@pytest.mark.parametrize(
+    ("spread", "verdict"), [(lambda T: 1 + 1 / T, SUPPORTED), (lambda T: 1 + T, CONTRADICTED), (lambda T: 2, UNDECIDED)]
+)
+def test_rows_are_to_merge_as_T_grows(spread: object, verdict: str) -> None:
+    distance = {row: lambda T, _: 3.0 for row in PAPER_ROWS} | {"wasserstein": lambda T, _: 3 * spread(T)}
+    assert judged("C7", ddgan=ddgans(distance))[0] == verdict
+    assert judged("C7", ddgan=ddgans(distance, TIMES[:4]))[0] == UNDECIDED
+
+
+def test_smoke_runs_decide_nothing() -> None:
+    runs, full = ddgans({"kl": lambda *_: 1.0}), ddpm(("ancestral", 1000, 10.0))
+    verdict, why = judged("C1", preset="smoke", ddgan=runs, ddpm=full)
+    assert verdict == UNDECIDED
+    assert "the rule would say supported" in why
+
+
+def test_the_committed_results_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDGAN_RESULTS", str(Path(__file__).parent.parent / "results"))
+    evidence = gather("cpu", "fashion_mnist")
+    assert evidence.preset in ("cpu", "short")
+    assert set(evidence.ddgan["divergence"]) <= set(PAPER_ROWS)
+    assert not evidence.ddgan["tag"].any(), "neither plain critics nor the sweep rank anything"
+    assert evidence.ddgan[["n", "features"]].drop_duplicates().shape[0] == 1
+    assert verdicts(evidence).loc["C6", "verdict"] != UNDECIDED
+
+
+def test_where_nothing_was_run_there_is_no_evidence(results: Path) -> None:
+    assert set(verdicts(gather("cpu", "fashion_mnist"))["verdict"]) == {UNDECIDED}
