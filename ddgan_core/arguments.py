@@ -230,6 +230,13 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--force", action="store_true", help="measure again what is in the tables")
     computing(this)
 
+    text = "How much of an image each level of noise leaves open, by a DDPM; into results/tables."
+    this = command(commands, "information", "information", text, "information --run ddpm_T1000_s0_cpu --threads 1")
+    this.add_argument("--run", required=True, metavar="ID", help="a DDPM")
+    this.add_argument("--dataset", help="where two datasets have a run of that id")
+    this.add_argument("--n", type=whole(2), default=500, help="test images (default: %(default)s)")
+    computing(this)
+
     text = "Learned denoising steps against the true ones, on data where these are known; goes on where it stopped."
     this = command(commands, "toys", "toys", text, "toys --minutes 40 --threads 1")
     this.add_argument("--preset", **preset)

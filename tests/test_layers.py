@@ -17,7 +17,7 @@ LAYERS = {
     "summary": 2, "piles": 2,
     "evaluation": 3, "figures": 3, "toy_study": 3, "toy_verdicts": 3,
     "runner": 4, "executors": 4, "transfer": 4, "calibration": 4, "pages": 4, "api_page": 4, "curves": 4,
-    "explore": 4, "anatomy": 4, "ranking": 4,
+    "explore": 4, "anatomy": 4, "information": 4, "ranking": 4,
     "study": 5,
     "bench": 6, "report": 6, "doctor": 6, "rows": 6, "speed": 6,
     "claims": 7, "commands": 7,

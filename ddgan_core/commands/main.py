@@ -102,6 +102,15 @@ def anatomy(args: argparse.Namespace) -> int:
     return 0
 
 
+def information(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core.information import measure
+    from ddgan_core.runs import Run
+
+    print(measure(Run.open(args.run, args.dataset), n=args.n, device=device))
+    return 0
+
+
 def toys(args: argparse.Namespace) -> int:
     prepare(args)
     from ddgan_core.toy_study import cells, work
