@@ -1,5 +1,6 @@
 """The command line: each mistake is one line with a way out, and leaves nothing behind; each command does its work."""
 
+import argparse
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from ddgan_core.__main__ import main
+from ddgan_core.arguments import make_parser
+from ddgan_core.commands import HANDLERS
 from ddgan_core.runs import Run
 from ddgan_core.study import configure
 
@@ -278,3 +281,12 @@ def test_doctor_says_why_it_is_slow(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "1 of 2 cores; the rest is free" in lines["threads"]
     assert "on CPU, 1 threads: smoke ddgan 3 minutes; not measured" in lines["time of a run"]
     assert "1 finished runs of 1" in lines["results"]
+
+
+def test_every_command_is_carried_out_by_something() -> None:
+    def named(parser: argparse.ArgumentParser) -> set[str]:
+        parts = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        inner = [named(each) for part in parts for each in part.choices.values()]
+        return set().union(*inner, {parser.get_default("handler")} - {None})
+
+    assert named(make_parser()) == set(HANDLERS)
