@@ -68,7 +68,7 @@ def test_cells_are_chosen_by_their_ids() -> None:
     assert tuple(c.run_id for c in make_study("paper", "smoke", wanted).cells) == wanted
     with pytest.raises(UserError, match="cell 'nothing' is not of study paper-smoke"):
         make_study("paper", "smoke", ["nothing"])
-    with pytest.raises(UserError, match="study 'toy' is not known: choose one of paper, sweep, schedule"):
+    with pytest.raises(UserError, match="study 'toy' is not known: choose one of paper, sweep, schedule, budget"):
         make_study("toy")
 
 

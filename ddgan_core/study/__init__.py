@@ -12,6 +12,7 @@ from ddgan_core.study.cells import (
     STUDIES,
     SWEEP_SEED,
     Study,
+    budget_study,
     configure,
     make_study,
     paper_study,
@@ -23,7 +24,7 @@ from ddgan_core.study.cells import (
 from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, score, ship, status, write_tables
 
 __all__ = [
-    "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "STUDIES", "SWEEP_SEED", "Study", "complete", "configure", "ensure",
-    "make_study", "paper_study", "reference_split", "run", "run_local", "run_on_ray", "schedule_study", "score",
-    "scores_due", "ship", "status", "sweep_study", "write_tables",
+    "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "STUDIES", "SWEEP_SEED", "Study", "budget_study", "complete",
+    "configure", "ensure", "make_study", "paper_study", "reference_split", "run", "run_local", "run_on_ray",
+    "schedule_study", "score", "scores_due", "ship", "status", "sweep_study", "write_tables",
 ]  # fmt: skip

@@ -136,7 +136,16 @@ def schedule_study(preset: str = "cpu") -> Study:
     )  # fmt: skip
 
 
-STUDIES = {"paper": paper_study, "sweep": sweep_study, "schedule": schedule_study}
+def budget_study(preset: str = "cpu") -> Study:
+    """JS trained twice or half as long as the preset's runs: does T count, or the updates that each step gets?"""
+    cells = []
+    for T, times in ((2, 2.0), (1, 2.0), (1, 0.5), (4, 2.0)):
+        usual = configure(preset, T=T, tag=f"x{times:g}")
+        cells.append(usual.changed(updates=max(1, round(times * usual.updates))))
+    return Study(f"budget-{preset}", tuple(cells))
+
+
+STUDIES = {"paper": paper_study, "sweep": sweep_study, "schedule": schedule_study, "budget": budget_study}
 
 
 def make_study(name: str = "paper", preset: str = "cpu", cells: Sequence[str] = ()) -> Study:
