@@ -59,7 +59,7 @@ def scores(run: Run | None) -> Any:
     return table.reindex(columns=SCORE_COLUMNS).round(4) if len(table) else "no scores yet"
 
 
-def _comparable(preset: str) -> pd.DataFrame:
+def comparable(preset: str) -> pd.DataFrame:
     """The preset's scores that share one axis: its main features and N, the first sample seed, the test images."""
     _, _, features, n = SCORES[preset]["ddgan"][0]
     table = load_evaluations(configure(preset).dataset, preset)
@@ -74,7 +74,7 @@ def kin(preset: str, row: str | None = None) -> list[str]:
     runs; this one alone where none is."""
     found = {}
     for name in SAME_NETWORKS if preset in SAME_NETWORKS else (preset,):
-        table = _comparable(name)
+        table = comparable(name)
         own = table[(table["method"] == "ddgan") & (table["tag"] == "")] if len(table) else table
         own = own[own["divergence"] == row] if row and len(own) else own
         if len(own):
@@ -98,7 +98,7 @@ def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
 
     Each run was trained at its own T. Real images and noise bound the axis where they have been scored.
     """
-    table = _comparable(preset)
+    table = comparable(preset)
     drawn = table[(table["divergence"] == row) & (table["tag"] == "")]
     figures.fid_curve(ax, drawn, **bounds(table, drawn))
     return drawn
@@ -107,7 +107,7 @@ def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
 def scores_against_T(preset: str, row: str) -> pd.DataFrame:
     """Distance, precision, recall and coverage of a row's runs by preset (of `kin`), T and seed; empty without runs."""
     columns = ["frechet", "frechet_error", "precision", "recall", "recall_error", "coverage"]
-    tables = [_comparable(name) for name in kin(preset, row)]
+    tables = [comparable(name) for name in kin(preset, row)]
     own = [t[(t["divergence"] == row) & (t["tag"] == "") & (t["sampler"] == "ddgan")] for t in tables if len(t)]
     return pd.concat(own).set_index(["preset", "T", "seed"])[columns].sort_index() if own else pd.DataFrame()
 
@@ -117,7 +117,7 @@ def cut_short(preset: str) -> pd.DataFrame:
 
     By the preset's main features and N; the line alpha_bar has that of the step. Empty where no row was.
     """
-    table = _comparable(preset)
+    table = comparable(preset)
     table = table[(table["tag"] == "") & (table["method"] == "ddgan")] if len(table) else table
     cut = table[table["sampler"] == "truncated"] if len(table) else table
     if not len(cut):
@@ -158,7 +158,7 @@ def critics(preset: str, T: int, seed: int = 0) -> pd.DataFrame:
     The scores of SCORE_COLUMNS by the preset's main features and N, and stripes: the median power of fine horizontal
     ones over that of test images (`anatomy`); NaN where it was not measured. Empty where no run has that tag.
     """
-    table, dataset = _comparable(preset), configure(preset).dataset
+    table, dataset = comparable(preset), configure(preset).dataset
     if not len(table):
         return table
     table = table[

@@ -141,7 +141,7 @@ def test_presets_of_the_same_networks_stand_beside_each_other(monkeypatch):
         return pd.DataFrame([common | {"run_id": f"{r}{T}", "divergence": r, "T": T} for r, T in tables[name]])
 
     tables = {"cpu": [("kl", 4), ("js", 4)], "short": [("kl", 4)], "full": [("kl", 1)]}
-    monkeypatch.setattr(rows, "_comparable", table)
+    monkeypatch.setattr(rows, "comparable", table)
     assert rows.kin("cpu") == rows.kin("short") == ["cpu", "short"], "as many T, more runs"
     tables["short"] += [("kl", 2)]
     assert rows.kin("cpu") == ["short", "cpu"]
@@ -156,7 +156,7 @@ def test_scores_are_listed_by_T(monkeypatch):
     made = [("ddgan", 4, 3.0, 0.5), ("truncated", 4, 9.0, 0.1), ("ddgan", 1, 2.0, 0.2)]
     names = ["sampler", "T", "frechet", "recall"]
     table = pd.DataFrame([common | {"run_id": "kl", "preset": "full"} | dict(zip(names, m, strict=True)) for m in made])
-    monkeypatch.setattr(rows, "_comparable", lambda _: table)
+    monkeypatch.setattr(rows, "comparable", lambda _: table)
     found = rows.scores_against_T("full", "kl")
     assert found["recall"].to_dict() == {("full", 1, 0): 0.2, ("full", 4, 0): 0.5}
     assert not len(rows.scores_against_T("full", "js"))

@@ -20,7 +20,7 @@ LAYERS = {
     "explore": 4, "anatomy": 4, "information": 4, "ranking": 4,
     "study": 5,
     "bench": 6, "report": 6, "doctor": 6, "rows": 6, "speed": 6,
-    "claims": 7, "commands": 7,
+    "claims": 7, "steps": 7, "commands": 7,
     "__main__": 8,
 }  # fmt: skip
 FREE = {"__init__", "shapes"}  # importable by all, importing no room

@@ -1,0 +1,66 @@
+"""What a step costs and decides: known laws are found again, runs that differ in more are left out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ddgan_core.diffusion import vp_schedule
+from ddgan_core.information import decided
+from ddgan_core.runner import train_run
+from ddgan_core.steps import budget_figure, by_updates, collapse, schedule_figure
+from ddgan_core.study import configure, score
+
+TIMES = [(1, 500), (2, 500), (4, 500), (1, 2_000), (2, 4_000), (4, 2_000)]
+
+
+def made_up(law: object) -> pd.DataFrame:
+    table = pd.DataFrame(TIMES, columns=["T", "updates"]).assign(schedule="vp", features="pixels", n=200)
+    table["per_step"] = table["updates"] / table["T"]
+    table["frechet"] = [law(row) for row in table.itertuples()]
+    return table.assign(frechet_error=0.1, recall=0.5, recall_error=0.01)
+
+
+def test_a_law_in_updates_of_each_step_is_found_again() -> None:
+    by_all, by_each, slope = collapse(made_up(lambda row: 50 * row.per_step**-0.5))
+    assert (by_each, slope) == pytest.approx((1, -0.5))
+    assert by_all > 1.1
+
+
+def test_and_so_is_one_in_all_updates() -> None:
+    by_all, by_each, _ = collapse(made_up(lambda row: 50 * row.updates**-0.5))
+    assert by_all == pytest.approx(1)
+    assert by_each > 1.1
+
+
+def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out() -> None:
+    wanted = [
+        configure("smoke", T=1, updates=2), configure("smoke", T=2, updates=8, tag="x4"),
+        configure("smoke", T=2, updates=4, schedule="cosine", tag="cosine"),
+    ]  # fmt: skip
+    others = [
+        configure("smoke", T=2, updates=4, critic_detail=False, tag="plain"),
+        configure("smoke", T=2, updates=4, seed=1),
+        configure("smoke", T=2, updates=4, divergence="kl"),
+    ]  # fmt: skip
+    for config in wanted + others:
+        score(train_run(config, progress=False))
+    table = by_updates("smoke", "non_saturating_js")
+    assert set(table["run_id"]) == {config.run_id for config in wanted}
+    assert table["per_step"].tolist() == [2, 2, 4]
+    assert table.set_index("T")["seen_t1"].notna().all()
+    figure = budget_figure(table)
+    assert [ax.get_xlabel() for ax in figure.axes[1:]] == ["updates of each step"] * 2
+
+
+def test_without_runs_there_is_nothing_to_show() -> None:
+    assert by_updates("smoke", "non_saturating_js").empty
+
+
+def test_every_step_has_its_part_of_the_bar() -> None:
+    snr = np.geomspace(1e-5, 1e4, 40)
+    table = pd.DataFrame({"snr": snr, "error": 1 / (1 + snr), "nats": np.log1p(snr) / 2})
+    right = schedule_figure(table, ("vp", "cosine"), (2, 4)).axes[1]
+    assert len(right.patches) == 2 * (2 + 4)
+    assert [patch.get_width() for patch in right.patches[:2]] == pytest.approx(
+        decided(table, vp_schedule(2))["share"].tolist()
+    )
