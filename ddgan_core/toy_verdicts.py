@@ -50,8 +50,9 @@ def decide(lines: pd.DataFrame, measure: str, within: float = 2.0) -> pd.DataFra
     """What an error, averaged over T within a seed, says of every row: not to be told from the best is not yet as good.
 
     Columns: data, row, mean and half (its 95 % t-interval over seeds) and told: "best" and "worse" as in `verdicts`;
-    "as good", where the interval of the paired difference from the best ends below `within` times the best's mean; and
-    "open", where the seeds say neither. Only values of T that all rows of the data have are averaged.
+    "as good", shown to err less than `within` times as much as the best: the 95 % interval of the paired difference
+    ends below `within` - 1 times the best's mean; and "open", where the seeds say neither. Only values of T that all
+    rows of the data have are averaged.
     """
     found = []
     for data, group in lines.groupby("data", sort=False):
