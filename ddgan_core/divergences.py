@@ -53,7 +53,7 @@ class Divergence:
     argument is None, and the critic's pass over real images is saved.
     penalty: on the critic; its default weight, and the default learning rates of both players, follow. lazy: it may
     skip updates (Karras et al. 2020), which a constraint that the objective itself needs may not.
-    f, f_prime, conjugate, activation, log_ratio: f, f', f*, g_f and log(q/p) as a function of the optimal logit;
+    f, f_prime, conjugate, activation, log_ratio: f, f', f* (on its domain), g_f and log(q/p) of the optimal logit;
     curvature: f''(1). They are None where the row is not an f-divergence (or, for total variation, undefined).
     """
 

@@ -22,7 +22,7 @@ def verdicts(lines: pd.DataFrame, measure: str, largest: bool = False) -> pd.Dat
     """
     found = []
     for (data, T), group in lines.groupby(["data", "T"], sort=False):
-        values = group.groupby(["seed", "row"])[measure].mean().unstack()
+        values = group.groupby(["seed", "row"], observed=True)[measure].mean().unstack()
         bad = set(group.loc[group["diverged"], "row"])
         fine = values[[row for row in values if row not in bad]]
         if fine.isna().any(axis=None):
@@ -44,6 +44,29 @@ def verdicts(lines: pd.DataFrame, measure: str, largest: bool = False) -> pd.Dat
             }
         )  # fmt: skip
     return pd.DataFrame(found)
+
+
+def decide(lines: pd.DataFrame, measure: str, within: float = 2.0) -> pd.DataFrame:
+    """What an error, averaged over T within a seed, says of every row: not to be told from the best is not yet as good.
+
+    Columns: data, row, mean and half (its 95 % t-interval over seeds) and told: "best" and "worse" as in `verdicts`;
+    "as good", shown to err less than `within` times as much as the best: the 95 % interval of the paired difference
+    ends below `within` - 1 times the best's mean; and "open", where the seeds say neither. Only values of T that all
+    rows of the data have are averaged.
+    """
+    found = []
+    for data, group in lines.groupby("data", sort=False):
+        rows_at = group.groupby("T")["row"].nunique()
+        group = group[group["T"].isin(rows_at.index[rows_at == group["row"].nunique()])]
+        for v in verdicts(group.assign(T=0), measure).to_dict("records"):
+            values = group.groupby(["seed", "row"], observed=True)[measure].mean().unstack()
+            for row in (v["best"], *v["tied"], *v["worse"]):
+                mean, half = mean_interval(values[row].tolist())
+                more, error = mean_interval((values[row] - values[v["best"]]).tolist())
+                told = "as good" if more + error < (within - 1) * v["mean"] else "open"
+                told = "best" if row == v["best"] else "worse" if row in v["worse"] else told
+                found.append({"data": data, "row": row, "mean": mean, "half": half, "told": told})
+    return pd.DataFrame(found, columns=["data", "row", "mean", "half", "told"])
 
 
 def _paired_p(a: pd.Series, b: pd.Series) -> float:

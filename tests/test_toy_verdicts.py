@@ -8,7 +8,7 @@ import pytest
 
 from ddgan_core import UserError
 from ddgan_core.intervals import mean_interval
-from ddgan_core.toy_verdicts import agreement, holm, verdicts
+from ddgan_core.toy_verdicts import agreement, decide, holm, verdicts
 
 NEAR = [1.0, 1.4, 1.2, 0.8, 1.1]
 
@@ -83,3 +83,25 @@ def test_agreement_with_a_predicted_order() -> None:
     mean, _, cells = agreement(pd.DataFrame(table), "w1", predicted | {"pearson": 2.0})
     assert math.isnan(mean)
     assert cells == 0
+
+
+def test_not_told_from_the_best_is_not_yet_as_good() -> None:
+    """Four rows near, far, unsteady (no test tells it from the best, and it may be many times worse) and diverged."""
+    near, unsteady = [v + 0.02 * (-1) ** k for k, v in enumerate(NEAR)], [0.9, 9.0, 1.0, 1.1, 9.0]
+    table = pd.DataFrame(
+        lines("kl", NEAR) + lines("pearson", near) + lines("jeffreys", unsteady) + lines("reverse_kl", [6.0] * 5)
+        + lines("neyman", [0.0] * 5, diverged=True)
+    )  # fmt: skip
+    told = decide(table, "w1").set_index("row")["told"].to_dict()
+    assert told == {
+        "kl": "best", "pearson": "as good", "jeffreys": "open", "reverse_kl": "worse", "neyman": "worse"
+    }  # fmt: skip
+    assert "jeffreys" in verdicts(table, "w1").iloc[0]["tied"]
+    assert decide(table, "w1", within=1.01).set_index("row")["told"]["pearson"] == "open"
+
+
+def test_a_decision_averages_over_the_numbers_of_steps_that_all_rows_have() -> None:
+    table = lines("kl", [v + 1 for v in NEAR]) + lines("kl", NEAR, T=4) + lines("pearson", [v + 3 for v in NEAR])
+    found = decide(pd.DataFrame([*table, *lines("pearson", [v + 3 for v in NEAR], T=4)]), "w1").set_index("row")
+    assert found["mean"].to_dict() == pytest.approx({"kl": 1.1 + 0.5, "pearson": 1.1 + 3})
+    assert decide(pd.DataFrame(table), "w1").set_index("row")["mean"]["kl"] == pytest.approx(1.1 + 1)
