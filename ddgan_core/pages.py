@@ -113,7 +113,10 @@ def opening(readme: Path) -> str:
     import mistune
 
     text = readme.read_text(encoding="utf-8").split("\n```", 1)[0].split("\n", 1)[1]
-    return str(mistune.html(re.sub(r"!\[(.*?)\]\((.*?)\)", lambda m: _image(readme.parent / m[2], m[1]), text)))
+    figures = re.sub(
+        r"!\[(.*?)\]\((.*?)\)", lambda m: f"<figure>{_image(readme.parent / m[2], m[1])}</figure>", text
+    )
+    return str(mistune.html(figures))
 
 
 def page(title: str, body: str) -> str:
