@@ -113,9 +113,7 @@ def opening(readme: Path) -> str:
     import mistune
 
     text = readme.read_text(encoding="utf-8").split("\n```", 1)[0].split("\n", 1)[1]
-    figures = re.sub(
-        r"!\[(.*?)\]\((.*?)\)", lambda m: f"<figure>{_image(readme.parent / m[2], m[1])}</figure>", text
-    )
+    figures = re.sub(r"!\[(.*?)\]\((.*?)\)", lambda m: f"<figure>{_image(readme.parent / m[2], m[1])}</figure>", text)
     return str(mistune.html(figures))
 
 
