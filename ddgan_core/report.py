@@ -177,7 +177,9 @@ def execute(
     try:
         for transport in ("ipc", "tcp"):
             sockets = {"ip": f"{folder}/kernel"} if transport == "ipc" else {}
-            reason, config = "", Config({"KernelManager": {"transport": transport} | sockets})
+            quiet = {"extra_arguments": ["--IPKernelApp.log_level=50"]}  # an idle kernel logs its own end as an error
+            config = Config({"KernelManager": {"transport": transport} | sockets, "NotebookClient": quiet})
+            reason = ""
             how = {"kernel_name": "python3", "progress_bar": progress, "config": config}
             try:
                 execute_notebook(notebook, aside, dict(parameters or {}), **how)
