@@ -15,9 +15,16 @@ def api_page(package: Path = PACKAGE) -> str:
     """The page's body: a section for each module, in an order in which nothing comes before what it is built on."""
     sources = {".".join(p.relative_to(package).with_suffix("").parts): p.read_text() for p in package.rglob("*.py")}
     trees = {name.removesuffix(".__init__"): ast.parse(text) for name, text in sources.items() if name != "__init__"}
-    order = TopologicalSorter({name: _built_on(tree) & trees.keys() - {name} for name, tree in sorted(trees.items())})
+    order = TopologicalSorter()
+    for name, tree in sorted(trees.items()):
+        inside = {other for other in trees if other.startswith(f"{name}.")}  # a folder comes after what is in it
+        order.add(name, *((_built_on(tree) | inside) & trees.keys() - {name}))
     parts = ["<h1>The package, module by module</h1>", "<p>From what is built on nothing else to the command line.</p>"]
-    for name in order.static_order():
+    names = list(order.static_order())
+    says = {name: (ast.get_docstring(trees[name]) or "").partition("\n")[0] for name in names}
+    rows = [f'<tr><td><a href="#{n}"><code>{n}</code></a></td><td>{html.escape(says[n])}</td></tr>' for n in names]
+    parts += ["<table>", *rows, "</table>"]
+    for name in names:
         tree = trees[name]
         public = [
             node for node in tree.body if isinstance(node, Definition) and not node.name.startswith("_")

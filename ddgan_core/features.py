@@ -73,7 +73,9 @@ class Extractor:
             raise UserError(f"images of {images.shape[1]} channels: {self.name} features take {allowed}")
         if self.side and images.shape[2:] != (self.side, self.side):
             found = f"{images.shape[2]}x{images.shape[3]}"
-            raise UserError(f"images of {found}: {self.name} features take {self.side}x{self.side}")
+            raise UserError(
+                f"images of {found}: {self.name} features take {self.side}x{self.side}, pixels and inception any size"
+            )
 
 
 def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:

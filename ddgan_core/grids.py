@@ -17,12 +17,14 @@ if TYPE_CHECKING:  # training and sampling import this module for its PNG files 
 
 GRID_WIDTH, IMAGE_HEIGHT = 700, 112  # pixels: grids are scaled by the largest whole number that stays within both
 DPI = 100
+GAP = 1  # pixel of the images, between those of different kinds
 
 
-def tile(images: Any, columns: int = 10) -> np.ndarray:
-    """uint8 images [n, c, h, w] (c = 1 or 3) side by side, without gaps: uint8 [rows * h, columns * w, c].
+def tile(images: Any, columns: int = 10, gap: int = 0) -> np.ndarray:
+    """uint8 images [n, c, h, w] (c = 1 or 3) side by side, `gap` pixels apart: uint8 [height, width, c].
 
-    Places left in the last row are white. Gaps would lay a grid over the images, the very pattern one looks for.
+    Places left in the last row are white, and gaps. Samples are shown without: gaps would lay a grid
+    over them, the very pattern one looks for.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
@@ -32,9 +34,11 @@ def tile(images: Any, columns: int = 10) -> np.ndarray:
     columns = min(columns, len(images))
     n, c, h, w = images.shape
     rows = -(-n // columns)
-    full = np.full((rows * columns, c, h, w), 255, np.uint8)
-    full[:n] = images
-    return full.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
+    full = np.full((rows * columns, c, h + gap, w + gap), 255, np.uint8)
+    full[:n, :, :h, :w] = images
+    h, w = h + gap, w + gap
+    tiled = full.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
+    return tiled[: rows * h - gap, : columns * w - gap]
 
 
 def png_grid(images: Any, columns: int = 10, scale: int = 2) -> bytes:
@@ -70,9 +74,11 @@ def image_grid(
 ) -> "Figure":  # fmt: skip
     """Images [n, c, h, w] uint8 in rows of `columns`, scaled by a whole number.
 
-    labels: one a row, at its left. headings: one a column, above it. title: above all, whose images they are.
+    labels: one a row, at its left. headings: one a column, above it; where columns are of different kinds, so that
+    each has one, white lines keep the images apart. title: above all, whose images they are.
     """
-    return _pixel_figure(tile(images, columns), np.asarray(images).shape[2:], labels, headings, title)
+    gap = GAP if headings else 0
+    return _pixel_figure(tile(images, columns, gap), np.asarray(images).shape[2:], labels, headings, title, gap)
 
 
 def chain_strip(states: Sequence[Any], columns: int = 11, title: str = "") -> "Figure":
@@ -84,13 +90,14 @@ def chain_strip(states: Sequence[Any], columns: int = 11, title: str = "") -> "F
     chosen = sorted(set(np.linspace(0, T, min(columns, T + 1)).round().astype(int).tolist()))
     shown = [np.asarray(s if "uint8" in str(s.dtype) else to_uint8(s)) for s in (states[i] for i in chosen)]
     by_image = np.stack(shown, 1)
-    canvas = tile(by_image.reshape(-1, *by_image.shape[2:]), len(chosen))
-    return _pixel_figure(canvas, by_image.shape[3:], None, [f"t = {T - i}" for i in chosen], title)
+    return image_grid(
+        by_image.reshape(-1, *by_image.shape[2:]), len(chosen), headings=[f"t = {T - i}" for i in chosen], title=title
+    )
 
 
 def _pixel_figure(
     pixels: np.ndarray, size: tuple[int, ...], row_labels: Sequence[str] | None, column_labels: Sequence[str] | None,
-    title: str,
+    title: str, gap: int,
 ) -> "Figure":  # fmt: skip
     """A figure whose axes have exactly one screen pixel, or a whole number of them, for each pixel of the image."""
     from matplotlib.figure import Figure
@@ -109,10 +116,10 @@ def _pixel_figure(
     ax.imshow(pixels.repeat(3 // channels, 2), interpolation="none", aspect="auto")
     ax.set_axis_off()
     for i, label in enumerate(row_labels or ()):
-        at = (-6 / (width * scale), 1 - (i + 0.5) * size[0] / height)
+        at = (-6 / (width * scale), 1 - (i * (size[0] + gap) + 0.5 * size[0]) / height)
         ax.text(*at, label, transform=ax.transAxes, ha="right", va="center", fontsize=LABEL_SIZE)
     for i, label in enumerate(column_labels or ()):
-        at = ((i + 0.5) * size[1] / width, 1 + 5 / (height * scale))
+        at = ((i * (size[1] + gap) + 0.5 * size[1]) / width, 1 + 5 / (height * scale))
         ax.text(*at, label, transform=ax.transAxes, ha="center", fontsize=LABEL_SIZE)
     if title:
         at = (0 if left else 3 / (width * scale), 1 + (above + 7) / (height * scale))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LABEL_SIZE = 9  # points
-EDGE = 0.1  # of the axes' width: what ends this near to an edge is named beyond it
+EDGE = 0.13  # of the axes' width: what ends this near to an edge is named beyond it
 GAP = 7.0  # points between the end of a line and its name
 End = tuple[float, float, str, Any]  # x, y, label, colour
 
@@ -59,7 +59,7 @@ def label_ends(ax: "Axes", ends: Sequence[End]) -> None:
             crowd = _inside(taken, begin - near / 2, begin + long + near / 2, at, apart)
             beyond = max(0.0, begin + long - 1, -begin, at + apart / 2 - 1, apart / 2 - at)
             crossed = at < lower.get((end[0], side), -np.inf)  # of what ends at one x, the higher is named higher
-            cost = crowd + 3 * abs(k) + (2 if side == "right" else 0) + 5000 * beyond + 1000 * crossed
+            cost = 2 * crowd + 3 * abs(k) + (2 if side == "right" else 0) + 5000 * beyond + 1000 * crossed
             best = min(best, (cost, begin, at, side))
         _, begin, at, side = best
         lower[end[0], side] = at

@@ -18,7 +18,8 @@ _FUNCTION = re.compile(r"(<mi>(?:log|ln|exp|sin|cos|tanh|sinh|cosh|min|max|sup|i
 _VARIANT = re.compile(r'<(m[in]) mathvariant="(double-struck|script|bold|bold-italic)">(&#x\w+;|\w)</m[in]>')
 # pandas gives the name of an index a line of its own.
 _HEAD = re.compile(
-    r"(<thead>\s*<tr[^>]*>\s*)<th></th>(.*?</tr>)\s*<tr>\s*(<th>[^<]*</th>)(?:\s*<th></th>)+\s*</tr>", re.S
+    r"(<thead>\s*<tr[^>]*>\s*)<th></th>((?:(?!</?tr).)*</tr>)\s*<tr>\s*(<th>[^<]*</th>)(?:\s*<th></th>)+\s*</tr>",
+    re.S,
 )
 
 
@@ -98,8 +99,22 @@ def _letter(found: re.Match[str]) -> str:
 
 
 def _image(path: Path, text: str) -> str:
+    """The picture itself; PNG files have twice the pixels of their size, for screens that have them."""
+    from PIL import Image
+
+    size = f' width="{Image.open(path).width // 2}"' if path.suffix == ".png" else ""
     kind = {"svg": "svg+xml", "jpg": "jpeg"}.get(path.suffix[1:], path.suffix[1:])
-    return f'<img alt="{html.escape(text)}" src="data:image/{kind};base64,{b64encode(path.read_bytes()).decode()}">'
+    data = b64encode(path.read_bytes()).decode()
+    return f'<img alt="{html.escape(text)}"{size} src="data:image/{kind};base64,{data}">'
+
+
+def opening(readme: Path) -> str:
+    """What the README says above its first block of code, but its title; the figure is put in."""
+    import mistune
+
+    text = readme.read_text(encoding="utf-8").split("\n```", 1)[0].split("\n", 1)[1]
+    figures = re.sub(r"!\[(.*?)\]\((.*?)\)", lambda m: f"<figure>{_image(readme.parent / m[2], m[1])}</figure>", text)
+    return str(mistune.html(figures))
 
 
 def page(title: str, body: str) -> str:
@@ -136,9 +151,9 @@ def captions(notebooks: Sequence[Path]) -> dict[str, str]:
 
 def index(
     title: str, pages: list[tuple[str, str, float, bool]], results: Path, parameters: Mapping[str, Any],
-    tables: Mapping[str, str], captions: Mapping[str, str],
+    tables: Mapping[str, str], captions: Mapping[str, str], begin: str = "",
 ) -> str:  # fmt: skip
-    """Contents, what was found, figures and all tables.
+    """How it begins, contents, what was found, figures and all tables.
 
     pages: (file stem, title, seconds, failed?) of each notebook. tables: heading -> HTML of what is shown at once;
     results/tables come folded at the end. captions: a figure's file stem -> what it shows.
@@ -153,20 +168,26 @@ def index(
     said = ", ".join(f"{name} = {value}" for name, value in parameters.items())
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        f"<p>At which number of steps, and why? Made by executing the notebooks with {said}.</p>",
-        "<h2>Contents</h2><table><thead><tr><th>notebook</th><th>time</th><th></th></tr></thead>",
+        begin,
+        f"<h2>Contents</h2><p>Made by executing the notebooks with {said}.</p>",
+        "<table><thead><tr><th>notebook</th><th>time</th><th></th></tr></thead>",
         f"<tbody>{''.join(rows)}</tbody></table>",
         '<p><a href="api.html">The package, module by module</a></p>',
     ]
-    for heading, table in tables.items():
-        parts += [f'<h2>{html.escape(heading)}</h2><div class="wide words">{table}</div>'] if table else []
     figures = {p.stem: p for kind in ("png", "svg") for p in sorted((results / "figures").glob(f"*.{kind}"))}
-    parts += ["<h2>Figures</h2><p>A click shows one large.</p>"] if figures else []
+    files = sorted((results / "tables").glob("*.csv"))
+    found = [heading for heading, table in tables.items() if table]
+    found += ["Figures"] * bool(figures) + ["All tables"] * bool(files)
+    links = [f'<a href="#part{i}">{html.escape(heading)}</a>' for i, heading in enumerate(found)]
+    parts.append(f"<p>Below: {' · '.join(links)}</p>")
+    heads = {h: f'<h2 id="part{i}">{html.escape(h)}</h2>' for i, h in enumerate(found)}
+    for heading, table in tables.items():
+        parts += [f'{heads[heading]}<div class="wide words">{table}</div>'] if table else []
+    parts += [heads["Figures"], "<p>A click shows one large.</p>"] if figures else []
     for stem in sorted(figures):
         said = f"{stem}: {captions[stem]}" if stem in captions else stem
         parts.append(f"<figure>{_image(figures[stem], said)}<figcaption>{html.escape(said)}</figcaption></figure>")
-    files = sorted((results / "tables").glob("*.csv"))
-    parts += ["<h2>All tables</h2>"] if files else []
+    parts += [heads["All tables"]] if files else []
     for path in files:
         table = pd.read_csv(path).to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
         name = html.escape(path.stem)

@@ -20,7 +20,7 @@ from typing import Any
 
 from ddgan_core import UserError
 from ddgan_core.api_page import api_page
-from ddgan_core.pages import captions, index, notebook_page, page, tagged_table
+from ddgan_core.pages import captions, index, notebook_page, opening, page, tagged_table
 from ddgan_core.runs import PRESETS, all_runs, results_dir, write_atomic
 
 IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
@@ -28,6 +28,10 @@ RULE_NAMES = {"bool": bool, "int": int, "float": float, "str": str}
 TITLE = "Which divergence should a denoising diffusion GAN minimise?"
 BACK = '<nav><a href="index.html">Contents</a></nav>\n'
 RESULTS_HEADING = "Results"
+READING = (
+    "Squared Fréchet distances to the test images, smaller is better; compare within a column. ± is half of the 95 % "
+    "interval over draws of samples, not over seeds of training."
+)
 TAGGED = {"claims": "The source paper's claims", "errata": "Errata of the source paper's equations"}  # cells' tags
 MEGABYTES_A_NOTEBOOK = 4  # executed copy and page; the first notebooks took between 0.1 and 2
 
@@ -173,7 +177,9 @@ def execute(
     try:
         for transport in ("ipc", "tcp"):
             sockets = {"ip": f"{folder}/kernel"} if transport == "ipc" else {}
-            reason, config = "", Config({"KernelManager": {"transport": transport} | sockets})
+            quiet = {"extra_arguments": ["--IPKernelApp.log_level=50"]}  # an idle kernel logs its own end as an error
+            config = Config({"KernelManager": {"transport": transport} | sockets, "NotebookClient": quiet})
+            reason = ""
             how = {"kernel_name": "python3", "progress_bar": progress, "config": config}
             try:
                 execute_notebook(notebook, aside, dict(parameters or {}), **how)
@@ -252,8 +258,9 @@ def build(
             write_atomic(out / f"{path.stem}.html", page(title, BACK + body))
     write_atomic(timings, json.dumps(known, indent=1))
     write_atomic(out / "api.html", page("The package, module by module", BACK + api_page()))
-    contents = out / "index.html"
-    write_atomic(contents, page(TITLE, index(TITLE, pages, results, parameters, tables, captions(paths))))
+    contents, readme = out / "index.html", notebooks_dir().parent / "README.md"
+    begin = opening(readme) if preset == "cpu" and readme.exists() else ""  # it tells of these results
+    write_atomic(contents, page(TITLE, index(TITLE, pages, results, parameters, tables, captions(paths), begin)))
     size = sum(f.stat().st_size for f in out.glob("*.html")) / 1e6
     print(f"Wrote {contents} and {len(pages)} pages beside it ({size:.1f} MB).")
     print(f"The executed notebooks are in {results / 'executed'}.")
@@ -267,7 +274,8 @@ def _results(preset: str) -> str:
     from ddgan_core.summary import results_table
 
     try:
-        return f'<div class="numbers">{results_table(preset=preset).to_html(index=False, border=0)}</div>'
+        table = results_table(preset=preset).to_html(index=False, border=0)
+        return f'<p>{READING}</p><div class="numbers">{table}</div>'
     except UserError:
         return ""
 

@@ -165,14 +165,14 @@ def test_a_pair_shows_its_noise_and_what_each_makes_of_it() -> None:
 def test_pictures_have_a_row_for_each_t() -> None:
     run, guide = make_run(DDGAN), load_images("digits", "test")[0][1]
     pixels = explore.show_edits(run, guide, draws=2).axes[0].images[0].get_array()
-    assert pixels.shape == (3 * 8, (2 + 2) * 8, 3)
+    assert pixels.shape == (3 * 9 - 1, (2 + 2) * 9 - 1, 3), "8 pixels and a gap, but for the last"
     for t in range(3):
-        assert (torch.as_tensor(pixels[8 * t : 8 * t + 8, :8, 0].copy()) == guide[0]).all()
+        assert (torch.as_tensor(pixels[9 * t : 9 * t + 8, :8, 0].copy()) == guide[0]).all()
     figure = explore.show_answers(run, draws=2)
-    assert figure.axes[0].images[0].get_array().shape == (3 * 8, (1 + 2) * 8, 3)
+    assert figure.axes[0].images[0].get_array().shape == (3 * 9 - 1, (1 + 2) * 9 - 1, 3)
     named = [text.get_text() for text in figure.axes[0].texts]
     assert named == ["t = 3", "t = 2", "t = 1", "$x_t$", "z 1", "z 2", "JS (non-saturating), T = 3"]
-    assert explore.show_chain(run, n=2).axes[0].images[0].get_array().shape == (2 * 8, (3 + 1) * 8, 3)
+    assert explore.show_chain(run, n=2).axes[0].images[0].get_array().shape == (2 * 9 - 1, (3 + 1) * 9 - 1, 3)
 
 
 def test_same_noise_ratio_at_its_two_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,15 @@ def test_tiles_touch_and_keep_their_place(c):
     assert (canvas[10:, 7:] == 255).all(), "places left over are white"
 
 
+def test_gaps_are_white_and_move_nothing_else():
+    images = noise_images(6)
+    canvas = grids.tile(images, columns=3, gap=2)
+    assert canvas.shape == (2 * 7 - 2, 3 * 9 - 2, 1)
+    np.testing.assert_array_equal(canvas[7:, 18:], images[5].permute(1, 2, 0))
+    assert (canvas[5:7] == 255).all()
+    assert (canvas[:, 7:9] == 255).all()
+
+
 def test_png_grid_has_every_pixel_twice_in_both_directions(tmp_path):
     images = noise_images(6)
     grids.write_png_grid(images, tmp_path / "deep" / "grid.png", columns=3)
@@ -93,7 +102,9 @@ def test_chain_strip_runs_from_noise_to_image():
     figure = grids.chain_strip(states)
     (axes,) = figure.axes
     assert [t.get_text() for t in axes.texts] == ["t = 2", "t = 1", "t = 0"]
-    np.testing.assert_array_equal(axes.images[0].get_array()[0, ::8, 0], [0, 128, 255])
+    row = axes.images[0].get_array()[0, :, 0]
+    np.testing.assert_array_equal(row[::9], [0, 128, 255])
+    assert (row[8::9] == 255).all(), "white between images of different times"
 
 
 def test_long_chains_are_thinned_evenly_and_keep_both_ends():

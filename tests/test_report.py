@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ddgan_core import UserError, report
 from ddgan_core.api_page import api_page
-from ddgan_core.pages import mathml
+from ddgan_core.pages import _HEAD, mathml, opening
 from ddgan_core.report import ReportError, check_parameters
 
 PARAMETERS = 'preset: str = "cpu"  # which runs\ncompute: bool = False\nT: int = 4'
@@ -173,8 +174,6 @@ def test_report_needs_no_network(tmp_path, results, capsys):
     text += " [next](02_bad.ipynb#part) [a picture](there.png) [the table](../results/tables/scores.csv)"
     with_math.cells.append(new_markdown_cell(text))
     nbformat.write(with_math, good)
-    import numpy as np
-
     save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), tmp_path / "there")
     save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), results / "figures" / "fig2")
     bad = write_notebook(tmp_path / "02_bad.ipynb", "raise RuntimeError('broken')")
@@ -249,4 +248,28 @@ def test_the_api_page_has_every_public_name_and_imports_nothing(tmp_path):
     assert all(part in page for part in said), page
     assert "hidden" not in page
     assert "also" not in page
-    assert 'id="study.cells"' in api_page()
+    whole = api_page()
+    assert '<a href="#study.cells"><code>study.cells</code></a>' in whole, "contents"
+    assert whole.index('<h2 id="study.cells">') < whole.index('<h2 id="study">'), "a folder after what is in it"
+
+
+def test_a_table_keeps_its_own_heading():
+    """pandas gives the name of an index a line of its own; tables with names for their columns, too, are left alone."""
+    by_both = pd.DataFrame({"n": [1]}, index=pd.MultiIndex.from_tuples([("a", "b")], names=["pile", "N"]))
+    by_name = pd.DataFrame({"n": [1]}).rename_axis("claim")
+    by_both, by_name = by_both.to_html(), by_name.to_html()
+    joined = _HEAD.sub(r"\1\3\2", f"{by_both}\n{by_name}")
+    assert joined.startswith(by_both)
+    assert re.search(r"<th>claim</th>\s*<th>n</th>", joined[len(by_both) :])
+
+
+def test_the_front_page_begins_as_the_readme_does(tmp_path):
+    from ddgan_core.figures import save
+    from ddgan_core.grids import image_grid
+
+    save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), tmp_path / "main")
+    (tmp_path / "README.md").write_text("# Title\n\nWhat is **asked**.\n\n![all](main.png)\n\n```\nmake\n```\n\nMore.")
+    begun = opening(tmp_path / "README.md")
+    assert "<strong>asked</strong>" in begun
+    assert '<figure><img alt="all" width="112" src="data:image/png;base64' in begun
+    assert not any(word in begun for word in ("Title", "make", "More"))
