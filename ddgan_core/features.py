@@ -123,18 +123,14 @@ def inception_file() -> Path:
         return Path(named)
     path = cache_dir() / INCEPTION_FILE
     if not path.exists():
-        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(INCEPTION_URL, str(aside))
-            aside.replace(path)
+            torch.hub.download_url_to_file(INCEPTION_URL, str(path))  # shows its progress, writes aside
         except OSError as error:
             raise UserError(
                 f"{path} is missing and could not be downloaded ({error}): connect to the network, "
                 f"point DDGAN_INCEPTION at a copy of {INCEPTION_FILE}, or use fashion_classifier features"
             ) from None
-        finally:
-            aside.unlink(missing_ok=True)
     return path
 
 
