@@ -149,9 +149,7 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0][:200]}") from None
 
 
-def execute(
-    notebook: Path | str, out: Path | str, parameters: Mapping[str, Any] | None = None, progress: bool = False
-) -> Path:
+def execute(notebook: Path | str, out: Path | str, parameters: Mapping[str, Any] | None = None) -> Path:
     """Run a notebook in a kernel of this environment; `out` appears only when every cell has run. Returns it.
 
     Raises UserError before the kernel starts for bad parameters, ReportError for a failing cell or a dead kernel; what
@@ -174,7 +172,7 @@ def execute(
         for transport in ("ipc", "tcp"):
             sockets = {"ip": f"{folder}/kernel"} if transport == "ipc" else {}
             reason, config = "", Config({"KernelManager": {"transport": transport} | sockets})
-            how = {"kernel_name": "python3", "progress_bar": progress, "config": config}
+            how = {"kernel_name": "python3", "progress_bar": False, "config": config}
             try:
                 execute_notebook(notebook, aside, dict(parameters or {}), **how)
             except PapermillExecutionError as error:
