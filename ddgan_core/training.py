@@ -202,7 +202,8 @@ class Trainer:
         """Goes on from `state`, wherever it was saved. Raises UserError where it belongs to another configuration."""
         if state["config_hash"] != self.config.hash:
             raise UserError(
-                f"the checkpoint is of configuration {state['config_hash']}, the run's is {self.config.hash}: delete it"
+                f"the checkpoint is of configuration {state['config_hash']}, the run's is {self.config.hash}: "
+                "delete the run's folder checkpoints"
             )
         self.step = state["step"]
         self.means.sums = {name: total.to(self.device) for name, total in state["means"].items()}
