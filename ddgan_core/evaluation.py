@@ -239,10 +239,11 @@ def _row(
     if len(there) and not force:
         return there.reset_index(drop=True)
     row |= {"torch": torch.__version__, "commit": code_version()}  # of the code that draws: files may change meanwhile
+    # First, for it refuses features that the images do not fit, and statistics of others; drawing may take hours.
+    moments = reference_moments(row["dataset"], row["reference"], target, extractor)
     images, seconds = draw()
     _check_same_kind(images, target)
     found = extractor(images)
-    moments = reference_moments(row["dataset"], row["reference"], target, extractor)
     errors: dict[str, float] = {}
     enough = row["n"] >= 2 * GROUPS
     if enough:
