@@ -77,7 +77,7 @@ CEILINGS: dict[str, Change] = {"blurred": lambda images, _: blurred(images), "sh
 
 def calibrate(
     features: str = "fashion_classifier", *, dataset: str = "fashion_mnist", sizes: Sequence[int] = SIZES,
-    floor_sizes: Sequence[int] = FLOOR_SIZES, draws: int = 4, device: str = "cpu", results: Path | None = None,
+    floor_sizes: Sequence[int] = FLOOR_SIZES, draws: int = 4, device: str = "cpu",
 ) -> pd.DataFrame:  # fmt: skip
     """Every metric on every pile, at every N and draw: one row each.
 
@@ -124,7 +124,7 @@ def calibrate(
             for n in sizes:
                 note(pile, n, draw, compared(found[:n], target, moments) | _classes(seen, torch.arange(n)))
     table = pd.DataFrame(rows)
-    folder = (results_dir() if results is None else results) / "tables"
+    folder = results_dir() / "tables"
     facts = {
         "dataset": dataset, "features": extractor.name, "features_hash": extractor.hash, "reference": "test",
         "reference_n": len(test), "test_hash": data_hash(test), "train_hash": data_hash(train), "draws": draws,
@@ -188,7 +188,7 @@ def _classes(probabilities: Tensor | None, chosen: Tensor) -> dict[str, float]:
     return {} if probabilities is None else class_statistics(probabilities[chosen[:CLASSES]])
 
 
-def summary(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per pile and N, and for each metric: mean over draws, half-width of the mean's interval, smallest
     difference of two single scores that is not noise.
 
@@ -201,7 +201,7 @@ def summary(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     metrics = [c for c in table.columns if c not in ("pile", "n", "draw")]
     groups = table.groupby(["pile", "n"], sort=False)[metrics]
     mean, deviation, count = groups.mean(), groups.std(ddof=1), groups.count()
-    quantile = student.ppf((1 + confidence) / 2, (count - 1).clip(lower=1))
+    quantile = student.ppf(0.975, (count - 1).clip(lower=1))
     error, least = deviation / count**0.5 * quantile, deviation * quantile * 2**0.5
     return pd.concat({"mean": mean, "error": error, "least_difference": least}, axis=1).swaplevel(axis=1)[metrics]
 

@@ -5,6 +5,7 @@ checkout; CIFAR-10 by the same door. `digits`, from scikit-learn, is embedded an
 substituted for another.
 """
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -101,6 +102,8 @@ def read_images(path: Path | str) -> UInt8[Tensor, "n c h w"]:
         raise UserError(f"{path}: give a folder of .png files or a .npy file of uint8 images [n, c, h, w]")
     try:
         images = np.load(path, allow_pickle=False)
+        if not isinstance(images, np.ndarray):
+            raise ValueError("it is a .npz")
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not a whole .npy file ({error}): write it again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
@@ -118,11 +121,11 @@ def _read_pngs(folder: Path) -> UInt8[Tensor, "n c h w"]:
         raise UserError(f"{folder} holds no .png files: name the folder with the images themselves")
     for file in files:
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=("PNG",)) as image:  # no JPEG under that name
                 image.verify()  # decoding alone lets a file pass whose last bytes are missing
             with Image.open(file) as image:
                 mode, pixels = image.mode, np.array(image)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{file} is not a whole PNG ({error}): remove it or write it again") from None
         if mode not in ("L", "RGB"):
             raise UserError(f"{file} is of mode {mode}: 8-bit grey (L) or RGB without transparency is needed")
@@ -201,11 +204,12 @@ def _download(path: Path, md5: str, url: str, dataset: str) -> None:
         f"connect to the network; or point DDGAN_DATA (or --data-dir) at a folder that holds {held}; "
         "or use --dataset digits, which needs no download"
     )
-    partial = path.with_name(path.name + ".part")
+    made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url + path.name, str(partial))  # shows its progress, writes aside
-        partial.replace(path)
+        torch.hub.download_url_to_file(url + path.name, str(path))  # shows its progress, writes aside
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a misspelt folder leaves none behind
+            for folder in made:
+                folder.rmdir()
         raise UserError(f"{path} is missing and could not be downloaded ({error}): {ways}.") from None

@@ -179,35 +179,34 @@ def evaluate(
 def evaluate_baseline(
     kind: str, dataset: str, *, features: str = "fashion_classifier", n: int = 10_000, reference: str = "test",
     reference_n: int | None = None, seed: int = 0, device: torch.device | str = "cpu", force: bool = False,
-    results: Path | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """The floor or the ceiling of a plot, scored like a run's images, as a row of results/baselines/<dataset>.csv.
 
     kind: "real", n images of the other split drawn without replacement, or "noise", uniform pixels.
     """
-    get_dataset(dataset)
+    known = get_dataset(dataset)
     if kind not in ("real", "noise"):
         raise UserError(f"baseline {kind!r} is not known: choose real or noise")
     generator = random_generator(seed, f"baseline/{kind}")
 
     def draw() -> tuple[Tensor, float]:
-        images, _ = load_images(dataset, "train" if reference == "test" else "test")
         if kind == "noise":
-            return torch.randint(0, 256, (n, *images.shape[1:]), dtype=torch.uint8, generator=generator), float("nan")
+            shape = (n, known.channels, known.size, known.size)
+            return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), float("nan")
+        images, _ = load_images(dataset, "train" if reference == "test" else "test")
         if n > len(images):
             raise UserError(f"n = {n}: the split compared with {reference} holds {len(images)} images of {dataset}")
         return images[torch.randperm(len(images), generator=generator)[:n]], float("nan")
 
     row = {"dataset": dataset, "run_id": kind, "sampler": kind, "T": 0, "seed": 0, "steps": 0}
     row |= {"protocol": "", "weights": "", "sample_seed": seed, "n": n, "reference": reference}
-    path = (results_dir() if results is None else results) / "baselines" / f"{dataset}.csv"
+    path = results_dir() / "baselines" / f"{dataset}.csv"
     return _row(path, row, features, reference_n, draw, device, force)
 
 
 def evaluate_images(
     source: Path | str, dataset: str, *, features: str = "fashion_classifier", n: int | None = None,
     reference: str = "test", reference_n: int | None = None, device: torch.device | str = "cpu", force: bool = False,
-    results: Path | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Score a folder of PNGs or a .npy of uint8 images from elsewhere, as a row of results/images/<dataset>.csv.
 
@@ -221,7 +220,7 @@ def evaluate_images(
     images = images[:n]
     row = {"dataset": dataset, "run_id": Path(source).stem, "sampler": f"images-{data_hash(images)}", "T": 0, "seed": 0}
     row |= {"steps": 0, "protocol": "", "weights": "", "sample_seed": 0, "n": n, "reference": reference}
-    path = (results_dir() if results is None else results) / "images" / f"{dataset}.csv"
+    path = results_dir() / "images" / f"{dataset}.csv"
     return _row(path, row, features, reference_n, lambda: (images, float("nan")), device, force)
 
 
@@ -240,10 +239,11 @@ def _row(
     if len(there) and not force:
         return there.reset_index(drop=True)
     row |= {"torch": torch.__version__, "commit": code_version()}  # of the code that draws: files may change meanwhile
+    # First, for it refuses features that the images do not fit, and statistics of others; drawing may take hours.
+    moments = reference_moments(row["dataset"], row["reference"], target, extractor)
     images, seconds = draw()
     _check_same_kind(images, target)
     found = extractor(images)
-    moments = reference_moments(row["dataset"], row["reference"], target, extractor)
     errors: dict[str, float] = {}
     enough = row["n"] >= 2 * GROUPS
     if enough:

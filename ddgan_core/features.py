@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from ddgan_core import UserError
@@ -99,10 +100,11 @@ def class_probabilities(features: Float[Tensor, "n 128"]) -> Float[Tensor, "n 10
 @functools.cache
 def load_classifier(device: torch.device) -> Classifier:
     """The shipped FashionMNIST classifier; its numbers and its test accuracy are in the file's metadata."""
-    with safe_open(CLASSIFIER_FILE, framework="pt") as file:
-        facts = classifier_facts()
-        network = Classifier(1, facts["widths"], 10)
-        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    try:
+        network = Classifier(1, classifier_facts()["widths"], 10)
+        network.load_state_dict(load_file(CLASSIFIER_FILE))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise UserError(f"{CLASSIFIER_FILE} is damaged ({str(error).splitlines()[0]}): restore it") from None
     return network.eval().requires_grad_(False).to(device)
 
 
@@ -125,18 +127,14 @@ def inception_file() -> Path:
         return Path(named)
     path = cache_dir() / INCEPTION_FILE
     if not path.exists():
-        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(INCEPTION_URL, str(aside))
-            aside.replace(path)
+            torch.hub.download_url_to_file(INCEPTION_URL, str(path))  # shows its progress, writes aside
         except OSError as error:
             raise UserError(
                 f"{path} is missing and could not be downloaded ({error}): connect to the network, "
                 f"point DDGAN_INCEPTION at a copy of {INCEPTION_FILE}, or use fashion_classifier features"
             ) from None
-        finally:
-            aside.unlink(missing_ok=True)
     return path
 
 

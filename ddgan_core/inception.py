@@ -16,20 +16,20 @@ SIDE = 299
 
 
 @functools.cache
-def bicubic_matrix(side: int, target: int = SIDE) -> Float[Tensor, "target side"]:
+def bicubic_matrix(side: int) -> Float[Tensor, "299 side"]:
     """PIL's float bicubic resize of one axis, which is linear: what it does to each unit vector."""
     from PIL import Image
 
     identity = Image.fromarray(np.eye(side, dtype=np.float32))
-    return torch.from_numpy(np.array(identity.resize((side, target), Image.Resampling.BICUBIC)))
+    return torch.from_numpy(np.array(identity.resize((side, SIDE), Image.Resampling.BICUBIC)))
 
 
-def clean_resize(images: UInt8[Tensor, "n c h w"], target: int = SIDE) -> Float[Tensor, "n c t t"]:
+def clean_resize(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c 299 299"]:
     """clean-fid's resize, batched and on any device: PIL bicubic in float on each channel, clipped to [0, 255].
 
     Source: Parmar et al. 2022, section 3; it is linear and separable, so that two matrices do it.
     """
-    rows, columns = (bicubic_matrix(side, target).to(images.device) for side in images.shape[2:])
+    rows, columns = (bicubic_matrix(side).to(images.device) for side in images.shape[2:])
     return (rows @ images.float() @ columns.T).clamp_(0, 255)
 
 

@@ -24,11 +24,11 @@ from ddgan_core.shapes import Float, Tensor
 GROUPS = 20
 
 
-def half_width(without: Sequence[float] | Float[Tensor, " g"], confidence: float = 0.95) -> float:
+def half_width(without: Sequence[float] | Float[Tensor, " g"]) -> float:
     """Half of the interval's width, from the values with each group left out: student's t times the standard error."""
     values = torch.as_tensor(without, dtype=torch.float64)
     error = ((len(values) - 1) * (values - values.mean()).square().mean()).sqrt()
-    return float(error) * student_quantile(len(values), confidence)
+    return float(error) * student_quantile(len(values))
 
 
 def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -56,18 +56,16 @@ def group_of(n: int, groups: int = GROUPS) -> Tensor:
     return torch.arange(n) % groups
 
 
-def frechet_interval(
-    features: Float[Tensor, "n d"], reference: Moments, groups: int = GROUPS, confidence: float = 0.95
-) -> tuple[float, float]:
+def frechet_interval(features: Float[Tensor, "n d"], reference: Moments) -> tuple[float, float]:
     """The squared Frechet distance of n features to a reference, and the half-width of its interval.
 
     Among real images, where the distance is of second order in the errors, it is about 1.5 times too wide; so it is
     with no more samples than features, as FID has at N = 2,000 (tests/test_intervals.py).
     """
-    group = group_of(len(features), groups)
-    parts = [Moments.of(features[group == g]) for g in range(groups)]
-    without = [frechet_distance(_merged(parts[:g] + parts[g + 1 :]), reference) for g in range(groups)]
-    return frechet_distance(_merged(parts), reference), half_width(without, confidence)
+    group = group_of(len(features))
+    parts = [Moments.of(features[group == g]) for g in range(GROUPS)]
+    without = [frechet_distance(_merged(parts[:g] + parts[g + 1 :]), reference) for g in range(GROUPS)]
+    return frechet_distance(_merged(parts), reference), half_width(without)
 
 
 def _merged(parts: Sequence[Moments]) -> Moments:
@@ -78,11 +76,11 @@ def _merged(parts: Sequence[Moments]) -> Moments:
     return total
 
 
-def kernel_errors(fake: Float[Tensor, "n d"], real: Float[Tensor, "m d"], groups: int = GROUPS) -> dict[str, float]:
+def kernel_errors(fake: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> dict[str, float]:
     """{"kernel": half-width} of `metrics.kernel_distance`, from the kernel's sums over pairs of groups."""
     x, y = fake.double(), real.double()
-    member = torch.nn.functional.one_hot(group_of(len(x), groups), groups).double()
-    within, across = torch.zeros(groups, groups, dtype=torch.float64), torch.zeros(groups, dtype=torch.float64)
+    member = torch.nn.functional.one_hot(group_of(len(x)), GROUPS).double()
+    within, across = torch.zeros(GROUPS, GROUPS, dtype=torch.float64), torch.zeros(GROUPS, dtype=torch.float64)
     for part, own in zip(x.split(CHUNK), member.split(CHUNK), strict=True):
         within += own.T @ ((part @ x.T / x.shape[1] + 1) ** 3 @ member)
         across += own.T @ ((part @ y.T / x.shape[1] + 1) ** 3).sum(1)
@@ -94,11 +92,9 @@ def kernel_errors(fake: Float[Tensor, "n d"], real: Float[Tensor, "m d"], groups
     return {"kernel": half_width(without)}
 
 
-def neighbour_errors(
-    fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"], k: int = 3, groups: int = GROUPS
-) -> dict[str, float]:
+def neighbour_errors(fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"]) -> dict[str, float]:
     """{name: half-width} of precision, recall, density and coverage, as `metrics.precision_recall` defines them."""
-    return {name: half_width(values) for name, values in neighbours_without(fake, real, k, groups).items()}
+    return {name: half_width(values) for name, values in neighbours_without(fake, real).items()}
 
 
 def neighbours_without(
@@ -141,9 +137,9 @@ def _radii_without(x: Tensor, group: Tensor, k: int, groups: int) -> Float[Tenso
     return torch.cat(radii)
 
 
-def class_errors(probabilities: Float[Tensor, "n k"], groups: int = GROUPS) -> dict[str, float]:
+def class_errors(probabilities: Float[Tensor, "n k"]) -> dict[str, float]:
     """{name: half-width} of `metrics.class_statistics`, but for the number of classes."""
-    group = group_of(len(probabilities), groups)
-    without = [class_statistics(probabilities[group != g]) for g in range(groups)]
+    group = group_of(len(probabilities))
+    without = [class_statistics(probabilities[group != g]) for g in range(GROUPS)]
     names = ("top_probability", "class_entropy", "class_kl")
     return {name: half_width([values[name] for values in without]) for name in names}

@@ -64,9 +64,9 @@ def _in_kernel() -> bool:
     return hasattr(shell, "kernel")
 
 
-def watched(items: Iterable[Item], label: str, total: int, unit: str = "batches") -> Iterator[Item]:
+def watched(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
     """The items as they come; silent where all are there within seconds."""
-    progress = Progress(label, 0, total, unit, brief=True)
+    progress = Progress(label, 0, total, "batches", brief=True)
     for done, item in enumerate(items, 1):
         yield item
         progress.show(done)

@@ -153,9 +153,7 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0][:200]}") from None
 
 
-def execute(
-    notebook: Path | str, out: Path | str, parameters: Mapping[str, Any] | None = None, progress: bool = False
-) -> Path:
+def execute(notebook: Path | str, out: Path | str, parameters: Mapping[str, Any] | None = None) -> Path:
     """Run a notebook in a kernel of this environment; `out` appears only when every cell has run. Returns it.
 
     Raises UserError before the kernel starts for bad parameters, ReportError for a failing cell or a dead kernel; what
@@ -180,7 +178,7 @@ def execute(
             quiet = {"extra_arguments": ["--IPKernelApp.log_level=50"]}  # an idle kernel logs its own end as an error
             config = Config({"KernelManager": {"transport": transport} | sockets, "NotebookClient": quiet})
             reason = ""
-            how = {"kernel_name": "python3", "progress_bar": progress, "config": config}
+            how = {"kernel_name": "python3", "progress_bar": False, "config": config}
             try:
                 execute_notebook(notebook, aside, dict(parameters or {}), **how)
             except PapermillExecutionError as error:

@@ -142,7 +142,7 @@ def _stop_requests() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def make_classifier(path: Path, epochs: int = 5, progress: bool = True) -> dict[str, Any]:
+def make_classifier(path: Path) -> dict[str, Any]:
     """Train the classifier behind the features `fashion_classifier` and write it with its facts, which are returned.
 
     The shipped one (features.CLASSIFIER_FILE) was made by this recipe from other initial weights, once. Another is
@@ -152,8 +152,8 @@ def make_classifier(path: Path, epochs: int = 5, progress: bool = True) -> dict[
     test_images, test_labels = load_images("fashion_mnist", "test")
     widths = (24, 48, 128)
     network = initialised(lambda: Classifier(1, widths, 10), 0, "classifier")
-    for record in train_classifier(network, images, labels, epochs):
-        if progress and record["step"] % 100 == 0:
+    for record in train_classifier(network, images, labels, epochs=5):
+        if record["step"] % 100 == 0:
             print(f"classifier: {record['step']} of {record['steps']} updates, loss {record['loss']:.3f}", flush=True)
     with torch.no_grad():
         probabilities = torch.cat([network(to_float(x))[1].softmax(1) for x in test_images.split(500)])

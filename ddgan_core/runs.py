@@ -221,7 +221,7 @@ class Run:
         found = [path for path in there if path.parent.name == run_id]
         if not found:
             names = ", ".join(path.parent.name for path in there) or f"none in {results}"
-            raise UserError(f"run {run_id!r} does not exist: there are {names}")
+            raise UserError(f"run {run_id!r}{f' of {dataset}' if dataset else ''} does not exist: there are {names}")
         if len(found) > 1:
             sets = ", ".join(path.parent.parent.name for path in found)
             raise UserError(f"run {run_id!r} exists for several datasets ({sets}): say which with --dataset")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -30,11 +29,11 @@ BENCHES = {
 DEVICES = ("cpu", "cuda")
 
 
-def table(bench: str, device: str = "cpu", results: Path | None = None) -> pd.DataFrame:
+def table(bench: str, device: str = "cpu") -> pd.DataFrame:
     """One of BENCHES as it was measured on a kind of device; empty where it was not. Raises UserError for no bench."""
     if bench not in BENCHES:
         raise UserError(f"bench {bench!r} is not known: choose one of {', '.join(BENCHES)}")
-    path = (results_dir() if results is None else results) / "tables" / f"{BENCHES[bench][0].format(device)}.csv"
+    path = results_dir() / "tables" / f"{BENCHES[bench][0].format(device)}.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
 
@@ -43,7 +42,7 @@ def device_of(measured: pd.DataFrame) -> str:
     return str(measured["device"].iloc[0]).replace(" 1 threads", " 1 thread")
 
 
-def inventory(results: Path | None = None) -> pd.DataFrame:
+def inventory() -> pd.DataFrame:
     """For every bench and kind of device: the device and the commit it was measured on, or the command that is due.
 
     A commit with a + had changes that were not committed.
@@ -51,7 +50,7 @@ def inventory(results: Path | None = None) -> pd.DataFrame:
     lines = []
     for bench, (_, command) in BENCHES.items():
         for device in DEVICES[:1] if bench == "runs at a time" else DEVICES:
-            found = table(bench, device, results)
+            found = table(bench, device)
             here = ("not measured", "") if not len(found) else (found["device"].iloc[0], found["commit"].iloc[0])
             again = f"python -m ddgan_core {command}" + ("" if bench == "runs at a time" else f" --device {device}")
             lines.append({"bench": bench, "on": device, "device": here[0], "commit": here[1], "command": again})

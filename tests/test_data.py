@@ -113,7 +113,7 @@ def test_missing_and_offline_names_three_ways_on(name: str, tmp_path: Path, monk
     assert "Name or service not known" in message
     for way in ("network", "DDGAN_DATA", "--data-dir", "--dataset digits"):
         assert way in message
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_download_is_verified_and_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,9 @@ def test_a_npy_of_anything_but_uint8_images_is_refused(tmp_path, array, message)
         read_images(tmp_path / "pile.npy")
 
 
-def test_folders_that_are_no_pile_are_refused(tmp_path):
+def test_folders_that_are_no_pile_are_refused(tmp_path, monkeypatch):
+    from PIL import Image
+
     with pytest.raises(UserError, match="holds no .png files"):
         read_images(tmp_path)
     png(tmp_path / "a.png", np.zeros((4, 4)))
@@ -209,5 +211,19 @@ def test_folders_that_are_no_pile_are_refused(tmp_path):
     png(tmp_path / "b.png", np.zeros((4, 4, 4)))
     with pytest.raises(UserError, match="b.png is of mode RGBA"):
         read_images(tmp_path)
+    with Image.open(tmp_path / "a.png") as image:
+        image.save(tmp_path / "b.png", format="JPEG")
+    with pytest.raises(UserError, match="b.png is not a whole PNG"):
+        read_images(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)  # PIL refuses more than twice as many
+    with pytest.raises(UserError, match="a.png is not a whole PNG .*exceeds limit"):
+        read_images(tmp_path)
     with pytest.raises(UserError, match="give a folder of .png files or a .npy"):
         read_images(tmp_path / "a.png")
+
+
+def test_an_archive_of_arrays_is_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", np.zeros((2, 1, 4, 4), np.uint8))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(UserError, match="x.npy is not a whole .npy file .it is a .npz"):
+        read_images(tmp_path / "x.npy")

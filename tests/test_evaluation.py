@@ -128,6 +128,13 @@ def test_weights_must_be_there_and_belong_to_the_configuration() -> None:
         load_model(run)
 
 
+def test_features_that_do_not_fit_are_refused_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(DDGAN)
+    monkeypatch.setattr(evaluation, "sample_images", lambda *_: pytest.fail("drawn"))
+    with pytest.raises(UserError, match="images of 8x8: fashion_classifier features take 28x28"):
+        evaluate(run, n=20, features="fashion_classifier")
+
+
 def test_shipped_half_precision_weights_are_loaded_in_single() -> None:
     run = make_run(DDGAN)
     before, _ = load_model(run)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddgan_core import UserError
+from ddgan_core import UserError, features
 from ddgan_core.data import load_images
 from ddgan_core.features import (
     EXTRACTORS,
@@ -37,10 +37,10 @@ def grey(n: int, side: int = 28, channels: int = 1) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "d"), [("fashion_classifier", 128), ("pixels", 784)])
 def test_features_are_float32_rows_that_do_not_depend_on_the_batch(name: str, d: int) -> None:
     extractor, images = load_extractor(name), grey(1003)
-    features = extractor(images)
-    assert features.shape == (1003, d)
-    assert features.dtype == torch.float32
-    torch.testing.assert_close(features[998:], extractor(images[998:]), rtol=1e-4, atol=1e-5)
+    found = extractor(images)
+    assert found.shape == (1003, d)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[998:], extractor(images[998:]), rtol=1e-4, atol=1e-5)
     assert len(extractor.hash) == 12
     assert load_extractor(name) is extractor
 
@@ -64,6 +64,15 @@ def test_anything_but_uint8_is_refused(name: str, dtype: torch.dtype) -> None:
 def test_images_the_classifier_was_not_made_for_are_refused(images: torch.Tensor, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_extractor("fashion_classifier")(images)
+
+
+def test_a_damaged_classifier_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, whole = tmp_path / "classifier.safetensors", features.CLASSIFIER_FILE.read_bytes()
+    monkeypatch.setattr(features, "CLASSIFIER_FILE", path)
+    for content in (whole[:-9], b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="classifier.safetensors is damaged"):
+            features.load_classifier.__wrapped__(torch.device("cpu"))
 
 
 def test_an_unknown_extractor_is_refused_with_the_known_ones() -> None:
@@ -105,9 +114,9 @@ def test_inception_features_are_the_scripts() -> None:
     with torch.inference_mode():
         expected = layers((clean_resize(images).expand(-1, 3, -1, -1) - 128) / 128).flatten(1)
     extractor = load_extractor("inception")
-    features = extractor(images)
-    assert features.shape == (2, 2048)
-    assert float((features - expected).norm() / expected.norm()) < 1e-5
+    found = extractor(images)
+    assert found.shape == (2, 2048)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
     colour = grey(2, channels=3)
     with torch.inference_mode():
         expected = layers((clean_resize(colour) - 128) / 128).flatten(1)
@@ -124,7 +133,6 @@ def test_missing_inception_weights_end_with_one_line(tmp_path: Path, monkeypatch
         inception_file()
 
     def offline(url: str, path: str) -> None:
-        Path(path).write_bytes(b"half")
         raise OSError("no network")
 
     monkeypatch.delenv("DDGAN_INCEPTION")

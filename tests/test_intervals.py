@@ -84,6 +84,12 @@ def test_an_interval_is_around_the_distance_itself() -> None:
     assert half > 0
 
 
+def test_an_order_in_the_samples_does_not_widen_it() -> None:
+    x = draw(1000, 8, 0)
+    ordered = x[x[:, 0].argsort()]
+    assert frechet_interval(ordered, standard(8))[1] < 1.5 * frechet_interval(x, standard(8))[1]
+
+
 def test_the_kernels_sums_are_those_of_the_samples_that_stay() -> None:
     fake, real = draw(90, 4, 0, 0.2), draw(70, 4, 1)
     group = group_of(90)

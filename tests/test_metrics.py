@@ -43,6 +43,14 @@ def test_a_covariance_needs_two_images() -> None:
         Moments.of([])
 
 
+def test_a_pile_that_grows_forgets_its_root() -> None:
+    x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    grown = Moments.of(x[:10])
+    assert torch.allclose(grown.root @ grown.root, grown.covariance)
+    grown.update(5 * x[10:])
+    assert torch.allclose(grown.root @ grown.root, grown.covariance)
+
+
 def test_frechet_distance_by_hand() -> None:
     """One dimension: (m_a - m_b)^2 + (s_a - s_b)^2. Covariances that commute: the same along each common axis."""
     assert frechet_distance(gaussian([0], [[4]]), gaussian([3], [[1]])) == pytest.approx(3**2 + (2 - 1) ** 2)

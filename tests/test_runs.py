@@ -136,6 +136,9 @@ def test_an_unknown_id_is_refused_with_the_ids_there_are(results: Path) -> None:
     message = refusal(Run.open, "kl_T04_s0_cpu")
     assert "'kl_T04_s0_cpu' does not exist" in message
     assert SMOKE.run_id in message
+    assert f"'{SMOKE.run_id}' of cifar10 does not exist: there are none in" in refusal(
+        Run.open, SMOKE.run_id, "cifar10"
+    )
     for dataset in ("../runs/digits", "**", "/etc", "digits/.."):
         refusal(Run.open, SMOKE.run_id, dataset)
         assert all_runs(dataset) == []

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError, training
+from ddgan_core.diffusion import random_generator
 from ddgan_core.networks import Classifier
 from ddgan_core.runs import PRESETS, RunConfig
 from ddgan_core.training import TimeMeans, Trainer, TrainingDiverged, train, train_classifier
@@ -63,7 +64,7 @@ def test_resuming_is_the_same_as_never_stopping(kind: str, stop: int) -> None:
 def test_a_checkpoint_of_another_configuration_is_refused() -> None:
     each = trainer(seed=4)
     before = copy.deepcopy(each.state())
-    with pytest.raises(UserError, match=f"{trainer().config.hash}.*{each.config.hash}"):
+    with pytest.raises(UserError, match=f"{trainer().config.hash}.*{each.config.hash}.*delete the run's folder"):
         each.load_state(trainer().state())
     assert equal(before, each.state())
 
@@ -165,6 +166,24 @@ def test_a_lazy_penalty_is_scaled_by_its_interval(monkeypatch: pytest.MonkeyPatc
         due = 3 * paid[step] if step % 3 == 0 else 0.0
         assert lazy[step] - none[step] == pytest.approx(due, rel=1e-3, abs=1e-6)
     assert min(paid) > 1e-3
+
+
+def test_each_critic_step_sees_images_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(set(losses_of_the_critic(monkeypatch, 2, critic_steps=3))) == 6
+
+
+@kinds
+def test_every_time_is_drawn_equally_often(kind: str) -> None:
+    each = trainer(kind, T=5, batch_size=5000)
+    _, t = each._draw(random_generator(0, "times"))
+    assert t.bincount().tolist() == [0] + [pytest.approx(1000, abs=150)] * 5
+
+
+def test_adam_is_as_published() -> None:
+    """As in Xiao et al.'s training script; a DDPM's are Adam's own."""
+    gan, ddpm = trainer(), trainer("ddpm")
+    assert gan.optimiser.defaults["betas"] == gan.critic_optimiser.defaults["betas"] == (0.5, 0.9)
+    assert ddpm.optimiser.defaults["betas"] == (0.9, 0.999)
 
 
 def test_learning_rates_follow_a_cosine_to_the_final_one() -> None:

@@ -26,7 +26,7 @@ LEAST_CHANGE = 0.01  # of FID: what moves it by more is another ruler
 
 
 def bench_metrics(
-    n: int = 128, *, dataset: str = "fashion_mnist", repeats: int = 4, device: str = "cpu", results: Path | None = None
+    n: int = 128, *, dataset: str = "fashion_mnist", repeats: int = 4, device: str = "cpu"
 ) -> pd.DataFrame:
     """FID end to end, images to moments: clean-fid on PNG files against the package on tensors, and lower precisions.
 
@@ -62,7 +62,7 @@ def bench_metrics(
         rows[0]["fid_change"] = rows[0]["fid"] - fids.get(OURS, float("nan"))
     for row in rows:
         row["same_ruler"] = abs(row.get("fid_change", float("nan"))) < LEAST_CHANGE
-    return written(rows, f"bench_metrics_{torch.device(device).type}", results)
+    return written(rows, f"bench_metrics_{torch.device(device).type}")
 
 
 def compete(
@@ -151,7 +151,7 @@ def _cleanfid(module: str) -> Any:
     return importlib.import_module(f"cleanfid.{module}")
 
 
-def bench_network(n: int = 16, *, repeats: int = 3, results: Path | None = None) -> pd.DataFrame:
+def bench_network(n: int = 16, *, repeats: int = 3) -> pd.DataFrame:
     """What each change to clean-fid's network gives on this CPU: seconds of CPU time an image, in turns.
 
     n resized grey images at a time. error: relative, of the features, to the script's. speedup: against the script.
@@ -195,7 +195,7 @@ def bench_network(n: int = 16, *, repeats: int = 3, results: Path | None = None)
         row = {"variant": name, "n": n, "repeats": repeats, "cpu_s_per_image": median(own, "cpu") / n}
         row |= ratio(seconds[script], own, "speedup", "cpu") | {"error": error}
         rows.append(row | provenance("cpu"))
-    return written(rows, "bench_network_cpu", results)
+    return written(rows, "bench_network_cpu")
 
 
 def _autocasted(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

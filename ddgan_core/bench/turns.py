@@ -5,7 +5,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
@@ -73,9 +72,9 @@ def provenance(device: torch.device | str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def written(rows: list[dict[str, Any]], name: str, results: Path | None = None) -> pd.DataFrame:
+def written(rows: list[dict[str, Any]], name: str) -> pd.DataFrame:
     """The rows as a table, which is also put into results/tables/<name>.csv."""
     table = pd.DataFrame(rows)
-    path = (results_dir() if results is None else results) / "tables" / f"{name}.csv"
+    path = results_dir() / "tables" / f"{name}.csv"
     write_atomic(path, table.to_csv(index=False, float_format="%.6g"))
     return table

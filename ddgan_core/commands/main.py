@@ -67,9 +67,12 @@ def evaluate(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from ddgan_core import evaluation
+    from ddgan_core.features import load_extractor
     from ddgan_core.runs import Run
     from ddgan_core.study import write_tables
 
+    for name in args.features:
+        load_extractor(name, device)  # one that is missing shows before the others' scores are made
     how = {"reference": args.reference, "device": device, "force": args.force}
     dataset, n = args.dataset or "fashion_mnist", args.n or 10_000
     if args.run is not None:
