@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError, evaluation, runner, study
+from ddgan_core.locks import alone, is_held
 from ddgan_core.piles import TimeIsUp
-from ddgan_core.runs import Run, is_held
+from ddgan_core.runs import Run
 from ddgan_core.study import (
     PAPER_ROWS,
     PAPER_T,
@@ -68,7 +69,7 @@ def test_cells_are_chosen_by_their_ids() -> None:
     assert tuple(c.run_id for c in make_study("paper", "smoke", wanted).cells) == wanted
     with pytest.raises(UserError, match="cell 'nothing' is not of study paper-smoke"):
         make_study("paper", "smoke", ["nothing"])
-    with pytest.raises(UserError, match="study 'toy' is not known: choose one of paper, sweep, schedule"):
+    with pytest.raises(UserError, match="study 'toy' is not known: choose one of paper, sweep, schedule, toys"):
         make_study("toy")
 
 
@@ -154,7 +155,7 @@ def test_a_cell_that_cannot_be_done_does_not_stop_the_others(results: Path) -> N
     """One is held by another process, one is done and unscored but without weights; the third is trained and scored."""
     held, bare, free = (configure("smoke", T=T, updates=3) for T in (1, 2, 3))
     Run.create(bare).set_status("done")
-    with runner._locked(Run.create(held)), pytest.raises(UserError, match="2 of 3 runs could not be done") as raised:
+    with alone(Run.create(held).lock, ""), pytest.raises(UserError, match="2 of 3 runs could not be done") as raised:
         run(Study("three", (held, bare, free)), progress=False)
     assert "has no weights here" in str(raised.value)
     assert status(Study("three", (free,)))["state"].tolist() == ["done"]
@@ -210,13 +211,13 @@ def test_who_only_asks_whether_a_run_is_held_refuses_nobody(results: Path) -> No
 
     def ask() -> None:
         while not stop.is_set():
-            asked.append(is_held(made))
+            asked.append(is_held(made.lock))
 
     thread = threading.Thread(target=ask)
     thread.start()
     try:
         for _ in range(100):
-            with runner._locked(made):
+            with alone(made.lock, ""):
                 pass
     finally:
         stop.set()

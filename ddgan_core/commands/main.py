@@ -1,4 +1,4 @@
-"""The commands by themselves: train, sample, evaluate, anatomy, toys, report, doctor."""
+"""The commands by themselves: train, sample, evaluate, anatomy, report, doctor."""
 
 import argparse
 import io
@@ -99,14 +99,6 @@ def anatomy(args: argparse.Namespace) -> int:
 
     done = measure(rows.beside(args.preset, args.T, tag=args.tag), device=device, force=args.force)
     print(f"measured: {', '.join(done) or 'none, all are in the tables'}")
-    return 0
-
-
-def toys(args: argparse.Namespace) -> int:
-    prepare(args)
-    from ddgan_core.toy_study import cells, work
-
-    work(cells(args.data, args.row, args.T), args.preset, args.minutes)
     return 0
 
 

@@ -1,12 +1,13 @@
 """Getting the study's runs done: train what is missing, score what is trained, stop in time and go on later."""
 
-import contextlib
 import functools
 import math
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,43 +18,65 @@ from ddgan_core.data import DATASETS
 from ddgan_core.evaluation import device_name, evaluate, sample
 from ddgan_core.executors import local, on_ray
 from ddgan_core.grids import write_png_grid
+from ddgan_core.locks import is_held
 from ddgan_core.piles import TimeIsUp
 from ddgan_core.runner import default_device, train_run
-from ddgan_core.runs import Run, RunConfig, all_runs, is_held, results_dir, write_atomic
+from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.scores import load_evaluations, read_evaluations
-from ddgan_core.study.cells import Study, reference_split, scores_due
+from ddgan_core.study import toys
+from ddgan_core.study.cells import Cell, Study, reference_split, scores_due
+from ddgan_core.toy_study import ToyCell
 from ddgan_core.training import TrainingDiverged
 
 
 def status(study: Study, results: Path | None = None) -> pd.DataFrame:
     """One line per cell: run_id, state, step, updates, minutes spent and left, scores made and due, reason.
 
-    state: missing, running (a process holds it), stopped (it goes on from its checkpoint), failed, done, or differs
-    (made with other settings than the cell's). minutes_left is estimated from this device's own runs of the same
-    preset and method, else NaN; scoring is not in it.
+    state: missing, running (a process holds it), stopped (it goes on from its checkpoint), failed, done, differs (made
+    with other settings than the cell's), or damaged. minutes: NaN where they were not noted. minutes_left is estimated
+    from this device's own runs of the same size, else NaN; scoring is not in it.
     """
-    runs = [Run(cell, results) for cell in study.cells]
-    pace = _seconds_per_update(results)
-    rows = []
-    for cell, run in zip(study.cells, runs, strict=True):
-        now = run.status
-        state, reason = now["state"], now["reason"]
-        if is_held(run):
-            state = "running"
-        elif state == "running":
-            state = "stopped"
-        if (run.path / "config.json").exists() and Run.open(cell.run_id, cell.dataset, results).config != cell:
-            state, reason = "differs", "made with other settings: delete it, or give the new ones a tag"
-        elif state == "done" and run.weights is None:
-            reason = "its weights are not here"
-        left = 0 if state == "done" else cell.updates - now.get("step", 0)
-        rows.append({
-            "run_id": cell.run_id, "state": state, "step": now.get("step", 0), "updates": cell.updates,
-            "minutes": round(now.get("seconds", 0) / 60, 1),
-            "minutes_left": round(left * pace.get((cell.preset, cell.method), math.nan) / 60, 1),
-            "scores": _scores_made(run, cell), "reason": reason,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    found = []
+    for kind, (lines, _) in KINDS.items():
+        if own := [cell for cell in study.cells if isinstance(cell, kind)]:
+            found += lines(own, results)
+    return pd.DataFrame(found, columns=LINE)
+
+
+def complete(cell: Cell, **how: Any) -> None:
+    """Get a cell done, or go on with it: for so many `minutes`, on a `device`, with `progress` shown, in `results`."""
+    KINDS[type(cell)][1](cell, **how)
+
+
+def run_lines(cells: Sequence[RunConfig], results: Path | None = None) -> list[dict[str, Any]]:
+    """What `status` says of each run."""
+    pace, found = _seconds_per_update(results), []
+    for cell in cells:
+        line = {"run_id": cell.run_id, "updates": cell.updates}
+        try:
+            line |= _standing(cell, Run(cell, results))
+        except UserError as error:
+            line |= {"state": "damaged", "reason": str(error), "step": 0, "minutes": 0.0, "scores": "?"}
+        left = 0 if line["state"] == "done" else cell.updates - line["step"]
+        found.append(line | {"minutes_left": round(left * pace.get(_size(cell), math.nan) / 60, 1)})
+    return found
+
+
+def _standing(cell: RunConfig, run: Run) -> dict[str, Any]:
+    now = run.status
+    state, reason = now["state"], now["reason"]
+    if is_held(run.lock):
+        state = "running"
+    elif state == "running":
+        state = "stopped"
+    if (run.path / "config.json").exists() and Run.open(cell.run_id, cell.dataset, run.results).config != cell:
+        state, reason = "differs", "made with other settings: delete it, or give the new ones a tag"
+    elif state == "done" and run.weights is None:
+        reason = "its weights are not here"
+    return {
+        "state": state, "reason": reason, "step": now.get("step", 0), "minutes": round(now.get("seconds", 0) / 60, 1),
+        "scores": _scores_made(run, cell),
+    }  # fmt: skip
 
 
 def _scores_made(run: Run, cell: RunConfig) -> str:
@@ -65,22 +88,30 @@ def _scores_made(run: Run, cell: RunConfig) -> str:
     return f"{sum(due in keys for due in wanted)}/{len(wanted)}"
 
 
-def _seconds_per_update(results: Path | None = None) -> dict[tuple[str, str], float]:
-    """{(preset, method): median over this device's runs: those with weights or checkpoints of their own.
+def _size(config: RunConfig) -> tuple[Any, ...]:
+    """What the time of an update depends on: runs alike in it go at one pace, however long they are."""
+    return tuple(getattr(config, name) for name in (
+        "dataset", "method", "widths", "critic_widths", "critic_detail", "z_dim", "attention", "batch_size",
+        "penalty_every", "critic_steps", "precision",
+    ))  # fmt: skip
+
+
+def _seconds_per_update(results: Path | None = None) -> dict[tuple[Any, ...], float]:
+    """{_size: median over this device's runs}: those with weights or checkpoints of their own.
 
     At any number of threads: workers may have had fewer than whoever asks now.
     """
     here = device_name(default_device()).partition(",")[0]
-    found: dict[tuple[str, str], list[float]] = {}
-    for run in all_runs(results=results):
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for run in all_runs(results=results, damaged=False):
         now = run.status
         own = (run.path / "ema.safetensors").exists() or (run.path / "checkpoints").exists()
         if own and str(now.get("device")).partition(",")[0] == here and now.get("step", 0) > 0:
-            found.setdefault((run.config.preset, run.config.method), []).append(now["seconds"] / now["step"])
-    return {kind: statistics.median(paces) for kind, paces in found.items()}
+            found.setdefault(_size(run.config), []).append(now["seconds"] / now["step"])
+    return {size: statistics.median(paces) for size, paces in found.items()}
 
 
-def complete(
+def complete_run(
     cell: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
     results: Path | None = None,
 ) -> Run:  # fmt: skip
@@ -108,8 +139,8 @@ def run(
     What is trained already is scored first: a slot of time is worth most where nothing can be lost any more.
     """
     deadline, wrong = None if minutes is None else time.monotonic() + 60 * minutes, {}
-    trained = [cell for cell in study.cells if _is_trained(Run(cell, results))]
-    for cell in trained + [cell for cell in study.cells if cell not in trained]:
+    states = status(study, results)["state"]
+    for cell, _ in sorted(zip(study.cells, states, strict=True), key=lambda pair: pair[1] != "done"):
         left = None if deadline is None else (deadline - time.monotonic()) / 60
         if left is not None and left <= 0:
             break
@@ -126,10 +157,9 @@ def run(
     return status(study, results)
 
 
-def _is_trained(run: Run) -> bool:
-    with contextlib.suppress(UserError):  # of a damaged run, named when its turn comes
-        return run.status["state"] == "done"
-    return False
+# Of each kind of cells: how they stand, and getting one done. All have a run_id.
+KINDS = {RunConfig: (run_lines, complete_run), ToyCell: (toys.lines, toys.complete)}
+LINE = ["run_id", "state", "step", "updates", "minutes", "minutes_left", "scores", "reason"]
 
 
 def run_local(
@@ -164,20 +194,20 @@ def run_on_ray(
 ) -> pd.DataFrame:  # fmt: skip
     """The same as Ray tasks of so many threads and so much of a GPU each; all nodes share the folder of results."""
     deadline = None if minutes is None else time.time() + 60 * minutes
-    work = functools.partial(_ray_task, deadline=deadline, threads=threads, device="cuda" if gpus else "cpu")
-    jobs = {cell.to_json(): cell.run_id for cell in study.cells}
-    ended = on_ray(list(jobs), work, address=address, cpus=threads, gpus=gpus)
+    cells, device = {cell.run_id: cell for cell in study.cells}, "cuda" if gpus else "cpu"
+    work = functools.partial(_ray_task, cells=cells, deadline=deadline, threads=threads, device=device)
+    ended = on_ray(list(cells), work, address=address, cpus=threads, gpus=gpus)
     write_tables()
-    if wrong := [f"{jobs[job]}: {reason}" for job, reason in ended.items() if reason]:
+    if wrong := [f"{cell}: {reason}" for cell, reason in ended.items() if reason]:
         raise UserError(f"these cells failed on Ray: {'; '.join(wrong)}")
     return status(study)
 
 
-def _ray_task(job: str, *, deadline: float | None, threads: int, device: str) -> None:
+def _ray_task(job: str, *, cells: dict[str, Cell], deadline: float | None, threads: int, device: str) -> None:
     torch.set_num_threads(threads)  # CPU results depend on it
     left = None if deadline is None else (deadline - time.time()) / 60
     if left is None or left > 0:
-        complete(RunConfig.from_json(job), minutes=left, device=device)
+        complete(cells[job], minutes=left, device=device)
 
 
 def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None) -> list[Run]:
@@ -185,7 +215,7 @@ def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None)
 
     A run of that id made with other settings is not one of them; it is named in a line.
     """
-    if compute:
+    if compute and configs:
         run(Study("asked for", tuple(configs)), results=results)
     existing = {(r.config.dataset, r.config.run_id): r for r in all_runs(results=results)}
     found = [existing[key] for c in configs if (key := (c.dataset, c.run_id)) in existing]
