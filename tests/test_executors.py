@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from ddgan_core import UserError
+from ddgan_core import UserError, executors
 from ddgan_core.executors import local, on_ray, slurm_script
 from ddgan_core.runs import Run
 from ddgan_core.study import make_study, run, run_local, run_on_ray
@@ -145,10 +145,25 @@ def assert_same(a: Path, b: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_end_as_one_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one is killed while it trains, and started again."""
     study = make_study("paper", "smoke", CELLS)
     run(study, results=tmp_path / "serial", progress=False)
     monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "local"))
+    start, begun = executors._start, []
+
+    def start_and_kill_the_first(words: list[str]) -> "subprocess.Popen[str]":
+        begun.append(start(words))
+        if len(begun) == 1:
+            for _ in range(6000):
+                if list((tmp_path / "local").glob("runs/*/*/.lock")):
+                    break
+                time.sleep(0.01)
+            begun[0].kill()
+        return begun[-1]
+
+    monkeypatch.setattr(executors, "_start", start_and_kill_the_first)
     table = run_local(study, "smoke", "paper", workers=2, threads=1, device="cpu")
+    assert len(begun) == len(CELLS) + 1
     assert table.state.tolist() == ["done"] * 3
     assert_same(tmp_path / "serial", tmp_path / "local")
 

@@ -1,6 +1,8 @@
 """The study as data: its cells, what is said of them, and slots of time."""
 
 import itertools
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from ddgan_core.study import (
     status,
 )
 from ddgan_core.study import work as study_work
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_constraint_is_not_lazy() -> None:
@@ -200,6 +204,36 @@ def test_scores_counted_are_those_that_are_due(results: Path) -> None:
     assert status(Study("one", (cell,)))["scores"].tolist() == ["0/1"]
     study.work.score(made)
     assert status(Study("one", (cell,)))["scores"].tolist() == ["1/1"]
+
+
+def test_training_and_scoring_need_no_more_than_a_bare_gpu_machine_has(results: Path) -> None:
+    """Torch, numpy, pandas, matplotlib with Pillow, safetensors, tqdm; not the digits, which are scikit-learn's."""
+    code = """
+import importlib.machinery, sys
+ABSENT = {"scipy", "sklearn", "torchvision", "seaborn", "papermill", "cleanfid", "nbformat", "nbconvert", "IPython",
+          "jupyter_client", "ipywidgets", "ipykernel", "jaxtyping", "beartype", "ray", "latex2mathml", "diffusers"}
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            return importlib.machinery.ModuleSpec(name, self)
+    def create_module(self, spec):
+        raise ModuleNotFoundError(spec.name)
+    exec_module = create_module
+sys.meta_path.insert(0, Absent())
+import numpy
+from ddgan_core import data
+random = numpy.random.default_rng(0)
+data._digits = lambda split, root: (random.integers(0, 256, (500, 1, 8, 8), dtype=numpy.uint8), numpy.arange(500) % 10)
+from ddgan_core.__main__ import main
+ids = "ddpm_T50_s0_smoke", "wasserstein_T01_s0_smoke"
+assert main(["study", "run", "--preset", "smoke", "--threads", "1", *(w for i in ids for w in ("--cell", i))]) == 0
+assert main(["study", "run", "--study", "toys", "--preset", "smoke", "--cell", "rare_kl_T01_toys_smoke"]) == 0
+assert main(["study", "export", "-o", sys.argv[1]]) == 0
+"""
+    made = subprocess.run([sys.executable, "-c", code, str(results / "out")], capture_output=True, text=True, cwd=ROOT)
+    assert made.returncode == 0, made.stderr
+    assert "3/3" in made.stdout
+    assert (results / "out" / "runs-1-of-1.zip").exists()
 
 
 def test_who_only_asks_whether_a_run_is_held_refuses_nobody(results: Path) -> None:

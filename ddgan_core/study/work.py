@@ -148,12 +148,12 @@ def run(
             complete(cell, minutes=left, device=device, progress=progress, results=results)
         except UserError as error:  # of one cell: it does not stop the others
             wrong[cell.run_id] = str(error)
-    write_tables(results)
+    if len(wrong) < len(study.cells):
+        write_tables(results)
     if wrong:
-        first = next(iter(wrong))
-        raise UserError(
-            f"{len(wrong)} of {len(study.cells)} runs could not be done, the others were: {first}: {wrong[first]}"
-        )
+        first, *others = wrong
+        more = f"; nor could {', '.join(others)}" if others else ""
+        raise UserError(f"{len(wrong)} of {len(study.cells)} runs could not be done: {first}: {wrong[first]}{more}")
     return status(study, results)
 
 
