@@ -112,6 +112,16 @@ def test_a_slot_of_time_scores_what_is_trained_first(results: Path, monkeypatch:
     assert [what for what in order if what[0] == "scored"] == [("scored", other.run_id), ("scored", one.run_id)]
 
 
+def test_workers_are_given_what_lacks_something(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, fresh, trained = (configure("smoke", T=T, updates=2) for T in (1, 2, 3))
+    run(Study("", (whole,)), progress=False)
+    runner.train_run(trained, progress=False)
+    jobs = []
+    monkeypatch.setattr(study_work, "local", lambda cells, *rest: jobs.extend(cells) or {})
+    study.run_local(Study("", (whole, fresh, trained)), "smoke", "paper", workers=2)
+    assert jobs == [trained.run_id, fresh.run_id]
+
+
 def test_a_slot_ends_with_a_checkpoint_and_the_next_goes_on(results: Path) -> None:
     cell = configure("smoke", T=1, updates=10**6)
     after = make_study("paper", "smoke").cells[-1]

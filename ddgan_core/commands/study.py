@@ -80,8 +80,7 @@ def study_slurm(args: argparse.Namespace) -> int:
     from ddgan_core.executors import slurm_script
 
     what = asked_for(args)
-    table = study.status(what)
-    if not len(missing := list(table["run_id"][table["state"] != "done"])):
+    if not (missing := [cell.run_id for cell in study.to_do(what)]):
         raise UserError(f"every run of {what.name} is done: there is nothing to put into a queue")
     words = [sys.executable, "-m", "ddgan_core", "study", "run", "--study", args.study, "--preset", args.preset]
     words += ["--threads", str(args.threads), "--cell"]

@@ -21,10 +21,10 @@ from ddgan_core.study.cells import (
     sweep_study,
     toys_study,
 )
-from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, score, ship, status, write_tables
+from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, score, ship, status, to_do, write_tables
 
 __all__ = [
     "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "STUDIES", "SWEEP_SEED", "Study", "complete", "configure", "ensure",
     "make_study", "paper_study", "reference_split", "run", "run_local", "run_on_ray", "schedule_study", "score",
-    "scores_due", "ship", "status", "sweep_study", "toys_study", "write_tables",
+    "scores_due", "ship", "status", "sweep_study", "to_do", "toys_study", "write_tables",
 ]  # fmt: skip

@@ -134,13 +134,9 @@ def run(
     study: Study, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
     results: Path | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Complete the study's cells in this process, in order, until done or out of minutes. Returns `status`.
-
-    What is trained already is scored first: a slot of time is worth most where nothing can be lost any more.
-    """
+    """Complete the study's cells in this process, as in `to_do`, until done or out of minutes. Returns `status`."""
     deadline, wrong = None if minutes is None else time.monotonic() + 60 * minutes, {}
-    states = status(study, results)["state"]
-    for cell, _ in sorted(zip(study.cells, states, strict=True), key=lambda pair: pair[1] != "done"):
+    for cell in to_do(study, results):
         left = None if deadline is None else (deadline - time.monotonic()) / 60
         if left is not None and left <= 0:
             break
@@ -155,6 +151,21 @@ def run(
         more = f"; nor could {', '.join(others)}" if others else ""
         raise UserError(f"{len(wrong)} of {len(study.cells)} runs could not be done: {first}: {wrong[first]}{more}")
     return status(study, results)
+
+
+def to_do(study: Study, results: Path | None = None) -> list[Cell]:
+    """The cells that lack something, in order, after those that are trained and lack scores.
+
+    A slot of time is worth most where nothing can be lost any more.
+    """
+    trained, others = [], []
+    for cell, line in zip(study.cells, status(study, results).itertuples(), strict=True):
+        made, _, due = line.scores.partition("/")
+        if line.state != "done":
+            others.append(cell)
+        elif made != due:
+            trained.append(cell)
+    return trained + others
 
 
 # Of each kind of cells: how they stand, and getting one done. All have a run_id.
@@ -180,7 +191,7 @@ def run_local(
         left = (deadline - time.monotonic()) / 60
         return [*words, "--minutes", f"{left:.3f}"] if left > 0 else None
 
-    ended = local([cell.run_id for cell in study.cells], command, workers)
+    ended = local([cell.run_id for cell in to_do(study)], command, workers)
     write_tables()
     if wrong := {cell: code for cell, code in ended.items() if code}:
         raise UserError(
@@ -194,7 +205,7 @@ def run_on_ray(
 ) -> pd.DataFrame:  # fmt: skip
     """The same as Ray tasks of so many threads and so much of a GPU each; all nodes share the folder of results."""
     deadline = None if minutes is None else time.time() + 60 * minutes
-    cells, device = {cell.run_id: cell for cell in study.cells}, "cuda" if gpus else "cpu"
+    cells, device = {cell.run_id: cell for cell in to_do(study)}, "cuda" if gpus else "cpu"
     work = functools.partial(_ray_task, cells=cells, deadline=deadline, threads=threads, device=device)
     ended = on_ray(list(cells), work, address=address, cpus=threads, gpus=gpus)
     write_tables()
@@ -226,13 +237,20 @@ def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None)
 
 
 def score(run: Run, device: str | None = None, deadline: float | None = None) -> None:
-    """The preset's scores of a finished run, and its grid of samples; what is there already is not done again.
+    """A finished run's grid of samples, and the preset's scores of it; what is there already is not done again.
 
     deadline: of time.monotonic(), after which no other score is begun, and no other batch of samples drawn.
     """
-    device = device or default_device()
+    device, grid = device or default_device(), run.path / "samples.png"
+
+    def late() -> bool:
+        return deadline is not None and time.monotonic() > deadline
+
+    if not grid.exists() and not late():
+        steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
+        write_png_grid(sample(run, 100, steps=steps, device=device), grid)
     for sampler, steps, features, n in scores_due(run.config):
-        if deadline is not None and time.monotonic() > deadline:
+        if late():
             return
         try:
             evaluate(
@@ -241,10 +259,6 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
             )  # fmt: skip
         except TimeIsUp:  # what was drawn is kept
             return
-    grid = run.path / "samples.png"
-    if not grid.exists():
-        steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
-        write_png_grid(sample(run, 100, steps=steps, device=device), grid)
 
 
 def write_tables(results: Path | None = None) -> list[Path]:
