@@ -49,7 +49,7 @@ def study_run(args: argparse.Namespace) -> int:
         refuse(args, ("workers", "device"), "not with --on ray, which places tasks by --threads and --gpus")
     else:
         refuse(args, ("gpus", "address"), "only with --on ray")
-    what, device = asked_for(args), prepare(args)
+    device, what = prepare(args), asked_for(args)
     from ddgan_core import study
 
     how = {"minutes": args.minutes}
