@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,8 @@ import pytest
 from ddgan_core import UserError, executors
 from ddgan_core.executors import local, on_ray, slurm_script
 from ddgan_core.runs import Run
-from ddgan_core.study import make_study, run, run_local, run_on_ray
+from ddgan_core.study import Study, make_study, run, run_local, run_on_ray, toys_study
+from ddgan_core.study import work as study_work
 
 ROOT = Path(__file__).parent.parent
 
@@ -212,6 +215,20 @@ def test_a_ray_cluster_of_two_nodes_ends_as_one_process_does(tmp_path: Path, mon
         cluster.shutdown()
     assert len(killed) == 1
     assert_same(tmp_path / "serial", tmp_path / "ray")
+
+
+@pytest.mark.parametrize(
+    "study", [make_study("paper", "smoke", CELLS[:1]), toys_study("smoke", rows=["kl"], steps=[1])]
+)
+def test_what_a_ray_task_is_given_travels_and_does_its_cell(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task reaches its worker as bytes. Ray itself is stood in for."""
+
+    def on_ray(jobs: list[str], task: Callable[[str], None], **how: object) -> dict[str, str]:
+        return {job: pickle.loads(pickle.dumps(task))(job) or "" for job in jobs}
+
+    monkeypatch.setattr(study_work, "on_ray", on_ray)
+    first = replace(study, cells=study.cells[:1])
+    assert run_on_ray(first).state.tolist() == ["done"]
 
 
 def test_what_ray_cannot_place_or_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
