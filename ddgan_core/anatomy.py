@@ -21,11 +21,11 @@ from ddgan_core.diffusion import random_generator
 from ddgan_core.evaluation import load_model, resolve_sampler, sample
 from ddgan_core.features import classify, load_extractor
 from ddgan_core.intervals import mean_interval
+from ddgan_core.locks import locked
 from ddgan_core.metrics import precision_recall
 from ddgan_core.networks import Generator
 from ddgan_core.reference import reference_features
 from ddgan_core.runs import Run, results_dir, write_atomic
-from ddgan_core.scores import locked
 from ddgan_core.shapes import Tensor, UInt8
 from ddgan_core.textures import fine, median_ratio, periods, sameness, stripe_coefficients, stripe_power
 

@@ -121,7 +121,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     def of_study(this: Any) -> None:
-        this.add_argument("--study", default="paper", help="paper, sweep, schedule or budget (default: %(default)s)")
+        this.add_argument("--study", default="paper", help="paper, sweep, schedule, budget or toys (default: %(default)s)")
         this.add_argument("--preset", **preset)
         this.add_argument("--cell", action="append", default=[], metavar="ID", help="only this run; may be repeated")
 
@@ -151,7 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
     of_study(this)
     this.add_argument("--minutes", type=positive, default=60.0, help="of each element (default: %(default)g)")
     this.add_argument("--threads", type=whole(1), default=4, help="CPU threads of each element (default: %(default)s)")
-    this.add_argument("--gpus", type=whole(0), default=0, help="GPUs of each element (default: %(default)s)")
+    this.add_argument("--gpus", type=whole(0), help="GPUs of each element (default: none)")
 
     text = "Pack finished runs into at most 8 files of 16 MB, to be copied and imported elsewhere."
     this = command(parts, "export", "study_export", text, "study export -o out")
@@ -236,15 +236,6 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--dataset", help="where two datasets have a run of that id")
     this.add_argument("--n", type=whole(2), default=500, help="test images (default: %(default)s)")
     computing(this)
-
-    text = "Learned denoising steps against the true ones, on data where these are known; goes on where it stopped."
-    this = command(commands, "toys", "toys", text, "toys --minutes 40 --threads 1")
-    this.add_argument("--preset", **preset)
-    this.add_argument("--minutes", type=positive, help="begin nothing that would end later (default: to the end)")
-    this.add_argument("--data", action="append", metavar="NAME", help="only these toy data; may be repeated")
-    this.add_argument("--row", action="append", metavar="NAME", help="these rows of the table; may be repeated")
-    this.add_argument("--T", type=whole(1, 64), action="append", help="these numbers of steps (default: 4, 2, 1, 8)")
-    computing(this, device=False, data=False)
 
     this = command(
         commands, "report", "report", "Execute the notebooks and write one page of them.", "report --preset cpu"

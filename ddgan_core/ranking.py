@@ -18,8 +18,8 @@ from ddgan_core import UserError
 from ddgan_core.controls import has_front_end
 from ddgan_core.evaluation import sample
 from ddgan_core.grids import png_grid
+from ddgan_core.locks import locked
 from ddgan_core.runs import Run, all_runs
-from ddgan_core.scores import locked
 
 COLUMNS = ("when", "left", "right", "sample_seed", "answer")
 ANSWERS = ("left", "right", "cannot tell")

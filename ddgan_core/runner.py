@@ -1,6 +1,5 @@
 """Getting one run done, whatever happens: budgets, checkpoints, progress, a lock, signals."""
 
-import fcntl
 import json
 import signal
 import threading
@@ -14,10 +13,10 @@ import pandas as pd
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from ddgan_core import UserError
 from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weights
 from ddgan_core.data import load_images, to_float
 from ddgan_core.evaluation import code_version, device_name
+from ddgan_core.locks import alone
 from ddgan_core.networks import Classifier, tensors_hash
 from ddgan_core.progress import Progress
 from ddgan_core.runs import Run, RunConfig, write_atomic
@@ -45,7 +44,7 @@ def train_run(
     # All that can be wrong with a configuration shows before its folder is made.
     trainer = Trainer(config, load_images(config.dataset)[0], device or default_device())
     run = Run.create(config, results)
-    with _locked(run), _stop_requests() as stop:
+    with alone(run.lock, f"run {config.run_id}"), _stop_requests() as stop:
         if run.status["state"] != "done":  # another process may have ended it since the first look
             _train(run, trainer, minutes, progress, stop)
     return run
@@ -109,23 +108,6 @@ def _noting_divergence(records: Iterator[dict[str, float]], keep: Callable[..., 
     except TrainingDiverged as error:
         keep("failed", str(error))
         raise
-
-
-@contextmanager
-def _locked(run: Run) -> Iterator[None]:
-    """One process trains a run; the lock dies with its process."""
-    with open(run.path / ".lock", "w") as file:
-        for last in (False,) * 20 + (True,):  # for a second: who only asks (`is_held`) has the lock for a moment
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if last:
-                    raise UserError(
-                        f"run {run.config.run_id} is being trained by another process: wait for it, or stop it"
-                    ) from None
-                time.sleep(0.05)
-        yield
 
 
 @contextmanager

@@ -8,7 +8,6 @@ A run is one trained network with everything measured on it, in results/runs/<da
     evaluations.csv   one row per score                       (shipped weights: results/checkpoints/, fp16)
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -259,6 +258,11 @@ class Run:
             raise UserError(f"{path} is damaged (no state of a run): restore it, or delete the run's folder")
         return now
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains it: `locks.alone`."""
+        return self.path / ".lock"
+
     def set_status(self, state: str, reason: str = "", **facts: Any) -> None:
         write_atomic(self.path / "status.json", json.dumps({"state": state, "reason": reason, **facts}, indent=1))
 
@@ -287,24 +291,14 @@ class Run:
         return next((p for p in (self.path / "ema.safetensors", shipped) if p.exists()), None)
 
 
-def is_held(run: Run) -> bool:
-    """Is a process training this run just now? Its status.json may have been written by one that was killed since."""
-    lock = run.path / ".lock"
-    if not lock.exists():
-        return False
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # over NFS the other kind needs a file open for writing
-        except BlockingIOError:
-            return True
-    return False
-
-
-def all_runs(dataset: str | None = None, results: Path | None = None) -> list[Run]:
-    """Every run there is, in the order of their ids."""
-    results = results_dir() if results is None else results
-    return [
-        Run.open(p.parent.name, p.parent.parent.name, results)
-        for p in sorted(results.glob("runs/*/*/config.json"))
-        if dataset in (None, p.parts[-3])
-    ]
+def all_runs(dataset: str | None = None, results: Path | None = None, damaged: bool = True) -> list[Run]:
+    """Every run there is, in the order of their ids; with damaged=False, those that are damaged are passed over."""
+    results, found = results_dir() if results is None else results, []
+    for path in sorted(results.glob("runs/*/*/config.json")):
+        if dataset in (None, path.parts[-3]):
+            try:
+                found.append(Run.open(path.parent.name, path.parts[-3], results))
+            except UserError:
+                if damaged:
+                    raise
+    return found

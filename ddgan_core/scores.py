@@ -4,10 +4,6 @@ An evaluation is identified by `KEY` and written once, beside its run in evaluat
 images against real ones, and noise) is in results/baselines/<dataset>.csv.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import pandas as pd
 
 from ddgan_core import UserError
 from ddgan_core.data import get_dataset
+from ddgan_core.locks import locked
 from ddgan_core.runs import all_runs, results_dir, write_atomic
 
 KEY = (
@@ -123,15 +120,3 @@ def add_evaluation(path: Path, row: dict[str, Any]) -> pd.DataFrame:
         kept = table[~same_key(table, row)]
         write_atomic(path, (pd.concat([kept, new]) if len(kept) else new).to_csv(index=False, float_format="%.6g"))
     return new
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time adds to the files of a folder; the lock is on the folder and dies with its process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

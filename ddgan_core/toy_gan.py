@@ -21,6 +21,7 @@ from torch.nn.functional import leaky_relu, one_hot
 from ddgan_core import UserError
 from ddgan_core.diffusion import diffuse_pair, random_generator, sample_posterior, vp_schedule
 from ddgan_core.divergences import Divergence
+from ddgan_core.progress import Progress
 from ddgan_core.shapes import Float, Int, Tensor
 from ddgan_core.toys import GaussianMixture
 
@@ -205,9 +206,16 @@ class ToyGAN:
         optimiser.step()
 
 
-def train_toy(mixture: GaussianMixture, row: Divergence, T: int, seeds: Sequence[int], settings: ToySettings) -> ToyGAN:
-    """A ToyGAN after all its updates. A seed that diverges is left as it is: see `ToyGAN.diverged`."""
+def train_toy(
+    mixture: GaussianMixture, row: Divergence, T: int, seeds: Sequence[int], settings: ToySettings, label: str = ""
+) -> ToyGAN:
+    """A ToyGAN after all its updates. A seed that diverges is left as it is: see `ToyGAN.diverged`.
+
+    label: shown with how far it is; nothing is shown without one.
+    """
     gan = ToyGAN(mixture, row, T, seeds, settings)
+    bar = Progress(label, 0, settings.updates, "updates", shown=bool(label))
     while gan.step < settings.updates:
         gan.update()
+        bar.show(gan.step)
     return gan

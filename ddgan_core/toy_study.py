@@ -6,12 +6,11 @@ file is not trained again. Beside it <data>_shown.csv has what the pictures need
 """
 
 import hashlib
-import io
 import json
-import time
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +19,7 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.diffusion import random_generator, vp_schedule
 from ddgan_core.divergences import Divergence, get_divergence
+from ddgan_core.locks import locked
 from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.shapes import Tensor
 from ddgan_core.toy_gan import ToyGAN, ToySettings, train_toy
@@ -84,40 +84,77 @@ SETTINGS = {
     "cpu": ToySettings(),
     "full": ToySettings(),
 }
+CELL = ["data", "row", "T"]
+NOTED = ("seconds", "device")  # of the cell that a line is of; the first ones were made without
 
-Cell = tuple[str, str, int]
+
+@dataclass(frozen=True)
+class ToyCell:
+    """A row on some data at T, with all its seeds: what `study` gets done. Raises UserError for what is not known."""
+
+    data: str
+    row: str
+    T: int
+    preset: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.data not in TOYS:
+            raise UserError(f"toy data {self.data!r} are not known: choose among {', '.join(TOYS)}")
+        get_divergence(self.row)
+        folder(self.preset)
+
+    @property
+    def run_id(self) -> str:
+        """Readable and unique, e.g. two_far_reverse_kl_T04_toys; the end says where it lies."""
+        return f"{self.data}_{self.row}_T{self.T:02d}_{folder(self.preset).name}"
 
 
-def folder(preset: str) -> Path:
+def folder(preset: str, results: Path | None = None) -> Path:
     """Where a preset's results are; all but smoke share theirs, it never mixes with them."""
     if preset not in SETTINGS:
         raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(SETTINGS)}")
-    return results_dir() / ("toys_smoke" if preset == "smoke" else "toys")
+    return (results_dir() if results is None else results) / ("toys_smoke" if preset == "smoke" else "toys")
 
 
 def cells(
-    data: Sequence[str] | None = None, rows: Sequence[str] | None = None, steps: Sequence[int] | None = None
-) -> list[Cell]:
-    """(data, row, T) in the order in which they are trained: T = 4 and 2 of every data set first.
+    preset: str = "cpu", data: Sequence[str] = tuple(TOYS), rows: Sequence[str] = ROWS, steps: Sequence[int] = STEPS
+) -> tuple[ToyCell, ...]:
+    """In the order in which they are trained: T = 4 and 2 of every data set first. Raises UserError as ToyCell does."""
+    return tuple(ToyCell(d, row, T, preset) for T in steps for d in data for row in rows)
 
-    Raises UserError for data that are not in TOYS and for rows that are not in the table of divergences.
+
+def load(preset: str = "cpu", results: Path | None = None) -> pd.DataFrame:
+    """All measured lines, `t` as text; columns that a data set does not have are NaN. Empty where nothing has run.
+
+    Raises UserError for a file that is damaged, or of other settings or data than there are now.
     """
-    for name in data or ():
-        if name not in TOYS:
-            raise UserError(f"toy data {name!r} are not known: choose among {', '.join(TOYS)}")
-    for name in rows or ():
-        get_divergence(name)
-    return [(d, row, T) for T in steps or STEPS for d in data or TOYS for row in rows or ROWS]
-
-
-def load(preset: str = "cpu", data: Sequence[str] | None = None) -> pd.DataFrame:
-    """All measured lines, `t` as text; columns that a data set does not have are NaN. Empty where nothing has run."""
-    paths = [folder(preset) / f"{name}.csv" for name in data or TOYS]
-    tables = [pd.read_csv(p, dtype={"t": str, "settings": str}) for p in paths if p.exists()]
+    paths = [folder(preset, results) / f"{name}.csv" for name in TOYS]
+    found = [(path, path.stat()) for path in paths if path.exists()]
+    tables = [_read(path, (at.st_ino, at.st_mtime_ns, at.st_size), SETTINGS[preset]) for path, at in found]
     if tables:
         return pd.concat(tables, ignore_index=True)
-    columns = ["data", "row", "T", "seed", "t", "settings", "diverged", *SAMPLE_MEASURES]
-    return pd.DataFrame(columns=columns).astype({"T": int, "seed": int, "diverged": bool})
+    columns = ["data", "row", "T", "seed", "t", "settings", "diverged", *SAMPLE_MEASURES, *NOTED]
+    return pd.DataFrame(columns=columns).astype({"T": int, "seed": int, "diverged": bool, "seconds": float})
+
+
+@lru_cache(maxsize=len(TOYS))
+def _read(path: Path, version: tuple[int, ...], settings: ToySettings) -> pd.DataFrame:
+    """A data set's file, its cells checked to be whole and of these settings; another version is read again."""
+    kinds = {"t": str, "settings": str, "device": str, "T": int, "seed": int, "diverged": bool}
+    try:
+        table = pd.read_csv(path, dtype=kinds)
+        if not path.read_bytes().endswith(b"\n"):
+            raise ValueError("its last line is cut off")
+        for (data, row, T), own in table.groupby(CELL):
+            if data != path.stem or (own["settings"] != _mark(settings, data, row)).any():
+                raise ValueError(f"{data}, {row}, T = {T} is of other settings or data than there are now")
+            if not len(own) == len(own.drop_duplicates(["seed", "t"])) == settings.seeds * (T + 1):
+                raise ValueError(f"{row}, T = {T} is not whole")
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is not this study's ({str(error).strip()}): restore it, or move it away, and {path.stem}_shown.csv"
+        ) from None
+    return table.assign(**{name: math.nan for name in NOTED if name not in table}).astype({"device": object})
 
 
 def load_shown(preset: str, data: str) -> pd.DataFrame:
@@ -126,59 +163,15 @@ def load_shown(preset: str, data: str) -> pd.DataFrame:
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "T", "x", "y"])
 
 
-def missing(wanted: Sequence[Cell], preset: str = "cpu") -> list[Cell]:
-    """Those of the cells that have no results. Raises UserError where a file is of other settings."""
-    have = load(preset)
-    for (name, row), marks in have.groupby(["data", "row"])["settings"] if len(have) else ():
-        if (marks != _mark(SETTINGS[preset], name, row)).any():
-            raise UserError(
-                f"{folder(preset) / name}.csv is of other settings or data than there are now: move it away, "
-                f"and {name}_shown.csv"
-            )
-    done = set(have[["data", "row", "T"]].itertuples(index=False, name=None)) if len(have) else set()
-    return [cell for cell in wanted if cell not in done]
-
-
-def run(wanted: Sequence[Cell], preset: str = "cpu", minutes: float | None = None) -> Iterator[tuple[Cell, float, int]]:
-    """Train and measure what is missing, cell by cell; yields (cell, seconds, how many diverged) once it is on disk.
-
-    No cell is begun that would, as long as the longest so far, end after `minutes`. One process a data set: two that
-    write the same file would lose lines.
-    """
-    longest, start = 0.0, time.monotonic()
-    for cell in missing(wanted, preset):
-        begun = time.monotonic()
-        if minutes is not None and begun - start + longest > 60 * minutes:
-            return
-        lines, shown = run_cell(*cell, SETTINGS[preset])
-        path = folder(preset) / f"{cell[0]}.csv"
-        _append(path.with_name(f"{cell[0]}_shown.csv"), shown)  # first: the lines say that the cell is done
-        _append(path, lines)
-        seconds = time.monotonic() - begun
-        longest = max(longest, seconds)
-        yield cell, seconds, int(lines.groupby("seed")["diverged"].any().sum())
-
-
-def work(wanted: Sequence[Cell], preset: str = "cpu", minutes: float | None = None) -> None:
-    """`run`, with a line printed for each cell."""
-    todo = len(missing(wanted, preset))
-    print(f"{len(wanted) - todo} of {len(wanted)} cells are in {folder(preset)}", flush=True)
-    for done, (cell, seconds, diverged) in enumerate(run(wanted, preset, minutes), 1):
-        data, row, T = cell
-        note = f", {diverged} seeds diverged" if diverged else ""
-        print(f"[{done}/{todo}] {data}, {row}, T = {T}: {seconds:.0f} s{note}", flush=True)
-    left = len(missing(wanted, preset))
-    print(f"{left} cells are left: the same command goes on" if left else "all of them are done")
-
-
-def run_cell(data: str, row: str, T: int, settings: ToySettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+def run_cell(cell: ToyCell, progress: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One cell: its measured lines, and what is shown of its first seed.
 
     A seed whose weights or measures are not finite is marked `diverged`; its line stays, with what could be measured.
     shown, in 1-D: x, y = p(x_{t-1} | x_t) at t = 2 and the x_t of `shown_x_t`; in 2-D: samples of the chain.
     """
+    data, row, T, settings = cell.data, cell.row, cell.T, SETTINGS[cell.preset]
     mixture, seeds = TOYS[data].mixture, range(settings.seeds)
-    gan = train_toy(mixture, _row(row), T, seeds, settings)
+    gan = train_toy(mixture, _row(row), T, seeds, settings, label=cell.run_id if progress else "")
     measured: dict[str, list[dict[str, float]]] = {}
     for t in range(2, T + 1):
         values = _scale(data, T, t, settings.z_dim).measure(gan.predict, len(seeds))
@@ -193,6 +186,14 @@ def run_cell(data: str, row: str, T: int, settings: ToySettings) -> tuple[pd.Dat
             where = {"data": data, "row": row, "T": T, "seed": seed, "t": t, "settings": mark}
             lines.append(where | {"diverged": bool(bad[seed] or not finite)} | values)
     return pd.DataFrame(lines), _shown(gan, data, row, chain[0])
+
+
+def keep(cell: ToyCell, lines: pd.DataFrame, shown: pd.DataFrame, results: Path | None = None) -> None:
+    """Put a cell's results into the files of its data, whole or not at all; other cells may be put there meanwhile."""
+    path = folder(cell.preset, results) / f"{cell.data}.csv"
+    with locked(path.parent):
+        _put(cell, path.with_name(f"{cell.data}_shown.csv"), shown)  # first: the lines say that the cell is done
+        _put(cell, path, lines)
 
 
 def reference(data: str, seed: int, n: int = SAMPLES, purpose: str = "toy reference") -> Tensor:
@@ -261,11 +262,11 @@ def _mark(settings: ToySettings, data: str, row: str) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
 
 
-def _append(path: Path, lines: pd.DataFrame) -> None:
-    """The file with these lines added, four significant digits a number, whole or not at all."""
-    old = pd.read_csv(path, dtype={"t": str, "settings": str}) if path.exists() else None
-    buffer = io.StringIO()
-    (lines if old is None else pd.concat([old, lines], ignore_index=True)).to_csv(
-        buffer, index=False, float_format="%.4g"
-    )
-    write_atomic(path, buffer.getvalue())
+def _put(cell: ToyCell, path: Path, new: pd.DataFrame) -> None:
+    """The file with a cell's lines, in place of any there were; four significant digits, whole or not at all."""
+    if path.exists():
+        old = pd.read_csv(path, dtype={"t": str, "settings": str})
+        new = pd.concat([old[(old["row"] != cell.row) | (old["T"] != cell.T)], new], ignore_index=True)
+    for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed
+        left.unlink()
+    write_atomic(path, new.to_csv(index=False, float_format="%.4g"))

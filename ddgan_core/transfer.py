@@ -18,8 +18,9 @@ from safetensors.torch import save as safetensors_bytes
 from ddgan_core import UserError
 from ddgan_core.checkpoints import run_weights
 from ddgan_core.data import get_dataset
+from ddgan_core.locks import is_held
 from ddgan_core.networks import make_model
-from ddgan_core.runs import Run, RunConfig, all_runs, is_held, read_object, results_dir, write_atomic
+from ddgan_core.runs import Run, RunConfig, all_runs, read_object, results_dir, write_atomic
 from ddgan_core.scores import KEY, add_evaluation, read_evaluations, same_key
 
 MEGABYTES, FILES = 16.0, 8  # a file and how many of them, at most
@@ -110,7 +111,7 @@ def _key(run: Run) -> tuple[str, str]:
 
 
 def _refuse_conflict(run: Run, there: Run, how: str) -> None:
-    if is_held(there):
+    if is_held(there.lock):
         raise UserError(f"run {run.config.run_id} is being trained here: import it when that has stopped")
     if run.config != there.config:
         raise UserError(f"run {run.config.run_id} {how} with another configuration: import into other results")

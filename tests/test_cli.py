@@ -208,7 +208,7 @@ def test_study_status(capsys):
     out = capsys.readouterr().out
     assert "squared_hellinger_T02_s0_smoke" in out
     assert out.splitlines()[-2].endswith(" missing")
-    assert out.splitlines()[-1].startswith("minutes of one worker: 0 spent on training, left to train: ")
+    assert out.splitlines()[-1].startswith("training by one worker: spent 0 minutes, left ")
 
 
 def test_sigterm_leaves_a_run_to_go_on_with(results):

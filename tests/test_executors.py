@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +17,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from ddgan_core import UserError
+from ddgan_core import UserError, executors
 from ddgan_core.executors import local, on_ray, slurm_script
 from ddgan_core.runs import Run
-from ddgan_core.study import make_study, run, run_local, run_on_ray
+from ddgan_core.study import Study, make_study, run, run_local, run_on_ray, toys_study
+from ddgan_core.study import work as study_work
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,10 +148,25 @@ def assert_same(a: Path, b: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_end_as_one_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one is killed while it trains, and started again."""
     study = make_study("paper", "smoke", CELLS)
     run(study, results=tmp_path / "serial", progress=False)
     monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "local"))
+    start, begun = executors._start, []
+
+    def start_and_kill_the_first(words: list[str]) -> "subprocess.Popen[str]":
+        begun.append(start(words))
+        if len(begun) == 1:
+            for _ in range(6000):
+                if list((tmp_path / "local").glob("runs/*/*/.lock")):
+                    break
+                time.sleep(0.01)
+            begun[0].kill()
+        return begun[-1]
+
+    monkeypatch.setattr(executors, "_start", start_and_kill_the_first)
     table = run_local(study, "smoke", "paper", workers=2, threads=1, device="cpu")
+    assert len(begun) == len(CELLS) + 1
     assert table.state.tolist() == ["done"] * 3
     assert_same(tmp_path / "serial", tmp_path / "local")
 
@@ -197,6 +215,20 @@ def test_a_ray_cluster_of_two_nodes_ends_as_one_process_does(tmp_path: Path, mon
         cluster.shutdown()
     assert len(killed) == 1
     assert_same(tmp_path / "serial", tmp_path / "ray")
+
+
+@pytest.mark.parametrize(
+    "study", [make_study("paper", "smoke", CELLS[:1]), toys_study("smoke", rows=["kl"], steps=[1])]
+)
+def test_what_a_ray_task_is_given_travels_and_does_its_cell(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task reaches its worker as bytes. Ray itself is stood in for."""
+
+    def on_ray(jobs: list[str], task: Callable[[str], None], **how: object) -> dict[str, str]:
+        return {job: pickle.loads(pickle.dumps(task))(job) or "" for job in jobs}
+
+    monkeypatch.setattr(study_work, "on_ray", on_ray)
+    first = replace(study, cells=study.cells[:1])
+    assert run_on_ray(first).state.tolist() == ["done"]
 
 
 def test_what_ray_cannot_place_or_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

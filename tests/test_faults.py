@@ -84,26 +84,36 @@ def test_a_full_disk_stops_it_loudly_and_keeps_the_last_checkpoint(results: Path
     assert outcome(results, config) == expected
 
 
-def test_a_read_only_folder_stops_it_loudly() -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_read_only_folder_stops_it_loudly_and_keeps_the_last_checkpoint(begun: bool) -> None:
     """As a user who may not write there: root, who may write anywhere, becomes nobody in the child."""
+    config = CONFIGS["ddgan"]
 
     def work() -> None:
         if os.geteuid() == 0:
             os.setuid(65534)
         try:
-            train_run(CONFIGS["ddgan"], results=folder, progress=False)
+            train_run(config, results=folder, progress=False)
         except PermissionError:
             os._exit(7)
 
     load_images("digits")  # which nobody might not find
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o555)
+        if begun:
+            train_run(config, results=folder, minutes=1e-9, progress=False)
+        kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+        for path in folders:
+            path.chmod(0o555)
         process = in_child(work)
         process.join()
         assert process.exitcode == 7
-        assert not list(folder.iterdir())
-        folder.chmod(0o755)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
+        for path in folders:
+            path.chmod(0o755)
+        train_run(config, results=folder, progress=False)
+        assert outcome(folder, config) == undisturbed(config)
 
 
 def test_a_place_that_cannot_be_written_stops_it_loudly(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ddgan_core.intervals import (
     mean_interval,
     neighbour_errors,
     neighbours_without,
+    student_quantile,
 )
 from ddgan_core.metrics import Moments, class_statistics, frechet_distance, kernel_distance, precision_recall
 
@@ -29,6 +30,14 @@ def standard(d: int) -> Moments:
 def covered(values: list[float], half_widths: list[float]) -> float:
     v = np.array(values)
     return float((abs(v - v.mean()) < np.array(half_widths)).mean())
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize("count", [2, 3, 10, 20, 100])
+def test_students_quantile_is_scipys(count: int, confidence: float) -> None:
+    from scipy.stats import t
+
+    assert student_quantile(count, confidence) == pytest.approx(t.ppf((1 + confidence) / 2, count - 1), rel=2e-7)
 
 
 def test_the_interval_of_a_mean_is_students() -> None:

@@ -19,8 +19,9 @@ from disturbed import (
 
 from ddgan_core import UserError
 from ddgan_core.evaluation import evaluate
+from ddgan_core.locks import is_held
 from ddgan_core.runner import train_run
-from ddgan_core.runs import Run, is_held
+from ddgan_core.runs import Run
 from ddgan_core.scores import read_evaluations
 from ddgan_core.study import Study, run, status
 
@@ -76,7 +77,7 @@ def test_sigterm_leaves_a_checkpoint_and_143(results: Path) -> None:
     now = Run(config, results).status
     assert now["state"] == "running"
     assert "signal" in now["reason"]
-    assert not is_held(Run(config, results))
+    assert not is_held(Run(config, results).lock)
     (line,) = status(Study("", (config,)), results).to_dict("records")
     assert line["state"] == "stopped"
 

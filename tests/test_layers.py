@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ddgan_core"
 LAYERS = {
     "penalties": -1,  # what a row of divergences is built from
-    "progress": -1,
+    "progress": -1, "locks": -1,
     "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0, "inception": 0, "controls": 0,
     "toys": 1, "objectives": 1, "sampling": 1, "features": 1, "metrics": 1, "checkpoints": 1, "argument_types": 1,
     "scores": 1, "identities": 1, "labels": 1, "textures": 1,

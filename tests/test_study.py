@@ -1,14 +1,17 @@
 """The study as data: its cells, what is said of them, and slots of time."""
 
 import itertools
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from ddgan_core import UserError, evaluation, runner, study
+from ddgan_core.locks import alone, is_held
 from ddgan_core.piles import TimeIsUp
-from ddgan_core.runs import Run, is_held
+from ddgan_core.runs import Run
 from ddgan_core.study import (
     PAPER_ROWS,
     PAPER_T,
@@ -21,6 +24,8 @@ from ddgan_core.study import (
     status,
 )
 from ddgan_core.study import work as study_work
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_constraint_is_not_lazy() -> None:
@@ -68,7 +73,7 @@ def test_cells_are_chosen_by_their_ids() -> None:
     assert tuple(c.run_id for c in make_study("paper", "smoke", wanted).cells) == wanted
     with pytest.raises(UserError, match="cell 'nothing' is not of study paper-smoke"):
         make_study("paper", "smoke", ["nothing"])
-    with pytest.raises(UserError, match="study 'toy' is not known: choose one of paper, sweep, schedule, budget"):
+    with pytest.raises(UserError, match="study 'toy' is not known: choose one of paper, sweep, schedule, budget, toys"):
         make_study("toy")
 
 
@@ -105,6 +110,16 @@ def test_a_slot_of_time_scores_what_is_trained_first(results: Path, monkeypatch:
     monkeypatch.setattr(study_work, "train_run", train_run)
     run(Study("", (one, other)), progress=False)
     assert [what for what in order if what[0] == "scored"] == [("scored", other.run_id), ("scored", one.run_id)]
+
+
+def test_workers_are_given_what_lacks_something(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, fresh, trained = (configure("smoke", T=T, updates=2) for T in (1, 2, 3))
+    run(Study("", (whole,)), progress=False)
+    runner.train_run(trained, progress=False)
+    jobs = []
+    monkeypatch.setattr(study_work, "local", lambda cells, *rest: jobs.extend(cells) or {})
+    study.run_local(Study("", (whole, fresh, trained)), "smoke", "paper", workers=2)
+    assert jobs == [trained.run_id, fresh.run_id]
 
 
 def test_a_slot_ends_with_a_checkpoint_and_the_next_goes_on(results: Path) -> None:
@@ -154,7 +169,7 @@ def test_a_cell_that_cannot_be_done_does_not_stop_the_others(results: Path) -> N
     """One is held by another process, one is done and unscored but without weights; the third is trained and scored."""
     held, bare, free = (configure("smoke", T=T, updates=3) for T in (1, 2, 3))
     Run.create(bare).set_status("done")
-    with runner._locked(Run.create(held)), pytest.raises(UserError, match="2 of 3 runs could not be done") as raised:
+    with alone(Run.create(held).lock, ""), pytest.raises(UserError, match="2 of 3 runs could not be done") as raised:
         run(Study("three", (held, bare, free)), progress=False)
     assert "has no weights here" in str(raised.value)
     assert status(Study("three", (free,)))["state"].tolist() == ["done"]
@@ -201,6 +216,36 @@ def test_scores_counted_are_those_that_are_due(results: Path) -> None:
     assert status(Study("one", (cell,)))["scores"].tolist() == ["1/1"]
 
 
+def test_training_and_scoring_need_no_more_than_a_bare_gpu_machine_has(results: Path) -> None:
+    """Torch, numpy, pandas, matplotlib with Pillow, safetensors, tqdm; not the digits, which are scikit-learn's."""
+    code = """
+import importlib.machinery, sys
+ABSENT = {"scipy", "sklearn", "torchvision", "seaborn", "papermill", "cleanfid", "nbformat", "nbconvert", "IPython",
+          "jupyter_client", "ipywidgets", "ipykernel", "jaxtyping", "beartype", "ray", "latex2mathml", "diffusers"}
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            return importlib.machinery.ModuleSpec(name, self)
+    def create_module(self, spec):
+        raise ModuleNotFoundError(spec.name)
+    exec_module = create_module
+sys.meta_path.insert(0, Absent())
+import numpy
+from ddgan_core import data
+random = numpy.random.default_rng(0)
+data._digits = lambda split, root: (random.integers(0, 256, (500, 1, 8, 8), dtype=numpy.uint8), numpy.arange(500) % 10)
+from ddgan_core.__main__ import main
+ids = "ddpm_T50_s0_smoke", "wasserstein_T01_s0_smoke"
+assert main(["study", "run", "--preset", "smoke", "--threads", "1", *(w for i in ids for w in ("--cell", i))]) == 0
+assert main(["study", "run", "--study", "toys", "--preset", "smoke", "--cell", "rare_kl_T01_toys_smoke"]) == 0
+assert main(["study", "export", "-o", sys.argv[1]]) == 0
+"""
+    made = subprocess.run([sys.executable, "-c", code, str(results / "out")], capture_output=True, text=True, cwd=ROOT)
+    assert made.returncode == 0, made.stderr
+    assert "3/3" in made.stdout
+    assert (results / "out" / "runs-1-of-1.zip").exists()
+
+
 def test_who_only_asks_whether_a_run_is_held_refuses_nobody(results: Path) -> None:
     import threading
 
@@ -210,13 +255,13 @@ def test_who_only_asks_whether_a_run_is_held_refuses_nobody(results: Path) -> No
 
     def ask() -> None:
         while not stop.is_set():
-            asked.append(is_held(made))
+            asked.append(is_held(made.lock))
 
     thread = threading.Thread(target=ask)
     thread.start()
     try:
         for _ in range(100):
-            with runner._locked(made):
+            with alone(made.lock, ""):
                 pass
     finally:
         stop.set()

@@ -1,14 +1,12 @@
-"""Batched toy GANs against one seed at a time, measures against closed forms and an exact generator, resuming."""
+"""Batched toy GANs against one seed at a time, measures against closed forms and an exact generator."""
 
 import math
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 
 from ddgan_core import UserError, toy_study
-from ddgan_core.__main__ import main
 from ddgan_core.diffusion import random_generator, vp_schedule
 from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.toy_gan import ToyGAN, ToySettings, train_toy
@@ -22,7 +20,6 @@ from ddgan_core.toy_measures import (
     sample_measures,
     true_log_density,
 )
-from ddgan_core.toy_verdicts import verdicts
 from ddgan_core.toys import GaussianMixture, grid_25, isotropic, ring, true_x_0, two_modes
 
 TINY = ToySettings(seeds=2, updates=5, batch_size=8, width=8)
@@ -202,57 +199,6 @@ def test_a_ring_is_a_ring() -> None:
     along = ring().log_prob(torch.stack([angle.cos(), angle.sin()], 1)).exp()
     assert along.min() / along.max() > 0.99, "no gaps between its Gaussians"
     assert ring().log_prob(torch.zeros(2, dtype=torch.float64)).item() < -50
-
-
-def test_a_study_goes_on_where_it_was_stopped(results, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = toy_study.cells(["two_near"], ["kl", "wasserstein"], [2, 1])
-    real = toy_study.run_cell
-
-    def stop_at_wasserstein(data: str, row: str, *rest):
-        if row == "wasserstein":
-            raise KeyboardInterrupt
-        return real(data, row, *rest)
-
-    monkeypatch.setattr(toy_study, "run_cell", stop_at_wasserstein)
-    with pytest.raises(KeyboardInterrupt):
-        list(toy_study.run(wanted, "smoke"))
-    first = toy_study.load("smoke")
-    assert set(zip(first["row"], first["T"], strict=True)) == {("kl", 2)}
-    monkeypatch.setattr(toy_study, "run_cell", real)
-    assert [cell for cell, *_ in toy_study.run(wanted, "smoke")] == wanted[1:]
-    table = toy_study.load("smoke")
-    pd.testing.assert_frame_equal(table.iloc[: len(first)], first)
-    assert list(toy_study.run(wanted, "smoke")) == [] == toy_study.missing(wanted, "smoke")
-    assert len(table) == 2 * 2 * (3 + 2), "rows x seeds x (t = 2, 1, chain and 1, chain)"
-    assert set(toy_study.load_shown("smoke", "two_near")["T"]) == {2}
-    assert not list((results / "toys_smoke").glob("*.part"))
-
-    monkeypatch.setitem(toy_study.SETTINGS, "smoke", TINY)
-    with pytest.raises(UserError, match="other settings"):
-        toy_study.missing(wanted, "smoke")
-
-
-def test_a_study_begins_nothing_that_would_end_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 1000, 40))  # every look at it is 40 s later
-    monkeypatch.setattr(toy_study.time, "monotonic", lambda: float(next(clock)))
-    wanted = toy_study.cells(["two_near"], ["kl"], [2, 1, 3])
-    assert len(list(toy_study.run(wanted, "smoke", minutes=2))) == 1
-
-
-def test_a_diverged_cell_is_recorded_and_cannot_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(toy_study.SETTINGS, "smoke", replace(TINY, lr_critic=1e30, lr_generator=1e30))
-    assert [bad for *_, bad in toy_study.run([("grid_25", "pearson", 2)], "smoke")] == [2]
-    table = toy_study.load("smoke")
-    assert table["diverged"].tolist() == [True] * 6
-    assert not len(verdicts(table[table["t"] == "chain"], "w1"))
-
-
-def test_the_command(capsys: pytest.CaptureFixture) -> None:
-    words = ["toys", "--preset", "smoke", "--data", "rare", "--row", "kl", "--T", "1", "--threads", "1"]
-    assert main(words) == 0
-    assert "all of them are done" in capsys.readouterr().out
-    assert main([*words[:4], "zebra"]) == 2
-    assert "zebra" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["seeds", "updates", "z_dim"])

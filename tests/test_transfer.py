@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from ddgan_core import UserError, runner
+from ddgan_core import UserError
 from ddgan_core.__main__ import main
 from ddgan_core.checkpoints import read_weights
 from ddgan_core.evaluation import evaluate
+from ddgan_core.locks import alone
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
 from ddgan_core.study import Study, configure, run
@@ -254,7 +255,7 @@ def test_weights_that_arrive_later_are_taken(made: Path, tmp_path: Path) -> None
 def test_a_run_that_is_being_trained_here_is_not_replaced(made: Path, tmp_path: Path) -> None:
     paths, _ = export_runs(tmp_path / "out", results=made)
     there = tmp_path / "elsewhere"
-    with runner._locked(Run.create(CONFIGS[0], there)), pytest.raises(UserError, match="is being trained here"):
+    with alone(Run.create(CONFIGS[0], there).lock, ""), pytest.raises(UserError, match="is being trained here"):
         import_runs(paths, there)
 
 

@@ -26,7 +26,7 @@ def prepare(args: argparse.Namespace) -> str:
 
 def refuse(args: argparse.Namespace, names: tuple[str, ...], because: str) -> None:
     """Raise UserError if any of these options is given where it would change nothing."""
-    if given := [f"--{name}" for name in names if getattr(args, name) is not None]:
+    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(args, name, None) is not None]:
         raise UserError(f"{' and '.join(given)}: {because}")
 
 

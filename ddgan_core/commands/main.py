@@ -1,4 +1,4 @@
-"""The commands by themselves: train, sample, evaluate, anatomy, toys, report, doctor."""
+"""The commands by themselves: train, sample, evaluate, anatomy, report, doctor."""
 
 import argparse
 import io
@@ -111,14 +111,6 @@ def information(args: argparse.Namespace) -> int:
     from ddgan_core.runs import Run
 
     print(measure(Run.open(args.run, args.dataset), n=args.n, device=device))
-    return 0
-
-
-def toys(args: argparse.Namespace) -> int:
-    prepare(args)
-    from ddgan_core.toy_study import cells, work
-
-    work(cells(args.data, args.row, args.T), args.preset, args.minutes)
     return 0
 
 

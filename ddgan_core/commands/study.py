@@ -2,23 +2,45 @@
 
 import argparse
 import sys
+from typing import Any
 
 from ddgan_core import UserError
 from ddgan_core.commands.common import default_threads, prepare, refuse
 
 
+def asked_for(args: argparse.Namespace) -> Any:
+    """The study that the options name. Raises UserError for options that would change nothing in it."""
+    from ddgan_core import study
+
+    if args.study == "toys":
+        refuse(args, ("device", "gpus", "data_dir"), "not with --study toys, which takes the CPU and no images")
+    return study.make_study(args.study, args.preset, args.cell)
+
+
+def show(table: Any) -> int:
+    """The lines of `study.status`, then what is to be read whole."""
+    print(table.drop(columns="reason").to_string(index=False, na_rep="?"))
+    for line in table[table["reason"] != ""].itertuples():
+        print(f"{line.run_id} is {line.state}: {line.reason}")
+    print(", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items()))
+    spent = _time(table["minutes"], "not noted for all")
+    left = _time(table["minutes_left"], "not known on this device before a run of each size")
+    print(f"training by one worker: spent {spent}, left {left}")
+    return 0
+
+
+def _time(minutes: Any, unknown: str) -> str:
+    total = minutes.sum(skipna=False)
+    return unknown if total != total else f"{total / 60:.1f} hours" if total > 120 else f"{total:.0f} minutes"
+
+
 def study_status(args: argparse.Namespace) -> int:
     from ddgan_core import study
 
-    table = study.status(study.make_study(args.study, args.preset, args.cell))
-    if args.json:
-        print(table.to_json(orient="records", indent=1))
-        return 0
-    print(table.to_string(index=False, max_colwidth=60, na_rep="?"))
-    print(", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items()))
-    left = table["minutes_left"]
-    guess = f"{left.sum():.0f}" if left.notna().all() else "not known on this device before a run of each method"
-    print(f"minutes of one worker: {table['minutes'].sum():.0f} spent on training, left to train: {guess}")
+    table = study.status(asked_for(args))
+    if not args.json:
+        return show(table)
+    print(table.to_json(orient="records", indent=1))
     return 0
 
 
@@ -27,20 +49,19 @@ def study_run(args: argparse.Namespace) -> int:
         refuse(args, ("workers", "device"), "not with --on ray, which places tasks by --threads and --gpus")
     else:
         refuse(args, ("gpus", "address"), "only with --on ray")
-    device = prepare(args)
+    device, what = prepare(args), asked_for(args)
     from ddgan_core import study
 
-    what, how = study.make_study(args.study, args.preset, args.cell), {"minutes": args.minutes}
+    how = {"minutes": args.minutes}
     if args.on == "ray":
         threads = args.threads or 1
         table = study.run_on_ray(what, threads=threads, gpus=args.gpus or 0.0, address=args.address, **how)
     elif args.workers is not None:
         threads = args.threads or max(1, default_threads() // args.workers)
-        table = study.run_local(what, args.preset, args.study, args.workers, threads=threads, device=device, **how)
+        table = study.run_local(what, args.preset, args.study, args.workers, threads=threads, device=args.device, **how)
     else:
         table = study.run(what, device=device, **how)
-    print(table.to_string(index=False, max_colwidth=60, na_rep="?"))
-    return 0
+    return show(table)
 
 
 def study_table(args: argparse.Namespace) -> int:
@@ -58,13 +79,12 @@ def study_slurm(args: argparse.Namespace) -> int:
     from ddgan_core import study
     from ddgan_core.executors import slurm_script
 
-    what = study.make_study(args.study, args.preset, args.cell)
-    table = study.status(what)
-    if not len(missing := list(table["run_id"][table["state"] != "done"])):
+    what = asked_for(args)
+    if not (missing := [cell.run_id for cell in study.to_do(what)]):
         raise UserError(f"every run of {what.name} is done: there is nothing to put into a queue")
     words = [sys.executable, "-m", "ddgan_core", "study", "run", "--study", args.study, "--preset", args.preset]
     words += ["--threads", str(args.threads), "--cell"]
-    print(slurm_script(missing, words, minutes=args.minutes, cpus=args.threads, gpus=args.gpus), end="")
+    print(slurm_script(missing, words, minutes=args.minutes, cpus=args.threads, gpus=args.gpus or 0), end="")
     return 0
 
 

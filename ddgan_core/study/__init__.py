@@ -1,7 +1,7 @@
 """Which runs make the study (`cells`), and getting them done (`work`); this is the door to both.
 
-`configure` turns (preset, row, T, seed) into a RunConfig; a `Study` is a tuple of them; `run` trains what is missing,
-scores what is trained, and can stop after any number of minutes and go on later.
+`configure` turns (preset, row, T, seed) into a RunConfig; a `Study` is a tuple of them, or of toy cells (`toys`); `run`
+trains what is missing, scores what is trained, and can stop after any number of minutes and go on later.
 """
 
 from ddgan_core.study.cells import (
@@ -20,11 +20,12 @@ from ddgan_core.study.cells import (
     schedule_study,
     scores_due,
     sweep_study,
+    toys_study,
 )
-from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, score, ship, status, write_tables
+from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, score, ship, status, to_do, write_tables
 
 __all__ = [
     "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "STUDIES", "SWEEP_SEED", "Study", "budget_study", "complete",
     "configure", "ensure", "make_study", "paper_study", "reference_split", "run", "run_local", "run_on_ray",
-    "schedule_study", "score", "scores_due", "ship", "status", "sweep_study", "write_tables",
+    "schedule_study", "score", "scores_due", "ship", "status", "sweep_study", "to_do", "toys_study", "write_tables",
 ]  # fmt: skip

@@ -8,6 +8,8 @@ from ddgan_core import UserError
 from ddgan_core.data import get_dataset
 from ddgan_core.divergences import get_divergence
 from ddgan_core.runs import PRESETS, RunConfig
+from ddgan_core.toy_study import ToyCell
+from ddgan_core.toy_study import cells as toy_cells
 
 PAPER_ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein")
 PAPER_T = (4, 2, 8, 10, 1, 3, 5, 6, 7, 9)  # in order of what they tell
@@ -64,12 +66,15 @@ def scores_due(config: RunConfig) -> list[tuple[str, int, str, int]]:
     return due
 
 
+Cell = RunConfig | ToyCell
+
+
 @dataclass(frozen=True)
 class Study:
-    """A named list of cells, most informative first."""
+    """A named list of cells of one kind, most informative first."""
 
     name: str
-    cells: tuple[RunConfig, ...]
+    cells: tuple[Cell, ...]
 
 
 def configure(
@@ -145,7 +150,14 @@ def budget_study(preset: str = "cpu") -> Study:
     return Study(f"budget-{preset}", tuple(cells))
 
 
-STUDIES = {"paper": paper_study, "sweep": sweep_study, "schedule": schedule_study, "budget": budget_study}
+def toys_study(preset: str = "cpu", **chosen: Any) -> Study:
+    """Toy data whose true posteriors are known (notebook 09); chosen: data, rows or steps, as `toy_study.cells`."""
+    return Study(f"toys-{preset}", toy_cells(preset, **chosen))
+
+
+STUDIES = {
+    "paper": paper_study, "sweep": sweep_study, "schedule": schedule_study, "budget": budget_study, "toys": toys_study,
+}  # fmt: skip
 
 
 def make_study(name: str = "paper", preset: str = "cpu", cells: Sequence[str] = ()) -> Study:

@@ -1,12 +1,13 @@
 """Getting the study's runs done: train what is missing, score what is trained, stop in time and go on later."""
 
-import contextlib
 import functools
 import math
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,43 +18,65 @@ from ddgan_core.data import DATASETS
 from ddgan_core.evaluation import device_name, evaluate, sample
 from ddgan_core.executors import local, on_ray
 from ddgan_core.grids import write_png_grid
+from ddgan_core.locks import is_held
 from ddgan_core.piles import TimeIsUp
 from ddgan_core.runner import default_device, train_run
-from ddgan_core.runs import Run, RunConfig, all_runs, is_held, results_dir, write_atomic
+from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.scores import load_evaluations, read_evaluations
-from ddgan_core.study.cells import Study, reference_split, scores_due
+from ddgan_core.study import toys
+from ddgan_core.study.cells import Cell, Study, reference_split, scores_due
+from ddgan_core.toy_study import ToyCell
 from ddgan_core.training import TrainingDiverged
 
 
 def status(study: Study, results: Path | None = None) -> pd.DataFrame:
     """One line per cell: run_id, state, step, updates, minutes spent and left, scores made and due, reason.
 
-    state: missing, running (a process holds it), stopped (it goes on from its checkpoint), failed, done, or differs
-    (made with other settings than the cell's). minutes_left is estimated from this device's own runs of the same
-    preset and method, else NaN; scoring is not in it.
+    state: missing, running (a process holds it), stopped (it goes on from its checkpoint), failed, done, differs (made
+    with other settings than the cell's), or damaged. minutes: NaN where they were not noted. minutes_left is estimated
+    from this device's own runs of the same size, else NaN; scoring is not in it.
     """
-    runs = [Run(cell, results) for cell in study.cells]
-    pace = _seconds_per_update(results)
-    rows = []
-    for cell, run in zip(study.cells, runs, strict=True):
-        now = run.status
-        state, reason = now["state"], now["reason"]
-        if is_held(run):
-            state = "running"
-        elif state == "running":
-            state = "stopped"
-        if (run.path / "config.json").exists() and Run.open(cell.run_id, cell.dataset, results).config != cell:
-            state, reason = "differs", "made with other settings: delete it, or give the new ones a tag"
-        elif state == "done" and run.weights is None:
-            reason = "its weights are not here"
-        left = 0 if state == "done" else cell.updates - now.get("step", 0)
-        rows.append({
-            "run_id": cell.run_id, "state": state, "step": now.get("step", 0), "updates": cell.updates,
-            "minutes": round(now.get("seconds", 0) / 60, 1),
-            "minutes_left": round(left * pace.get((cell.preset, cell.method), math.nan) / 60, 1),
-            "scores": _scores_made(run, cell), "reason": reason,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    found = []
+    for kind, (lines, _) in KINDS.items():
+        if own := [cell for cell in study.cells if isinstance(cell, kind)]:
+            found += lines(own, results)
+    return pd.DataFrame(found, columns=LINE)
+
+
+def complete(cell: Cell, **how: Any) -> None:
+    """Get a cell done, or go on with it: for so many `minutes`, on a `device`, with `progress` shown, in `results`."""
+    KINDS[type(cell)][1](cell, **how)
+
+
+def run_lines(cells: Sequence[RunConfig], results: Path | None = None) -> list[dict[str, Any]]:
+    """What `status` says of each run."""
+    pace, found = _seconds_per_update(results), []
+    for cell in cells:
+        line = {"run_id": cell.run_id, "updates": cell.updates}
+        try:
+            line |= _standing(cell, Run(cell, results))
+        except UserError as error:
+            line |= {"state": "damaged", "reason": str(error), "step": 0, "minutes": 0.0, "scores": "?"}
+        left = 0 if line["state"] == "done" else cell.updates - line["step"]
+        found.append(line | {"minutes_left": round(left * pace.get(_size(cell), math.nan) / 60, 1)})
+    return found
+
+
+def _standing(cell: RunConfig, run: Run) -> dict[str, Any]:
+    now = run.status
+    state, reason = now["state"], now["reason"]
+    if is_held(run.lock):
+        state = "running"
+    elif state == "running":
+        state = "stopped"
+    if (run.path / "config.json").exists() and Run.open(cell.run_id, cell.dataset, run.results).config != cell:
+        state, reason = "differs", "made with other settings: delete it, or give the new ones a tag"
+    elif state == "done" and run.weights is None:
+        reason = "its weights are not here"
+    return {
+        "state": state, "reason": reason, "step": now.get("step", 0), "minutes": round(now.get("seconds", 0) / 60, 1),
+        "scores": _scores_made(run, cell),
+    }  # fmt: skip
 
 
 def _scores_made(run: Run, cell: RunConfig) -> str:
@@ -65,22 +88,30 @@ def _scores_made(run: Run, cell: RunConfig) -> str:
     return f"{sum(due in keys for due in wanted)}/{len(wanted)}"
 
 
-def _seconds_per_update(results: Path | None = None) -> dict[tuple[str, str], float]:
-    """{(preset, method): median over this device's runs: those with weights or checkpoints of their own.
+def _size(config: RunConfig) -> tuple[Any, ...]:
+    """What the time of an update depends on: runs alike in it go at one pace, however long they are."""
+    return tuple(getattr(config, name) for name in (
+        "dataset", "method", "widths", "critic_widths", "critic_detail", "z_dim", "attention", "batch_size",
+        "penalty_every", "critic_steps", "precision",
+    ))  # fmt: skip
+
+
+def _seconds_per_update(results: Path | None = None) -> dict[tuple[Any, ...], float]:
+    """{_size: median over this device's runs}: those with weights or checkpoints of their own.
 
     At any number of threads: workers may have had fewer than whoever asks now.
     """
     here = device_name(default_device()).partition(",")[0]
-    found: dict[tuple[str, str], list[float]] = {}
-    for run in all_runs(results=results):
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for run in all_runs(results=results, damaged=False):
         now = run.status
         own = (run.path / "ema.safetensors").exists() or (run.path / "checkpoints").exists()
         if own and str(now.get("device")).partition(",")[0] == here and now.get("step", 0) > 0:
-            found.setdefault((run.config.preset, run.config.method), []).append(now["seconds"] / now["step"])
-    return {kind: statistics.median(paces) for kind, paces in found.items()}
+            found.setdefault(_size(run.config), []).append(now["seconds"] / now["step"])
+    return {size: statistics.median(paces) for size, paces in found.items()}
 
 
-def complete(
+def complete_run(
     cell: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
     results: Path | None = None,
 ) -> Run:  # fmt: skip
@@ -103,13 +134,9 @@ def run(
     study: Study, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
     results: Path | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Complete the study's cells in this process, in order, until done or out of minutes. Returns `status`.
-
-    What is trained already is scored first: a slot of time is worth most where nothing can be lost any more.
-    """
+    """Complete the study's cells in this process, as in `to_do`, until done or out of minutes. Returns `status`."""
     deadline, wrong = None if minutes is None else time.monotonic() + 60 * minutes, {}
-    trained = [cell for cell in study.cells if _is_trained(Run(cell, results))]
-    for cell in trained + [cell for cell in study.cells if cell not in trained]:
+    for cell in to_do(study, results):
         left = None if deadline is None else (deadline - time.monotonic()) / 60
         if left is not None and left <= 0:
             break
@@ -117,19 +144,33 @@ def run(
             complete(cell, minutes=left, device=device, progress=progress, results=results)
         except UserError as error:  # of one cell: it does not stop the others
             wrong[cell.run_id] = str(error)
-    write_tables(results)
+    if len(wrong) < len(study.cells):
+        write_tables(results)
     if wrong:
-        first = next(iter(wrong))
-        raise UserError(
-            f"{len(wrong)} of {len(study.cells)} runs could not be done, the others were: {first}: {wrong[first]}"
-        )
+        first, *others = wrong
+        more = f"; nor could {', '.join(others)}" if others else ""
+        raise UserError(f"{len(wrong)} of {len(study.cells)} runs could not be done: {first}: {wrong[first]}{more}")
     return status(study, results)
 
 
-def _is_trained(run: Run) -> bool:
-    with contextlib.suppress(UserError):  # of a damaged run, named when its turn comes
-        return run.status["state"] == "done"
-    return False
+def to_do(study: Study, results: Path | None = None) -> list[Cell]:
+    """The cells that lack something, in order, after those that are trained and lack scores.
+
+    A slot of time is worth most where nothing can be lost any more.
+    """
+    trained, others = [], []
+    for cell, line in zip(study.cells, status(study, results).itertuples(), strict=True):
+        made, _, due = line.scores.partition("/")
+        if line.state != "done":
+            others.append(cell)
+        elif made != due:
+            trained.append(cell)
+    return trained + others
+
+
+# Of each kind of cells: how they stand, and getting one done. All have a run_id.
+KINDS = {RunConfig: (run_lines, complete_run), ToyCell: (toys.lines, toys.complete)}
+LINE = ["run_id", "state", "step", "updates", "minutes", "minutes_left", "scores", "reason"]
 
 
 def run_local(
@@ -150,7 +191,7 @@ def run_local(
         left = (deadline - time.monotonic()) / 60
         return [*words, "--minutes", f"{left:.3f}"] if left > 0 else None
 
-    ended = local([cell.run_id for cell in study.cells], command, workers)
+    ended = local([cell.run_id for cell in to_do(study)], command, workers)
     write_tables()
     if wrong := {cell: code for cell, code in ended.items() if code}:
         raise UserError(
@@ -164,20 +205,20 @@ def run_on_ray(
 ) -> pd.DataFrame:  # fmt: skip
     """The same as Ray tasks of so many threads and so much of a GPU each; all nodes share the folder of results."""
     deadline = None if minutes is None else time.time() + 60 * minutes
-    work = functools.partial(_ray_task, deadline=deadline, threads=threads, device="cuda" if gpus else "cpu")
-    jobs = {cell.to_json(): cell.run_id for cell in study.cells}
-    ended = on_ray(list(jobs), work, address=address, cpus=threads, gpus=gpus)
+    cells, device = {cell.run_id: cell for cell in to_do(study)}, "cuda" if gpus else "cpu"
+    work = functools.partial(_ray_task, cells=cells, deadline=deadline, threads=threads, device=device)
+    ended = on_ray(list(cells), work, address=address, cpus=threads, gpus=gpus)
     write_tables()
-    if wrong := [f"{jobs[job]}: {reason}" for job, reason in ended.items() if reason]:
+    if wrong := [f"{cell}: {reason}" for cell, reason in ended.items() if reason]:
         raise UserError(f"these cells failed on Ray: {'; '.join(wrong)}")
     return status(study)
 
 
-def _ray_task(job: str, *, deadline: float | None, threads: int, device: str) -> None:
+def _ray_task(job: str, *, cells: dict[str, Cell], deadline: float | None, threads: int, device: str) -> None:
     torch.set_num_threads(threads)  # CPU results depend on it
     left = None if deadline is None else (deadline - time.time()) / 60
     if left is None or left > 0:
-        complete(RunConfig.from_json(job), minutes=left, device=device)
+        complete(cells[job], minutes=left, device=device)
 
 
 def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None) -> list[Run]:
@@ -185,7 +226,7 @@ def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None)
 
     A run of that id made with other settings is not one of them; it is named in a line.
     """
-    if compute:
+    if compute and configs:
         run(Study("asked for", tuple(configs)), results=results)
     existing = {(r.config.dataset, r.config.run_id): r for r in all_runs(results=results)}
     found = [existing[key] for c in configs if (key := (c.dataset, c.run_id)) in existing]
@@ -196,13 +237,20 @@ def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None)
 
 
 def score(run: Run, device: str | None = None, deadline: float | None = None) -> None:
-    """The preset's scores of a finished run, and its grid of samples; what is there already is not done again.
+    """A finished run's grid of samples, and the preset's scores of it; what is there already is not done again.
 
     deadline: of time.monotonic(), after which no other score is begun, and no other batch of samples drawn.
     """
-    device = device or default_device()
+    device, grid = device or default_device(), run.path / "samples.png"
+
+    def late() -> bool:
+        return deadline is not None and time.monotonic() > deadline
+
+    if not grid.exists() and not late():
+        steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
+        write_png_grid(sample(run, 100, steps=steps, device=device), grid)
     for sampler, steps, features, n in scores_due(run.config):
-        if deadline is not None and time.monotonic() > deadline:
+        if late():
             return
         try:
             evaluate(
@@ -211,10 +259,6 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
             )  # fmt: skip
         except TimeIsUp:  # what was drawn is kept
             return
-    grid = run.path / "samples.png"
-    if not grid.exists():
-        steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
-        write_png_grid(sample(run, 100, steps=steps, device=device), grid)
 
 
 def write_tables(results: Path | None = None) -> list[Path]:
