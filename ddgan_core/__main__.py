@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from ddgan_core import UserError
-from ddgan_core.arguments import make_parser
 from ddgan_core.commands import HANDLERS
+from ddgan_core.commands.arguments import make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

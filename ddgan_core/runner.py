@@ -15,7 +15,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weights
 from ddgan_core.data import load_images, to_float
-from ddgan_core.evaluation import code_version, device_name
+from ddgan_core.evaluation.scoring import code_version, device_name
 from ddgan_core.locks import alone
 from ddgan_core.networks import Classifier, tensors_hash
 from ddgan_core.progress import Progress

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import runner
-from ddgan_core.evaluation import evaluate
+from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run, RunConfig
 from ddgan_core.study import configure

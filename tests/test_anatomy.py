@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ddgan_core import UserError, anatomy
+from ddgan_core import UserError
 from ddgan_core.checkpoints import write_weights
 from ddgan_core.data import load_images
+from ddgan_core.evaluation import anatomy
 from ddgan_core.networks import make_model
 from ddgan_core.runs import Run
 from ddgan_core.study import configure

@@ -15,7 +15,7 @@ from ddgan_core.bench.metrics import OURS, PEER, bench_metrics, compete, write_p
 from ddgan_core.bench.turns import Seconds
 from ddgan_core.bench.workers import bench_workers
 from ddgan_core.data import data_dir, load_images, read_images
-from ddgan_core.metrics import Moments, frechet_distance
+from ddgan_core.metrics.distances import Moments, frechet_distance
 
 needs_inception = pytest.mark.skipif(
     not Path(os.environ.get("DDGAN_INCEPTION", "")).is_file(), reason="DDGAN_INCEPTION names no Inception weights"
@@ -130,7 +130,7 @@ class Formula:
 def test_without_weights_every_row_is_a_named_gap(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ddgan_core import features
+    from ddgan_core.metrics import features
 
     features._inception.cache_clear()
     monkeypatch.setenv("DDGAN_INCEPTION", str(tmp_path / "nowhere.pt"))

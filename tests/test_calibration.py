@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ddgan_core import UserError, calibration
-from ddgan_core.calibration import (
+from ddgan_core import UserError
+from ddgan_core.data import load_images
+from ddgan_core.evaluation import calibration
+from ddgan_core.evaluation.calibration import (
     DIRECTIONS,
     blurred,
     calibrate,
@@ -20,9 +22,8 @@ from ddgan_core.calibration import (
     shuffled,
     summary,
 )
-from ddgan_core.data import load_images
-from ddgan_core.features import load_extractor
-from ddgan_core.metrics import Moments, class_statistics, frechet_distance, kernel_distance, precision_recall
+from ddgan_core.metrics.distances import Moments, class_statistics, frechet_distance, kernel_distance, precision_recall
+from ddgan_core.metrics.features import load_extractor
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ddgan_core.claims import CLAIMS, CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, gather, verdicts
+from ddgan_core.notebook.claims import CLAIMS, CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, gather, verdicts
 from ddgan_core.study import PAPER_ROWS
 
 TIMES = (1, 2, 4, 8, 10)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from ddgan_core.__main__ import main
-from ddgan_core.arguments import make_parser
 from ddgan_core.commands import HANDLERS
+from ddgan_core.commands.arguments import make_parser
 from ddgan_core.runs import Run
 from ddgan_core.study import configure
 

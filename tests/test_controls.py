@@ -12,7 +12,8 @@ import pytest
 from ipywidgets import Image, Label, VBox
 from matplotlib.figure import Figure
 
-from ddgan_core import UserError, controls
+from ddgan_core import UserError
+from ddgan_core.notebook import controls
 
 
 class Drawing:

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddgan_core import curves, grids, rows
 from ddgan_core.diffusion import make_schedule
+from ddgan_core.figures import curves, grids
+from ddgan_core.notebook import rows
 from ddgan_core.runs import Run
 from ddgan_core.study import SCORES, configure, scores_due
 

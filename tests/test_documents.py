@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from ddgan_core.__main__ import main
-from ddgan_core.arguments import make_parser
-from ddgan_core.scores import load_evaluations
+from ddgan_core.commands.arguments import make_parser
+from ddgan_core.evaluation.scores import load_evaluations
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]

@@ -17,11 +17,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from ddgan_core import UserError, executors
-from ddgan_core.executors import local, on_ray, slurm_script
+from ddgan_core import UserError
 from ddgan_core.runs import Run
-from ddgan_core.study import Study, make_study, run, run_local, run_on_ray, toys_study
+from ddgan_core.study import Study, executors, make_study, run, run_local, run_on_ray, toys_study
 from ddgan_core.study import work as study_work
+from ddgan_core.study.executors import local, on_ray, slurm_script
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,7 +85,7 @@ def test_sigterm_reaches_every_process(tmp_path: Path) -> None:
         "time.sleep(60)"
     )
     parent = (
-        "import sys; from ddgan_core.executors import local; "
+        "import sys; from ddgan_core.study.executors import local; "
         f"local(['a', 'b'], lambda j: [sys.executable, '-S', '-c', {child!r}, {str(tmp_path)!r} + '/' + j], 2)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent])

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from ddgan_core import UserError, explore
+from ddgan_core import UserError
 from ddgan_core.checkpoints import write_weights
 from ddgan_core.data import load_images, to_float, to_uint8
-from ddgan_core.evaluation import sample_chain
+from ddgan_core.evaluation.scoring import sample_chain
 from ddgan_core.networks import Generator, NoisePredictor
+from ddgan_core.notebook import explore
 from ddgan_core.runs import PRESETS, Run, RunConfig
 
 DDGAN = RunConfig(preset="smoke").changed(**PRESETS["smoke"], T=3)

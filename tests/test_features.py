@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ddgan_core import UserError, features
+from ddgan_core import UserError
 from ddgan_core.data import load_images
-from ddgan_core.features import (
+from ddgan_core.metrics import features
+from ddgan_core.metrics.features import (
     EXTRACTORS,
     Extractor,
     classifier_facts,
@@ -18,7 +19,7 @@ from ddgan_core.features import (
     inception_layers,
     load_extractor,
 )
-from ddgan_core.inception import bicubic_matrix, clean_resize
+from ddgan_core.metrics.inception import bicubic_matrix, clean_resize
 
 needs_inception = pytest.mark.skipif(
     not Path(os.environ.get("DDGAN_INCEPTION", "")).is_file(), reason="DDGAN_INCEPTION names no Inception weights"

@@ -14,9 +14,10 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 
-from ddgan_core import UserError, figures, grids
+from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES, get_divergence
-from ddgan_core.labels import label_ends
+from ddgan_core.figures import grids, plots
+from ddgan_core.figures.labels import label_ends
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +75,9 @@ def test_a_png_grid_gives_its_images_back(tmp_path, channels):
 
 
 def test_image_grid_is_pixel_exact_whatever_the_style(tmp_path):
-    figures.use_style()
+    plots.use_style()
     images = noise_images(20, h=28, w=28)
-    (png,) = figures.save(grids.image_grid(images), tmp_path / "grid")
+    (png,) = plots.save(grids.image_grid(images), tmp_path / "grid")
     shown = np.asarray(Image.open(png).convert("L"))
     scale = shown.shape[0] // 56
     assert shown.shape == (56 * scale, 280 * scale)
@@ -85,7 +86,7 @@ def test_image_grid_is_pixel_exact_whatever_the_style(tmp_path):
 
 def test_row_labels_stand_beside_the_images_not_on_them(tmp_path):
     images = noise_images(20, h=28, w=28)
-    (png,) = figures.save(grids.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
+    (png,) = plots.save(grids.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
     shown = np.asarray(Image.open(png).convert("L"))
     expected = grids.tile(images)[..., 0].repeat(4, 0).repeat(4, 1)
     np.testing.assert_array_equal(shown[:, -expected.shape[1] :], expected)
@@ -115,7 +116,7 @@ def test_long_chains_are_thinned_evenly_and_keep_both_ends():
 def test_curve_names_its_ruler_and_labels_its_lines():
     both = pd.concat([evaluations(), evaluations(divergence="wasserstein")])
     _, ax = plt.subplots()
-    figures.fid_curve(ax, both, floor=3.1, ceiling=300.0)
+    plots.fid_curve(ax, both, floor=3.1, ceiling=300.0)
     assert ax.get_ylabel().startswith("FID")
     assert all(said in ax.get_title("left") for said in ("Inception", "2,000 samples", "10,000 test images"))
     assert ax.get_yscale() == "log"
@@ -130,13 +131,13 @@ def test_curve_names_its_ruler_and_labels_its_lines():
 def test_curve_refuses_what_cannot_be_compared(other):
     _, ax = plt.subplots()
     with pytest.raises(UserError, match=next(iter(other))):
-        figures.fid_curve(ax, pd.concat([evaluations(), evaluations(divergence="wasserstein", **other)]))
+        plots.fid_curve(ax, pd.concat([evaluations(), evaluations(divergence="wasserstein", **other)]))
 
 
 def test_seeds_are_averaged_on_one_line_and_shown_each():
     seeds = pd.concat([evaluations(seed=s).assign(frechet=[10.0 + s, 5.0 + s, 2.0 + s]) for s in (0, 2)])
     _, ax = plt.subplots()
-    figures.fid_curve(ax, seeds)
+    plots.fid_curve(ax, seeds)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [11, 6, 3])
     assert len(ax.lines[1].get_ydata()) == 6
 
@@ -146,7 +147,7 @@ def test_samplers_of_a_ddpm_are_lines_of_their_own():
         evaluations(method="ddpm", divergence="none", sampler=s, protocol="respaced") for s in ("ancestral", "ddim")
     ]
     _, ax = plt.subplots()
-    figures.fid_curve(ax, pd.concat(rows))
+    plots.fid_curve(ax, pd.concat(rows))
     assert {t.get_text() for t in ax.texts} == {"DDPM, ancestral", "DDPM, DDIM"}
 
 
@@ -154,7 +155,7 @@ def test_the_source_papers_protocol_is_a_dotted_line_of_its_own():
     _, ax = plt.subplots()
     cut = evaluations(sampler="truncated", protocol="as_published", steps=2, T=4)
     short = evaluations(method="ddpm", divergence="none", sampler="shortened", protocol="as_published")
-    figures.fid_curve(ax, pd.concat([evaluations(), cut, short]))
+    plots.fid_curve(ax, pd.concat([evaluations(), cut, short]))
     styles = {line.get_label(): line.get_linestyle() for line in ax.lines if not line.get_label().startswith("_")}
     dotted = {name for name, style in styles.items() if style == ":"}
     assert len(styles) == 3
@@ -164,14 +165,14 @@ def test_the_source_papers_protocol_is_a_dotted_line_of_its_own():
 def test_end_labels_do_not_overlap():
     close = [evaluations(divergence=d) for d in DIVERGENCES]
     figure, ax = plt.subplots()
-    figures.fid_curve(ax, pd.concat(close))
+    plots.fid_curve(ax, pd.concat(close))
     figure.canvas.draw()
     boxes = sorted((Text.get_window_extent(t) for t in ax.texts), key=lambda box: box.y0)  # without leader lines
     assert all(low.y0 + 0.8 * low.height < high.y0 for low, high in pairwise(boxes))
 
 
 def test_nothing_to_plot_is_said():
-    for plot in (figures.fid_curve, lambda ax, table: figures.history_plot(ax, table, "critic")):
+    for plot in (plots.fid_curve, lambda ax, table: plots.history_plot(ax, table, "critic")):
         _, ax = plt.subplots()
         plot(ax, pd.DataFrame())
         assert [t.get_text() for t in ax.texts] == ["not run yet"]
@@ -180,33 +181,31 @@ def test_nothing_to_plot_is_said():
 def test_history_is_drawn_per_t():
     history = pd.DataFrame({"step": [1, 2], "loss": [1.0, 2.0]} | {f"loss_t{k}": [1.0, 2.0] for k in range(1, 11)})
     _, ax = plt.subplots()
-    figures.history_plot(ax, history, "loss", T=1000)
+    plots.history_plot(ax, history, "loss", T=1000)
     assert [line.get_label() for line in ax.lines][::9] == ["t ≤ 100", "t ≤ 1000"]
     with pytest.raises(UserError, match=r"no column 'critic'.*loss"):
-        figures.history_plot(ax, history, "critic")
+        plots.history_plot(ax, history, "critic")
 
 
 def test_every_row_has_a_look_of_its_own(monkeypatch):
     names = ["ddpm", *DIVERGENCES]
-    assert len({figures.COLOURS[n] for n in names}) == len({figures.MARKERS[n] for n in names}) == len(names)
+    assert len({plots.COLOURS[n] for n in names}) == len({plots.MARKERS[n] for n in names}) == len(names)
     monkeypatch.setitem(DIVERGENCES, "registered_later", get_divergence("kl"))
-    later = figures._Look(0)
-    assert later["registered_later"] not in [figures.COLOURS[n] for n in names]
+    later = plots._Look(0)
+    assert later["registered_later"] not in [plots.COLOURS[n] for n in names]
     monkeypatch.undo()  # as another process sees its scores
-    assert figures._Look(0)["registered_later"] in {colour for colour, _ in figures._SPARE_LOOKS}
+    assert plots._Look(0)["registered_later"] in {colour for colour, _ in plots._SPARE_LOOKS}
 
 
 def test_saved_files_do_not_change(tmp_path):
     contents = []
     for folder in ("a", "b"):
         figure, ax = plt.subplots()
-        figures.fid_curve(ax, evaluations())
-        paths = figures.save(figure, tmp_path / folder / "fig.4")
+        plots.fid_curve(ax, evaluations())
+        paths = plots.save(figure, tmp_path / folder / "fig.4")
         assert [p.name for p in paths] == ["fig.4.svg", "fig.4.png"]
         contents.append([p.read_bytes() for p in paths])
-    assert [p.name for p in figures.save(figure, tmp_path / "c" / "09_matrix")] == ["09_matrix.png"], (
-        "no paper's figure"
-    )
+    assert [p.name for p in plots.save(figure, tmp_path / "c" / "09_matrix")] == ["09_matrix.png"], "no paper's figure"
     assert contents[0] == contents[1]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["fig.4.png", "fig.4.svg"], "no litter"
 
@@ -230,7 +229,7 @@ def test_a_chain_cut_short_ends_in_the_whole_one():
     _, ax = plt.subplots()
     whole = evaluations(T=4).iloc[2:]
     cut = evaluations(sampler="truncated", protocol="as_published", T=4).iloc[:2]
-    figures.fid_curve(ax, pd.concat([whole, cut]))
+    plots.fid_curve(ax, pd.concat([whole, cut]))
     dotted = [line.get_xdata().tolist() for line in ax.lines if line.get_linestyle() == ":"]
     assert dotted == [[1, 2], [2, 4]]
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ddgan_core import UserError, report
+from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES, Divergence, alpha_divergence, get_divergence, register
 from ddgan_core.identities import IDENTITIES, check_row
+from ddgan_core.report import execution
 
 README = Path(__file__).parent.parent / "README.md"
 EVERY = [identity.name for identity in IDENTITIES]
@@ -225,13 +226,13 @@ def test_a_readers_row_is_registered_trained_scored_and_plotted_from_a_notebook(
         cells=[
             cell('preset: str = "smoke"\ncompute: bool = True', tags=["parameters"]),
             cell(
-                "from ddgan_core.report import check_parameters\n"
+                "from ddgan_core.report.execution import check_parameters\n"
                 'check_parameters(globals(), preset=("smoke", "cpu"), compute=bool)'
             ),
             cell(
                 "import matplotlib.pyplot as plt\nfrom ddgan_core import figures, study\n"
                 "from ddgan_core.divergences import Divergence, register\nfrom ddgan_core.identities import check_row\n"
-                "from ddgan_core.scores import load_evaluations"
+                "from ddgan_core.evaluation.scores import load_evaluations"
             ),
             cell(f"row = {ROW}\nassert check_row(row).passed.all()"),
             cell("(run,) = study.ensure([study.configure(preset, divergence=row.name, T=2)], compute)"),
@@ -244,7 +245,7 @@ def test_a_readers_row_is_registered_trained_scored_and_plotted_from_a_notebook(
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
     )
     nbformat.write(notebook, tmp_path / "own_row.ipynb")
-    out = report.execute(tmp_path / "own_row.ipynb", tmp_path / "out.ipynb")
+    out = execution.execute(tmp_path / "own_row.ipynb", tmp_path / "out.ipynb")
     outputs = [o for c in nbformat.read(out, as_version=4).cells for o in c.get("outputs", [])]
     assert any("image/png" in o.get("data", {}) for o in outputs)
     scores = (results / "runs" / "digits" / "le_cam_T02_s0_smoke" / "evaluations.csv").read_text().splitlines()

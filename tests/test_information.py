@@ -10,7 +10,7 @@ from torch import nn
 
 from ddgan_core import UserError
 from ddgan_core.diffusion import Schedule, linear_schedule, vp_schedule
-from ddgan_core.information import bayes_errors, decided, integrate_error, measure
+from ddgan_core.evaluation.information import bayes_errors, decided, integrate_error, measure
 from ddgan_core.networks import NoisePredictor
 from ddgan_core.runner import train_run
 from ddgan_core.study import configure

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.intervals import (
+from ddgan_core.metrics.distances import Moments, class_statistics, frechet_distance, kernel_distance, precision_recall
+from ddgan_core.metrics.intervals import (
     class_errors,
     frechet_interval,
     group_of,
@@ -16,7 +17,6 @@ from ddgan_core.intervals import (
     neighbours_without,
     student_quantile,
 )
-from ddgan_core.metrics import Moments, class_statistics, frechet_distance, kernel_distance, precision_recall
 
 
 def draw(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> torch.Tensor:

@@ -18,11 +18,11 @@ from disturbed import (
 )  # fmt: skip
 
 from ddgan_core import UserError
-from ddgan_core.evaluation import evaluate
+from ddgan_core.evaluation.scores import read_evaluations
+from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.locks import is_held
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
-from ddgan_core.scores import read_evaluations
 from ddgan_core.study import Study, run, status
 
 __all__ = ["checkpoint_after_every_update"]  # a fixture of every test here

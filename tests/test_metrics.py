@@ -8,7 +8,7 @@ import torch
 
 from ddgan_core import UserError
 from ddgan_core.bench.mend import mend_torchvision
-from ddgan_core.metrics import (
+from ddgan_core.metrics.distances import (
     Moments,
     class_statistics,
     frechet_distance,

@@ -7,7 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ddgan_core import UserError, report
+from ddgan_core import UserError
+from ddgan_core.report import execution
 from ddgan_core.runs import PRESETS
 
 NOTEBOOKS = sorted(Path(__file__).parent.parent.glob("notebooks/*.ipynb"))
@@ -40,7 +41,7 @@ def test_committed_clean(path: Path):
 
 @every_notebook
 def test_parameters_are_typed_literals_checked_at_once(path: Path):
-    declared = report.declared_parameters(path)  # exactly one cell, literals only, or it raises
+    declared = execution.declared_parameters(path)  # exactly one cell, literals only, or it raises
     assert list(declared)[:2] == ["preset", "compute"], "these two mean the same everywhere and come first"
     code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
     at = next(i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", []))
@@ -50,20 +51,20 @@ def test_parameters_are_typed_literals_checked_at_once(path: Path):
     lines = [line for line in code[at].source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     assert all("#" in line for line in lines), "each parameter has its comment"
     assert "check_parameters(globals()" in code[at + 1].source
-    assert set(report._rules(code[at + 1].source)) == set(declared), "the check covers every parameter, literally"
+    assert set(execution._rules(code[at + 1].source)) == set(declared), "the check covers every parameter, literally"
     assert declared["preset"][1] == tuple(PRESETS)
-    report.validate_parameters(path, {name: default for name, (default, _) in declared.items()})
+    execution.validate_parameters(path, {name: default for name, (default, _) in declared.items()})
 
 
 @every_notebook
 def test_bad_parameters_are_refused_before_a_kernel_starts(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("a kernel was started"))
-    declared = report.declared_parameters(path)
+    declared = execution.declared_parameters(path)
     bad = [{"prest": "cpu"}, {"Compute": True}]
     bad += [{name: value} for name, values in WRONG.items() if name in declared for value in values]
     for parameters in bad:
         with pytest.raises(UserError, match=re.escape(next(iter(parameters)))) as error:
-            report.execute(path, path.with_name("never.ipynb"), parameters)
+            execution.execute(path, path.with_name("never.ipynb"), parameters)
         assert "\n" not in str(error.value)
     assert not path.with_name("never.ipynb").exists()
 
@@ -71,7 +72,7 @@ def test_bad_parameters_are_refused_before_a_kernel_starts(path: Path, monkeypat
 @every_notebook
 def test_trains_small_and_runs_to_its_end(path: Path, tmp_path: Path, shared_results: Path, monkeypatch):
     monkeypatch.setenv("DDGAN_RESULTS", str(shared_results))
-    out = report.execute(path, tmp_path / path.name, {"preset": "smoke", "compute": True})
+    out = execution.execute(path, tmp_path / path.name, {"preset": "smoke", "compute": True})
     outputs = [o for c in nbformat.read(out, as_version=4).cells for o in c.get("outputs", [])]
     assert any("image/png" in o.get("data", {}) for o in outputs), "a notebook shows a picture"
     assert not [o.text for o in outputs if o.get("name") == "stderr" and "Traceback" in o.text]
@@ -80,5 +81,5 @@ def test_trains_small_and_runs_to_its_end(path: Path, tmp_path: Path, shared_res
 @pytest.mark.slow
 @every_notebook
 def test_opens_where_nothing_has_been_run(path: Path, tmp_path: Path, results: Path):
-    report.execute(path, tmp_path / path.name, {"preset": "smoke", "compute": False})
+    execution.execute(path, tmp_path / path.name, {"preset": "smoke", "compute": False})
     assert not list(results.glob("runs/*/*")), "compute=False makes no runs"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddgan_core import piles, progress
+from ddgan_core import progress
+from ddgan_core.evaluation import piles
 from ddgan_core.progress import Progress, watched
 
 

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from ddgan_core import UserError, ranking
+from ddgan_core import UserError
 from ddgan_core.checkpoints import write_weights
 from ddgan_core.networks import Generator
-from ddgan_core.ranking import Candidate, add_answer, ask, candidates, preferred, questions, read_answers
+from ddgan_core.notebook import ranking
+from ddgan_core.notebook.ranking import Candidate, add_answer, ask, candidates, preferred, questions, read_answers
 from ddgan_core.runs import PRESETS, Run, RunConfig
 
 

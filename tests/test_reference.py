@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddgan_core import UserError, reference
+from ddgan_core import UserError
 from ddgan_core.data import data_hash, load_images
-from ddgan_core.features import Extractor, load_extractor
-from ddgan_core.metrics import Moments, frechet_distance
-from ddgan_core.reference import (
+from ddgan_core.evaluation import reference
+from ddgan_core.evaluation.reference import (
     extract,
     feature_chunks,
     pack_moments,
@@ -19,6 +18,8 @@ from ddgan_core.reference import (
     ship_moments,
     unpack_moments,
 )
+from ddgan_core.metrics.distances import Moments, frechet_distance
+from ddgan_core.metrics.features import Extractor, load_extractor
 
 needs_fashion = pytest.mark.skipif(
     not (Path(os.environ.get("DDGAN_DATA", "data")) / "FashionMNIST/raw").is_dir(),

@@ -11,14 +11,15 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from ddgan_core import UserError, report
-from ddgan_core.api_page import api_page
-from ddgan_core.pages import _HEAD, mathml, opening
-from ddgan_core.report import ReportError, check_parameters
+from ddgan_core import UserError
+from ddgan_core.report import execution
+from ddgan_core.report.api_page import api_page
+from ddgan_core.report.execution import ReportError, check_parameters
+from ddgan_core.report.pages import _HEAD, mathml, opening
 
 PARAMETERS = 'preset: str = "cpu"  # which runs\ncompute: bool = False\nT: int = 4'
 CHECK = (
-    "from ddgan_core.report import check_parameters\n"
+    "from ddgan_core.report.execution import check_parameters\n"
     'check_parameters(globals(), preset=("smoke", "cpu", "full"), compute=bool, T=range(1, 11))'
 )
 RULES = {"preset": ("smoke", "cpu", "full"), "compute": bool, "T": range(1, 11)}
@@ -55,7 +56,7 @@ def test_one_line_says_what_is_wrong_with_a_parameter(wrong, message, tmp_path):
         check_parameters({"preset": "cpu", "compute": False, "T": 4} | wrong, **RULES)
     notebook = write_notebook(tmp_path / "n.ipynb")
     with pytest.raises(UserError, match=message) as before:
-        report.validate_parameters(notebook, wrong)
+        execution.validate_parameters(notebook, wrong)
     assert "\n" not in str(in_kernel.value) + str(before.value)
 
 
@@ -67,15 +68,15 @@ def test_missing_parameter_is_named():
 def test_rule_that_the_check_computes_falls_back_to_the_type(tmp_path):
     check = "from ddgan_core.report import check_parameters\ncheck_parameters(globals(), row=tuple(ROWS), weight=float)"
     notebook = write_notebook(tmp_path / "n.ipynb", parameters='row = "kl"\nweight = 0.5', check=check)
-    report.validate_parameters(notebook, {"row": "anything", "weight": 1})
+    execution.validate_parameters(notebook, {"row": "anything", "weight": 1})
     with pytest.raises(UserError, match="row = 3: it must be a text"):
-        report.validate_parameters(notebook, {"row": 3})
+        execution.validate_parameters(notebook, {"row": 3})
 
 
 def test_parameters_cell_holds_literals_only(tmp_path):
     notebook = write_notebook(tmp_path / "n.ipynb", parameters="T = 4\nn = 2 * T")
     with pytest.raises(UserError, match=r"n = 2 \* T"):
-        report.declared_parameters(notebook)
+        execution.declared_parameters(notebook)
 
 
 @pytest.mark.parametrize("content", [None, "{not json", '{"cells": []}'])
@@ -84,13 +85,13 @@ def test_not_a_notebook(content, tmp_path):
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match=r"n\.ipynb"):
-        report.execute(path, tmp_path / "out.ipynb")
+        execution.execute(path, tmp_path / "out.ipynb")
     assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_execution_uses_the_parameters_and_leaves_one_file(tmp_path):
     notebook = write_notebook(tmp_path / "n.ipynb", "print('T is', T)")
-    out = report.execute(notebook, tmp_path / "out" / "n.ipynb", {"T": 7})
+    out = execution.execute(notebook, tmp_path / "out" / "n.ipynb", {"T": 7})
     assert nbformat.read(out, as_version=4).cells[-1].outputs[0].text == "T is 7\n"
     assert [p.name for p in out.parent.iterdir()] == ["n.ipynb"]
 
@@ -98,7 +99,7 @@ def test_execution_uses_the_parameters_and_leaves_one_file(tmp_path):
 def test_bad_parameter_starts_no_kernel(tmp_path, monkeypatch):
     monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("a kernel was started"))
     with pytest.raises(UserError, match="'t' is not known"):
-        report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out" / "n.ipynb", {"t": 3})
+        execution.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out" / "n.ipynb", {"t": 3})
     assert not (tmp_path / "out").exists()
 
 
@@ -119,7 +120,7 @@ def test_failure_is_never_taken_for_success(source, message, tmp_path):
     out.parent.mkdir()
     out.write_text("of an earlier time")
     with pytest.raises(ReportError, match=message) as error:
-        report.execute(notebook, out)
+        execution.execute(notebook, out)
     assert "\n" not in str(error.value)
     assert not out.exists()
     assert [p.name for p in out.parent.iterdir()] == ["n.failed.ipynb"]
@@ -128,7 +129,7 @@ def test_failure_is_never_taken_for_success(source, message, tmp_path):
 def test_user_error_in_a_notebook_is_one_line_without_traceback(tmp_path):
     notebook = write_notebook(tmp_path / "n.ipynb", "from ddgan_core import UserError\nraise UserError('mend this')")
     with pytest.raises(ReportError, match="mend this"):
-        report.execute(notebook, tmp_path / "out.ipynb")
+        execution.execute(notebook, tmp_path / "out.ipynb")
     cells = nbformat.read(tmp_path / "out.failed.ipynb", as_version=4).cells
     (shown,) = [o for o in cells[-1].outputs if o.output_type == "error"]
     assert shown.traceback == ["UserError: mend this"]
@@ -146,19 +147,19 @@ def test_kernel_that_does_not_come_up_is_tried_once_more_over_tcp(tmp_path, monk
         return genuine(*args, **kwargs)
 
     monkeypatch.setattr("papermill.execute_notebook", first_time_in_vain)
-    assert report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb").exists()
+    assert execution.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb").exists()
     assert calls == ["ipc", "tcp"]
     assert not list(Path.cwd().glob("kernel-ipc*")), "no sockets in the folder one happens to be in"
     monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: (_ for _ in ()).throw(OSError("port taken")))
     with pytest.raises(ReportError, match="port taken"):
-        report.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb")
+        execution.execute(write_notebook(tmp_path / "n.ipynb"), tmp_path / "out.ipynb")
 
 
 def test_report_needs_no_network(tmp_path, results, capsys):
     (results / "tables").mkdir()
     pd.DataFrame({"row": ["kl"], "frechet": [12.3456]}).to_csv(results / "tables" / "scores.csv", index=False)
-    from ddgan_core.figures import save
-    from ddgan_core.grids import image_grid
+    from ddgan_core.figures.grids import image_grid
+    from ddgan_core.figures.plots import save
 
     plot = "import numpy as np\nfrom ddgan_core import figures, grids\nfigures.use_style()\n"
     plot += "grids.image_grid(np.zeros((2, 1, 8, 8), np.uint8))"
@@ -179,7 +180,7 @@ def test_report_needs_no_network(tmp_path, results, capsys):
     bad = write_notebook(tmp_path / "02_bad.ipynb", "raise RuntimeError('broken')")
 
     with pytest.raises(ReportError, match="1 of 2 notebooks failed.*broken"):
-        report.build("smoke", notebooks=[good, bad])
+        execution.build("smoke", notebooks=[good, bad])
     said = capsys.readouterr().out
     assert re.search(r"Executing 2 notebooks.*minutes", said)
     assert "MB of disk" in said
@@ -215,10 +216,10 @@ def test_report_needs_no_network(tmp_path, results, capsys):
 
 def test_build_refuses_before_it_starts(tmp_path):
     with pytest.raises(UserError, match="'cup'"):
-        report.build("cup")
+        execution.build("cup")
     notebook = write_notebook(tmp_path / "01_a.ipynb", parameters="T = 4", check="pass")
     with pytest.raises(UserError, match="'preset' is not known: 01_a.ipynb has T"):
-        report.build("smoke", notebooks=[notebook])
+        execution.build("smoke", notebooks=[notebook])
 
 
 def test_formula_that_cannot_be_converted_is_shown_as_it_is(monkeypatch):
@@ -264,8 +265,8 @@ def test_a_table_keeps_its_own_heading():
 
 
 def test_the_front_page_begins_as_the_readme_does(tmp_path):
-    from ddgan_core.figures import save
-    from ddgan_core.grids import image_grid
+    from ddgan_core.figures.grids import image_grid
+    from ddgan_core.figures.plots import save
 
     save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), tmp_path / "main")
     (tmp_path / "README.md").write_text("# Title\n\nWhat is **asked**.\n\n![all](main.png)\n\n```\nmake\n```\n\nMore.")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError
+from ddgan_core.evaluation.scores import COLUMNS, read_evaluations
 from ddgan_core.runner import train_run
 from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, results_dir, write_atomic
-from ddgan_core.scores import COLUMNS, read_evaluations
 
 SMOKE = RunConfig(**PRESETS["smoke"], preset="smoke")
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from ddgan_core.scores import bounds, one_axis
+from ddgan_core.evaluation.scores import bounds, one_axis
 
 WAY = {"features_hash": "0a", "reference": "test", "reference_n": 10_000}
 

@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from ddgan_core import UserError, speed
+from ddgan_core import UserError
+from ddgan_core.notebook import speed
 from ddgan_core.runs import Run, write_atomic
 from ddgan_core.study import make_study
 
@@ -35,7 +36,7 @@ def test_the_inventory_names_what_is_due(results: Path) -> None:
 
 
 def test_the_commands_that_are_due_exist() -> None:
-    from ddgan_core.arguments import make_parser
+    from ddgan_core.commands.arguments import make_parser
 
     for command in speed.inventory()["command"]:
         make_parser().parse_args(command.split()[3:])

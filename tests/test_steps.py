@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from ddgan_core.diffusion import vp_schedule
-from ddgan_core.information import decided
+from ddgan_core.evaluation.information import decided
+from ddgan_core.notebook.steps import budget_figure, by_updates, collapse, schedule_figure
 from ddgan_core.runner import train_run
-from ddgan_core.steps import budget_figure, by_updates, collapse, schedule_figure
 from ddgan_core.study import configure, score
 
 TIMES = [(1, 500), (2, 500), (4, 500), (1, 2_000), (2, 4_000), (4, 2_000)]

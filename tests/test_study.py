@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ddgan_core import UserError, evaluation, runner, study
+from ddgan_core import UserError, runner, study
+from ddgan_core.evaluation import scoring
+from ddgan_core.evaluation.piles import TimeIsUp
 from ddgan_core.locks import alone, is_held
-from ddgan_core.piles import TimeIsUp
 from ddgan_core.runs import Run
 from ddgan_core.study import (
     PAPER_ROWS,
@@ -190,23 +191,23 @@ def test_a_score_is_left_in_time_and_gone_on_with(
     """Of 200 images in batches of 50, those drawn before the time was up are not drawn again."""
     monkeypatch.setenv("DDGAN_CACHE", str(tmp_path / "cache"))
     trained = runner.train_run(configure("smoke", T=1, updates=2), progress=False)
-    scoring, drawn, whole = {"n": 200, "features": "pixels", "batch_size": 50}, [], evaluation.sample_images
+    how, drawn, whole = {"n": 200, "features": "pixels", "batch_size": 50}, [], scoring.sample_images
 
     def slow(step, steps, shape, n, seed, device, batch_size, start):
         drawn.append(start)
         time.sleep(0.3)
         return whole(step, steps, shape, n, seed, device, batch_size, start)
 
-    monkeypatch.setattr(evaluation, "sample_images", slow)
+    monkeypatch.setattr(scoring, "sample_images", slow)
     with pytest.raises(TimeIsUp, match="of 200 images are drawn"):
-        evaluation.evaluate(trained, **scoring, deadline=time.monotonic() + 0.5)
+        scoring.evaluate(trained, **how, deadline=time.monotonic() + 0.5)
     assert drawn == [0]
-    evaluation.evaluate(trained, **scoring, deadline=time.monotonic() + 60)
+    scoring.evaluate(trained, **how, deadline=time.monotonic() + 60)
     assert drawn == [0, 50, 100, 150]
 
 
 def test_scores_counted_are_those_that_are_due(results: Path) -> None:
-    from ddgan_core.evaluation import evaluate
+    from ddgan_core.evaluation.scoring import evaluate
 
     cell = configure("smoke", T=1, updates=2)
     made = runner.train_run(cell, progress=False)

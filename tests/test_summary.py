@@ -6,10 +6,18 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError
-from ddgan_core.features import classifier_facts
+from ddgan_core.evaluation.scores import add_evaluation
+from ddgan_core.metrics.features import classifier_facts
+from ddgan_core.notebook.summary import (
+    BEGIN,
+    END,
+    markdown,
+    results_table,
+    sampling_seconds,
+    sampling_times,
+    write_table,
+)
 from ddgan_core.runs import RunConfig, write_atomic
-from ddgan_core.scores import add_evaluation
-from ddgan_core.summary import BEGIN, END, markdown, results_table, sampling_seconds, sampling_times, write_table
 
 ROOT = Path(__file__).parent.parent
 

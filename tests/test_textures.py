@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.textures import fine, median_ratio, middle_coefficients, periods, sameness, stripe_power
+from ddgan_core.evaluation.textures import fine, median_ratio, middle_coefficients, periods, sameness, stripe_power
 
 
 def striped(period: float, n: int = 3, size: int = 28, amplitude: float = 20.0) -> torch.Tensor:

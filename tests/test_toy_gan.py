@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ddgan_core import UserError, toy_study
+from ddgan_core import UserError
 from ddgan_core.diffusion import random_generator, vp_schedule
 from ddgan_core.divergences import DIVERGENCES
-from ddgan_core.toy_gan import ToyGAN, ToySettings, train_toy
-from ddgan_core.toy_measures import (
+from ddgan_core.toys import toy_study
+from ddgan_core.toys.gan import ToyGAN, ToySettings, train_toy
+from ddgan_core.toys.measures import (
     StepScale,
     density_grid,
     divergence_on_grid,
@@ -20,7 +21,7 @@ from ddgan_core.toy_measures import (
     sample_measures,
     true_log_density,
 )
-from ddgan_core.toys import GaussianMixture, grid_25, isotropic, ring, true_x_0, two_modes
+from ddgan_core.toys.mixtures import GaussianMixture, grid_25, isotropic, ring, true_x_0, two_modes
 
 TINY = ToySettings(seeds=2, updates=5, batch_size=8, width=8)
 

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 from disturbed import in_child, no_litter
 
-from ddgan_core import UserError, toy_study
+from ddgan_core import UserError
 from ddgan_core.__main__ import main
-from ddgan_core.evaluation import device_name
+from ddgan_core.evaluation.scoring import device_name
 from ddgan_core.locks import alone
 from ddgan_core.study import Study, make_study, run, run_local, status, toys, toys_study
-from ddgan_core.toy_study import ToyCell
-from ddgan_core.toy_verdicts import verdicts
+from ddgan_core.toys import toy_study
+from ddgan_core.toys.toy_study import ToyCell
+from ddgan_core.toys.verdicts import verdicts
 
 ROOT = Path(__file__).parent.parent
 FOUR = toys_study("smoke", data=["two_near"], rows=["kl", "wasserstein"], steps=[2, 1])

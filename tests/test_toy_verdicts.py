@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from ddgan_core import UserError
-from ddgan_core.intervals import mean_interval
-from ddgan_core.toy_verdicts import agreement, decide, holm, verdicts
+from ddgan_core.metrics.intervals import mean_interval
+from ddgan_core.toys.verdicts import agreement, decide, holm, verdicts
 
 NEAR = [1.0, 1.4, 1.2, 0.8, 1.1]
 

@@ -8,7 +8,7 @@ from scipy.integrate import quad
 
 from ddgan_core import UserError
 from ddgan_core.diffusion import diffuse, diffuse_pair, linear_schedule, posterior, random_generator, vp_schedule
-from ddgan_core.toys import (
+from ddgan_core.toys.mixtures import (
     GaussianMixture,
     grid_25,
     isotropic,

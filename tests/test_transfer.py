@@ -14,12 +14,12 @@ from safetensors.torch import save
 from ddgan_core import UserError
 from ddgan_core.__main__ import main
 from ddgan_core.checkpoints import read_weights
-from ddgan_core.evaluation import evaluate
+from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.locks import alone
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
 from ddgan_core.study import Study, configure, run
-from ddgan_core.transfer import export_runs, import_runs
+from ddgan_core.study.transfer import export_runs, import_runs
 
 CONFIGS = (configure("smoke", T=1, updates=2), configure("smoke", T=2, updates=2, divergence="wasserstein"))
 A, B = (config.run_id for config in CONFIGS)

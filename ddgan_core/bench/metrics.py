@@ -14,9 +14,9 @@ from ddgan_core import UserError
 from ddgan_core.bench.mend import mend_torchvision
 from ddgan_core.bench.turns import Seconds, median, provenance, ratio, take_turns, written
 from ddgan_core.data import load_images
-from ddgan_core.features import inception_file, inception_layers, load_extractor
-from ddgan_core.inception import clean_resize, folded
-from ddgan_core.metrics import Moments, frechet_distance
+from ddgan_core.metrics.distances import Moments, frechet_distance
+from ddgan_core.metrics.features import inception_file, inception_layers, load_extractor
+from ddgan_core.metrics.inception import clean_resize, folded
 from ddgan_core.shapes import Float, Tensor, UInt8
 
 Contestant = Callable[[UInt8[Tensor, "n c h w"], Path], Float[Tensor, "n d"]]  # images, the same as PNGs -> features

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ddgan_core import UserError
 from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
-from ddgan_core.executors import local
+from ddgan_core.study.executors import local
 
 
 def bench_workers(

@@ -65,7 +65,7 @@ def calibrate(args: argparse.Namespace) -> int:
     else:
         refuse(args, ("minutes",), "only with --reference")
     device = prepare(args)
-    from ddgan_core import calibration
+    from ddgan_core.evaluation import calibration
 
     if args.reference:
         how = {"minutes": args.minutes, "device": device}

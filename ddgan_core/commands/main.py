@@ -32,17 +32,17 @@ def sample(args: argparse.Namespace) -> int:
     device = prepare(args)
     import time
 
-    from ddgan_core import evaluation
+    from ddgan_core.evaluation import scoring
     from ddgan_core.runs import Run, write_atomic
 
     run = Run.open(args.run, args.dataset)
     steps = args.steps or (min(run.config.T, 100) if run.config.method == "ddpm" else None)
-    sampler, steps = evaluation.resolve_sampler(run, args.sampler, steps)
+    sampler, steps = scoring.resolve_sampler(run, args.sampler, steps)
     start = time.perf_counter()
-    images = evaluation.sample(run, args.n, sampler=sampler, steps=steps, seed=args.seed, device=device)
+    images = scoring.sample(run, args.n, sampler=sampler, steps=steps, seed=args.seed, device=device)
     seconds = time.perf_counter() - start
     if args.output.suffix == ".png":
-        from ddgan_core.grids import write_png_grid
+        from ddgan_core.figures.grids import write_png_grid
 
         write_png_grid(images, args.output, columns=math.ceil(args.n**0.5))
     else:
@@ -66,8 +66,8 @@ def evaluate(args: argparse.Namespace) -> int:
     device = prepare(args)
     import pandas as pd
 
-    from ddgan_core import evaluation
-    from ddgan_core.features import load_extractor
+    from ddgan_core.evaluation import scoring
+    from ddgan_core.metrics.features import load_extractor
     from ddgan_core.runs import Run
     from ddgan_core.study import write_tables
 
@@ -78,15 +78,13 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.run is not None:
         run = Run.open(args.run, args.dataset)
         how |= {"sampler": args.sampler, "steps": args.steps, "features": args.features}
-        table = evaluation.evaluate(run, n=n, seed=args.seed or 0, **how)
+        table = scoring.evaluate(run, n=n, seed=args.seed or 0, **how)
     elif args.images is not None:
-        scores = [evaluation.evaluate_images(args.images, dataset, n=args.n, features=f, **how) for f in args.features]
+        scores = [scoring.evaluate_images(args.images, dataset, n=args.n, features=f, **how) for f in args.features]
         table = pd.concat(scores)
     else:
         how |= {"n": n, "seed": args.seed or 0}
-        table = pd.concat(
-            evaluation.evaluate_baseline(args.baseline, dataset, features=f, **how) for f in args.features
-        )
+        table = pd.concat(scoring.evaluate_baseline(args.baseline, dataset, features=f, **how) for f in args.features)
     write_tables()
     for _, score in table.iterrows():
         for name, value in score.items():
@@ -97,8 +95,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def anatomy(args: argparse.Namespace) -> int:
     device = prepare(args)
-    from ddgan_core import rows
-    from ddgan_core.anatomy import measure
+    from ddgan_core.evaluation.anatomy import measure
+    from ddgan_core.notebook import rows
 
     done = measure(rows.beside(args.preset, args.T, tag=args.tag), device=device, force=args.force)
     print(f"measured: {', '.join(done) or 'none, all are in the tables'}")
@@ -107,7 +105,7 @@ def anatomy(args: argparse.Namespace) -> int:
 
 def information(args: argparse.Namespace) -> int:
     device = prepare(args)
-    from ddgan_core.information import measure
+    from ddgan_core.evaluation.information import measure
     from ddgan_core.runs import Run
 
     print(measure(Run.open(args.run, args.dataset), n=args.n, device=device))
@@ -116,7 +114,7 @@ def information(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     prepare(args)
-    from ddgan_core.report import ReportError, build
+    from ddgan_core.report.execution import ReportError, build
 
     try:
         build(args.preset, compute=args.compute, notebooks=args.notebooks or None, out=args.output)

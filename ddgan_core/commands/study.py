@@ -65,7 +65,7 @@ def study_run(args: argparse.Namespace) -> int:
 
 
 def study_table(args: argparse.Namespace) -> int:
-    from ddgan_core.summary import markdown, results_table, write_table
+    from ddgan_core.notebook.summary import markdown, results_table, write_table
 
     table = results_table(preset=args.preset)
     if args.write is None:
@@ -77,7 +77,7 @@ def study_table(args: argparse.Namespace) -> int:
 
 def study_slurm(args: argparse.Namespace) -> int:
     from ddgan_core import study
-    from ddgan_core.executors import slurm_script
+    from ddgan_core.study.executors import slurm_script
 
     what = asked_for(args)
     if not (missing := [cell.run_id for cell in study.to_do(what)]):
@@ -89,7 +89,7 @@ def study_slurm(args: argparse.Namespace) -> int:
 
 
 def study_export(args: argparse.Namespace) -> int:
-    from ddgan_core.transfer import export_runs
+    from ddgan_core.study.transfer import export_runs
 
     paths, left_out = export_runs(args.output, args.run)
     for path in paths:
@@ -103,7 +103,7 @@ def study_export(args: argparse.Namespace) -> int:
 
 def study_import(args: argparse.Namespace) -> int:
     from ddgan_core.study import write_tables
-    from ddgan_core.transfer import import_runs
+    from ddgan_core.study.transfer import import_runs
 
     for run_id, what in import_runs(args.files).items():
         print(f"{run_id}: {what}")

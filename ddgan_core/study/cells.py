@@ -8,8 +8,8 @@ from ddgan_core import UserError
 from ddgan_core.data import get_dataset
 from ddgan_core.divergences import get_divergence
 from ddgan_core.runs import PRESETS, RunConfig
-from ddgan_core.toy_study import ToyCell
-from ddgan_core.toy_study import cells as toy_cells
+from ddgan_core.toys.toy_study import ToyCell
+from ddgan_core.toys.toy_study import cells as toy_cells
 
 PAPER_ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein")
 PAPER_T = (4, 2, 8, 10, 1, 3, 5, 6, 7, 9)  # in order of what they tell

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddgan_core.evaluation import device_name
+from ddgan_core.evaluation.scoring import device_name
 from ddgan_core.locks import alone, is_held
-from ddgan_core.toy_study import CELL, SETTINGS, ToyCell, folder, keep, load, run_cell
+from ddgan_core.toys.toy_study import CELL, SETTINGS, ToyCell, folder, keep, load, run_cell
 
 
 def lines(wanted: Sequence[ToyCell], results: Path | None = None) -> list[dict[str, Any]]:

@@ -1,0 +1,17 @@
+"""A run, or a pile of images, to rows of numbers: `scoring` makes the rows, `scores` keeps them, `reference` and
+`piles` keep what takes long; `calibration` says what a distance means, `anatomy` and `textures` where it comes from,
+`information` what each denoising step has to decide.
+"""
+
+from ddgan_core.evaluation.scores import load_evaluations
+from ddgan_core.evaluation.scoring import evaluate, evaluate_baseline, evaluate_images, load_model, sample, sample_chain
+
+__all__ = [
+    "evaluate",
+    "evaluate_baseline",
+    "evaluate_images",
+    "load_evaluations",
+    "load_model",
+    "sample",
+    "sample_chain",
+]

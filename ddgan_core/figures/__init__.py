@@ -1,0 +1,14 @@
+"""One look for all plots: `plots` of distances and losses, `curves` against T, `grids` of images, `labels` of lines."""
+
+from ddgan_core.figures.plots import (
+    COLOURS,
+    FEATURE_LABELS,
+    MARKERS,
+    fid_curve,
+    history_plot,
+    plain_numbers,
+    save,
+    use_style,
+)
+
+__all__ = ["COLOURS", "FEATURE_LABELS", "MARKERS", "fid_curve", "history_plot", "plain_numbers", "save", "use_style"]

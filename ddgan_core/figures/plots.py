@@ -1,0 +1,261 @@
+"""One look for all plots: the same colour for a row everywhere, curves of comparable numbers, files that do not change.
+
+Figures made here are plain `matplotlib.figure.Figure`s: in a notebook, leave one as the last expression of a cell.
+"""
+
+import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ddgan_core import UserError
+from ddgan_core.data import DATASETS
+from ddgan_core.divergences import DIVERGENCES
+from ddgan_core.evaluation.scores import AXIS
+from ddgan_core.figures.grids import DPI
+from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.runs import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# After Okabe and Ito (2008) and P. Tol: told apart with every common colour vision, all readable on white.
+_LOOKS = {
+    "ddpm": ("#333333", "D"),
+    "non_saturating_js": ("#0072b2", "o"),
+    "jensen_shannon": ("#56b4e9", "p"),
+    "squared_hellinger": ("#d55e00", "s"),
+    "reverse_kl": ("#009e73", "^"),
+    "total_variation": ("#e69f00", "v"),
+    "wasserstein": ("#cc79a7", "P"),
+    "kl": ("#999933", "<"),
+    "pearson": ("#882255", "X"),
+}
+_SPARE_LOOKS = (
+    ("#332288", "h"), ("#117733", "*"), ("#aa4499", "8"), ("#661100", "d"), ("#44aa99", ">"), ("#6e8b00", "H"),
+    ("#8c6bb1", "1"), ("#b15928", "2"),
+)  # fmt: skip
+
+
+class _Look(dict[str, str]):
+    """Row name -> colour or marker; one that is registered later, or no more, gets a spare one, by its name."""
+
+    def __init__(self, part: int) -> None:
+        super().__init__({name: look[part] for name, look in _LOOKS.items()})
+        self.part = part
+
+    def __missing__(self, name: str) -> str:
+        later = [row for row in DIVERGENCES if row not in _LOOKS]
+        at = later.index(name) if name in later else zlib.crc32(name.encode())
+        return self.setdefault(name, _SPARE_LOOKS[at % len(_SPARE_LOOKS)][self.part])
+
+
+COLOURS, MARKERS = _Look(0), _Look(1)
+_DDPM_LOOKS = {"ddim": ("DDIM", "--"), "shortened": ("as published", ":"), "retimed": ("at its own times", "-.")}
+
+FEATURE_LABELS = {
+    "inception": "FID (Inception features)",
+    "fashion_classifier": "Fréchet distance (FashionMNIST classifier features)",
+    "pixels": "Fréchet distance (pixels)",
+}
+NEAR = 4  # times the largest or smallest distance drawn: a bound farther off is named, and would only flatten the rest
+COMPARABLE = ("dataset", "preset", *AXIS)
+
+
+def use_style() -> None:
+    """The look of every plot. Call it once, before the first figure of a notebook or script."""
+    import matplotlib.pyplot as plt
+    import seaborn
+
+    seaborn.set_theme(context="notebook", style="ticks", palette=list(COLOURS.values())[1:])
+    plt.rcParams.update({
+        "figure.figsize": (7.2, 4.2), "figure.dpi": DPI, "figure.constrained_layout.use": True,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12, "axes.titlelocation": "left",
+        "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 10,
+        "legend.frameon": False, "axes.grid": True, "grid.color": "0.92", "lines.linewidth": 1.8, "lines.markersize": 7,
+        "xtick.minor.pad": 5.5, "ytick.minor.pad": 5.5,  # so that numbers of both kinds of ticks stand in one line
+        "image.cmap": "gray", "image.interpolation": "nearest", "font.family": "DejaVu Sans",
+    })  # fmt: skip
+    if plt.get_backend().lower().endswith("inline"):
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina", bbox_inches=None)  # cropping would move grids off whole pixels
+
+
+def fid_curve(
+    ax: "Axes",
+    evaluations: pd.DataFrame,
+    x: str = "steps",
+    floor: float | None = None,
+    ceiling: float | None = None,
+) -> None:
+    """`frechet` against `x`, one line per row (DDPM: per sampler), labelled at its end.
+
+    Several seeds are points about their mean, with their range; a single one has its interval over draws of samples.
+    Chains cut short are dotted and end in the whole one. floor, ceiling: the distances of real images and of noise in
+    the same features, lines where they are near the others', else named with their value. Baseline rows in
+    `evaluations` are left out. Without rows the axes say so. Raises UserError when rows are not comparable: an axis has
+    one dataset, preset, feature network, N and reference.
+    """
+    rows = evaluations[~evaluations["sampler"].isin(["real", "noise"])] if len(evaluations) else evaluations
+    if not len(rows):
+        ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", va="center", color="0.5")
+        ax.set_axis_off()
+        return
+    for column in COMPARABLE:
+        found = rows[column].drop_duplicates().tolist() if column in rows else []
+        if len(found) > 1:
+            raise UserError(f"{column} differs within one axis ({', '.join(map(str, found))}): select one of them")
+    ends: list[tuple[float, float, str, str]] = []
+    begins: dict[str, tuple[float, float]] = {}
+    for (name, label, ls), line in rows.groupby(_line_of(rows), sort=False):
+        by_x = line.groupby(x)["frechet"].agg(["mean", "min", "max", "size"]).sort_index()
+        style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKERS[name], "ls": ls}
+        ax.plot(by_x.index, by_x["mean"], label=label, ms=6, markeredgecolor="white", markeredgewidth=0.4, **style)
+        if (by_x["size"] > 1).any():
+            ax.vlines(by_x.index, by_x["min"], by_x["max"], color=COLOURS[name], lw=1)
+            ax.plot(line[x], line["frechet"], ls="", marker=".", ms=3, color=COLOURS[name])
+        if "frechet_error" in line:
+            one = line[~line[x].duplicated(keep=False)]
+            error = one["frechet_error"].fillna(0)
+            ax.vlines(one[x], one["frechet"] - error, one["frechet"] + error, color=COLOURS[name], lw=1)
+        if label not in [end[2] for end in ends]:  # chains cut short have one name: the first of them is named
+            ends.append((float(by_x.index[-1]), float(by_x["mean"].iloc[-1]), label, COLOURS[name]))
+        whole = rows[(rows["divergence"] == name) & (rows["sampler"] == "ddgan") & (rows["tag"] == line["tag"].iloc[0])]
+        if set(line["sampler"]) == {"truncated"} and len(own := whole[whole["T"] == line["T"].iloc[0]]):
+            last = [float(by_x.index[-1]), float(own[x].iloc[0])]
+            ax.plot(last, [by_x["mean"].iloc[-1], own["frechet"].mean()], color=COLOURS[name], ls=ls)
+            if whole[x].nunique() == 1:  # a point is named at the other end of this line
+                begins[name] = (float(by_x.index[0]), float(by_x["mean"].iloc[0]))
+    begins = {label_of(name): at for name, at in begins.items()}
+    ends = [(*begins.get(label, (x_end, y_end)), label, colour) for x_end, y_end, label, colour in ends]
+    low, high = rows["frechet"].min(), rows["frechet"].max()
+    bounds = [(v, label) for v, label in ((floor, "real images"), (ceiling, "noise")) if v is not None]
+    near = [(v, label) for v, label in bounds if low / NEAR < v < high * NEAR]
+    for value, label in near:
+        ax.axhline(value, color="0.6", lw=1, ls=":")
+        ends.append((float("nan"), value, label, "0.45"))
+    errors = rows.get("frechet_error", pd.Series(0.0, rows.index)).fillna(0)
+    _scale_axes(ax, rows[x], [*(rows["frechet"] - errors), *(rows["frechet"] + errors), *(v for v, _ in near)])
+    for value, label in set(bounds) - set(near):
+        edge, arrow = (0, "↓") if value < low else (1, "↑")
+        ends.append(
+            (
+                float("nan"),
+                ax.get_ylim()[edge],
+                f"{label} {value:,.0f} {arrow}" if value >= 10 else f"{label} {value:.2g} {arrow}",
+                "0.45",
+            )
+        )
+    first = rows.iloc[0]
+    dataset = DATASETS[first["dataset"]].label if first["dataset"] in DATASETS else first["dataset"]
+    ruler = FEATURE_LABELS.get(first["features"], first["features"])
+    ax.set_xlabel({"steps": "denoising steps (network evaluations)", "T": "T"}.get(x, x.replace("_", " ")))
+    ax.set_ylabel("FID, lower is better" if ruler.startswith("FID") else "distance, lower is better")
+    ax.set_title(
+        f"{ruler}\n{dataset}, preset {first['preset']}: {int(first['n']):,} samples, "
+        f"{int(first['reference_n']):,} {first['reference']} images", fontsize=10,
+    )  # fmt: skip
+    label_ends(ax, ends)
+
+
+def _line_of(rows: pd.DataFrame) -> pd.Series:
+    """(row name, label, line style) of the line each evaluation belongs to; dotted: the source paper's protocol."""
+
+    def line(row: Any) -> tuple[str, str, str]:
+        tag = "" if pd.isna(row.tag) or not row.tag else f", {row.tag}"
+        if row.method == "ddpm":
+            how, ls = _DDPM_LOOKS.get(row.sampler, (row.sampler, "-"))
+            return "ddpm", f"DDPM, {how}{tag}", ls
+        cut = f"T = {int(row.T)} cut short" if row.sampler == "truncated" else ""  # its colour says whose
+        return row.divergence, (cut or label_of(row.divergence)) + tag, ":" if cut else "-"
+
+    return pd.Series([line(row) for row in rows.itertuples()], index=rows.index)
+
+
+def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
+    """Logarithmic where values span more than a factor of four (y) or twenty (x); ticks at the steps there are."""
+    from matplotlib.ticker import NullLocator
+
+    if min(y) > 0 and max(y) / min(y) > 4:
+        ax.set_yscale("log")
+        ax.set_ylim(min(y) / 1.2, max(y) * 1.2)
+        plain_numbers(ax.yaxis)
+    if min(x) > 0 and max(x) / min(x) > 20:
+        ax.set_xscale("log")
+    values = sorted(set(x))
+    if len(values) <= 12 and all(float(v).is_integer() for v in values):
+        if ax.get_xscale() == "log":  # no label closer to the one before than it is wide
+            values = [v for i, v in enumerate(values) if i == 0 or v / values[i - 1] > 1.2]
+        ax.set_xticks(values, [f"{int(v):,}" for v in values])
+        ax.xaxis.set_minor_locator(NullLocator())
+
+
+def plain_numbers(axis: Any) -> None:
+    """Numbers as they are on a logarithmic axis, and between its powers of ten where these are few."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    low, high = sorted(axis.get_view_interval())
+    shown = "25" if high / low > 10 else "2357" if high / low > 5 else "23456789"
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}" if v < 1e6 else f"{v:g}"))
+    few = FuncFormatter(lambda v, _: f"{v:,g}" if f"{v:.0e}"[0] in shown else "")
+    axis.set_minor_formatter(few if high / low < 300 else NullFormatter())
+
+
+def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str, T: int | None = None) -> None:
+    """Columns of a run's history against the updates; a column kept apart by t ("critic") is drawn for each range of t.
+
+    T: the run's, to name the ranges where it has more than ten steps. Raises UserError for a column that is not there.
+    """
+    from matplotlib import colormaps
+
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    if not len(history):
+        ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", va="center", color="0.5")
+        ax.set_axis_off()
+        return
+    for name, style in zip(columns, ("-", "--", ":", "-.") * len(columns), strict=False):
+        if name not in history:
+            raise UserError(f"history has no column {name!r}: it has {', '.join(history.columns)}")
+        bins = sum(f"{name}_t{k}" in history for k in range(1, 11))
+        prefix = f"{name}, " if len(columns) > 1 else ""
+        for k in range(1, bins + 1):
+            upper = k if T is None or bins == T else -(-k * T // bins)
+            label = f"{prefix}t {'=' if T is None or bins == T else '≤'} {upper}"
+            colour = colormaps["viridis"](0.8 * (k - 1) / max(bins - 1, 1))
+            ax.plot(history["step"], history[f"{name}_t{k}"], ls=style, color=colour, lw=1.3, label=label)
+        if not bins:
+            ax.plot(history["step"], history[name], ls=style, label=name)
+    ax.set_xlabel("updates")
+    ax.set_ylabel(columns[0].replace("_", " ") if len(columns) == 1 else "mean since the record before")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def save(fig: "Figure", stem: Path | str) -> list[Path]:
+    """Write `stem`.png, of the paper's figures (fig1 to fig9) `stem`.svg too; the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    stem, paths = Path(stem), []
+    with rc_context({"svg.hashsalt": "ddgan"}):
+        for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            if kind == "svg" and not stem.name.startswith("fig"):
+                continue
+            buffer = io.BytesIO()
+            fig.savefig(buffer, format=kind, dpi=2 * DPI, metadata=metadata, bbox_inches=None)
+            paths.append(stem.with_name(f"{stem.name}.{kind}"))
+            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else palette_png(buffer.getvalue()))
+    return paths
+
+
+def palette_png(png: bytes) -> bytes:
+    """The same picture in 256 colours without dither: less than half the bytes, and plots and grey grids look alike."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    image.save(buffer := io.BytesIO(), "png", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,230 @@
+"""The source paper's claims, each with a rule written before its runs, and the verdict that the results give it.
+
+Only scores that share one axis are used; a rule that lacks its runs answers "undecided" and says what is missing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
+from ddgan_core.notebook.ranking import preferred, read_answers
+from ddgan_core.notebook.rows import kin
+from ddgan_core.notebook.summary import sampling_times
+from ddgan_core.runs import all_runs, results_dir
+from ddgan_core.study import PAPER_ROWS
+
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+SEEDS, TIMES, TRIALS, ANSWERS, MODELS = 3, 5, 4, 100, 4  # what the rules need, at least
+STRONG = 0.7  # a rank correlation's size
+NAMED = ("non_saturating_js", "squared_hellinger")  # the source paper's best
+
+Verdict = tuple[str, str]  # and its evidence
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rules read. `gather` makes it from results/.
+
+    ddgan, ddpm: scores on one axis, of cells as they were trained and of the DDPM. swept: row, failed, frechet of each
+    trial of the sweep. distances: {model: frechet} of what people may rank, shares: {model: share of preferences} of
+    `answers` answers. times: summary.sampling_times. preset: whose runs these are.
+    """
+
+    preset: str
+    ddgan: pd.DataFrame
+    ddpm: pd.DataFrame
+    swept: pd.DataFrame
+    distances: pd.Series
+    shares: pd.Series
+    answers: int
+    times: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the source paper, the rule that decides about it, in words and in code."""
+
+    name: str
+    says: str
+    rule: str
+    judge: Callable[[Evidence], Verdict]
+
+
+def gather(preset: str, dataset: str, results: Path | None = None) -> Evidence:
+    """The evidence there is: of the preset of these networks with the most T scored (`rows.kin`)."""
+    results = results_dir() if results is None else results
+    judged = kin(preset)[0]
+    scores = load_evaluations(dataset, judged, results)
+    tried = one_axis(studied(scores[scores["method"] != ""]))
+    tried = tried[tried["tag"] == ""]
+    swept = [
+        {"row": r.config.divergence, "failed": r.status["state"] == "failed", "frechet": _best_score(r.evaluations)}
+        for r in all_runs(dataset, results)
+        if r.config.preset == judged and r.config.tag.startswith("sweep-lr") and r.status["state"] in ("done", "failed")
+    ]
+    asked = one_axis(studied(load_evaluations(dataset, preset, results)))  # people are shown the notebook's own preset
+    names = asked["run_id"] + "/" + asked["sampler"] + "-" + asked["steps"].astype(str)
+    answers = read_answers(results / "ratings" / f"{dataset}.csv")
+    shares = preferred(answers)
+    device = str(tried["device"].iloc[-1]) if len(tried) else "CPU"
+    return Evidence(
+        judged,
+        tried[(tried["method"] == "ddgan") & (tried["protocol"] == "as_trained")],
+        tried[tried["method"] == "ddpm"],
+        pd.DataFrame(swept, columns=["row", "failed", "frechet"]),
+        asked.groupby(names)["frechet"].mean(),
+        shares["share"] if len(shares) else pd.Series(dtype=float),
+        len(answers),
+        sampling_times("cpu" if judged == "short" else judged, device, results),  # the same networks
+    )
+
+
+def _best_score(evaluations: pd.DataFrame) -> float:
+    return float(evaluations["frechet"].min()) if len(evaluations) else float("nan")
+
+
+def verdicts(evidence: Evidence) -> pd.DataFrame:
+    """A line for each of CLAIMS: claim, says, rule, verdict, evidence. Runs of `smoke` decide nothing."""
+    lines = []
+    for claim in CLAIMS:
+        verdict, why = claim.judge(evidence)
+        if evidence.preset == "smoke" and verdict != UNDECIDED:
+            verdict, why = UNDECIDED, f"smoke run; the rule would say {verdict}: {why}"
+        lines.append({"claim": claim.name, "says": claim.says, "rule": claim.rule, "verdict": verdict, "evidence": why})
+    return pd.DataFrame(lines).set_index("claim")
+
+
+def _ten_steps(e: Evidence) -> Verdict:
+    best, full = e.ddgan[e.ddgan["T"] == 10], e.ddpm[(e.ddpm["sampler"] == "ancestral") & (e.ddpm["steps"] == 1000)]
+    if not len(best) or not len(full):
+        return UNDECIDED, f"on this axis: {len(best)} runs at T = 10, {len(full)} scores of the DDPM at 1000 steps"
+    first, limit = best.loc[best["frechet"].idxmin()], 1.1 * full["frechet"].mean()
+    why = f"{first['divergence']} at T = 10: {first['frechet']:.3g}; DDPM, 1000 steps: {full['frechet'].mean():.3g}"
+    return SUPPORTED if first["frechet"] <= limit else CONTRADICTED, why
+
+
+def _best_rows(e: Evidence) -> Verdict:
+    seeds = e.ddgan[e.ddgan["T"] == 4].groupby("divergence")["frechet"].agg(["min", "max", "size"])
+    seeds = seeds.reindex(PAPER_ROWS).fillna({"size": 0})
+    if seeds["size"].min() < SEEDS:
+        return UNDECIDED, f"seeds at T = 4 (three needed): {listed(seeds['size'])}"
+    named, others = seeds.loc[list(NAMED)], seeds.drop(list(NAMED))
+    why = "; ".join(f"{row} {low:.3g} to {high:.3g}" for row, low, high, _ in seeds.itertuples())
+    if others["min"].min() > named["max"].max():
+        return SUPPORTED, why
+    return CONTRADICTED if others["max"].min() < named["min"].max() else UNDECIDED, why
+
+
+def _by_row(e: Evidence) -> dict[str, pd.Series]:
+    return {row: e.ddgan[e.ddgan["divergence"] == row].groupby("T")["frechet"].mean() for row in PAPER_ROWS}
+
+
+def _improves_with_T(e: Evidence) -> Verdict:
+    curves = _by_row(e)
+    if min(len(curve) for curve in curves.values()) < TIMES:
+        return UNDECIDED, f"values of T per row (five needed): {listed({row: len(c) for row, c in curves.items()})}"
+    ranks = {row: _rank_correlation(curve.index, curve) for row, curve in curves.items()}
+    why = "; ".join(f"{row} {rank:+.2f}, best at T = {curves[row].idxmin()}" for row, rank in ranks.items())
+    return _falling(max(ranks.values())), why
+
+
+def _follows_the_eye(e: Evidence) -> Verdict:
+    shares = e.shares[e.shares.index.isin(e.distances.index)]
+    if e.answers < ANSWERS or len(shares) < MODELS:
+        return UNDECIDED, f"answers by people: {e.answers} of {ANSWERS}, about {len(shares)} models of {MODELS}"
+    rank = _rank_correlation(e.distances[shares.index], shares)
+    return _falling(rank), f"rank correlation {rank:+.2f} over {len(shares)} models, {e.answers} answers"
+
+
+def _most_stable(e: Evidence) -> Verdict:
+    rows = e.swept.groupby("row").agg(
+        trials=("failed", "size"), failed=("failed", "sum"), best=("frechet", "min"), worst=("frechet", "max")
+    )
+    rows = rows.reindex(PAPER_ROWS).fillna({"trials": 0})
+    if rows["trials"].min() < TRIALS:
+        return UNDECIDED, f"trials of the sweep per row (four needed): {listed(rows['trials'])}"
+    ratio, failed, js = rows["worst"] / rows["best"], rows["failed"], NAMED[0]
+    others = rows.index.drop(js)
+    why = "; ".join(f"{row}: {failed[row]:.0f} diverged, worst/best {ratio[row]:.2f}" for row in rows.index)
+    if failed[js] <= failed[others].min() and ratio[js] <= ratio[others].min():
+        return SUPPORTED, why
+    beaten = any(failed[row] < failed[js] and ratio[row] < ratio[js] for row in others)
+    return CONTRADICTED if beaten else UNDECIDED, why
+
+
+def _faster(e: Evidence) -> Verdict:
+    at_10 = e.ddgan[e.ddgan["T"] == 10]["frechet"].min()
+    equal = e.ddpm[e.ddpm["frechet"] <= at_10]["steps"].min()
+    note = f"fewest DDPM steps as good as the best row at T = 10: {'none scored' if pd.isna(equal) else int(equal)}"
+    if ("ddgan", 10) not in e.times.index:
+        return UNDECIDED, f"`bench sampling` has not been run for these networks; {note}"
+    fast = e.times.loc[("ddgan", 10)]
+    why = f"{fast['speedup']:.0f} times ({fast['speedup_low']:.0f} to {fast['speedup_high']:.0f}); {note}"
+    return SUPPORTED if fast["speedup"] >= 10**1.5 else CONTRADICTED, why
+
+
+def _rows_merge(e: Evidence) -> Verdict:
+    wide = pd.DataFrame(_by_row(e)).reindex(columns=list(PAPER_ROWS)).dropna()
+    if len(wide) < TIMES:
+        return UNDECIDED, f"values of T at which all rows are scored (five needed): {list(wide.index) or 'none'}"
+    spread = wide.max(axis=1) / wide.min(axis=1)
+    rank = _rank_correlation(spread.index, spread)
+    return _falling(rank), f"worst/best by T: {listed(spread)}; rank correlation {rank:+.2f}"
+
+
+def _rank_correlation(x: Any, y: pd.Series) -> float:
+    """Spearman's; 0 where either does not vary."""
+    rank = y.rank().corr(pd.Series(list(x), y.index).rank())
+    return 0.0 if pd.isna(rank) else float(rank)
+
+
+def _falling(rank: float) -> str:
+    return SUPPORTED if rank <= -STRONG else CONTRADICTED if rank > 0 else UNDECIDED
+
+
+def listed(numbers: Mapping[Any, float] | pd.Series) -> str:
+    """{a: 1, b: 2} as "a 1, b 2"; "none" where it is empty."""
+    return ", ".join(f"{name} {number:.3g}" for name, number in numbers.items()) or "none"
+
+
+CLAIMS = (
+    Claim(
+        "C1", "ten GAN steps reach the quality of a DDPM with 1000, at the same generator",
+        "the best row at T = 10 is at most 10 % above the ancestral DDPM with 1000 steps", _ten_steps,
+    ),
+    Claim(
+        "C2", "squared Hellinger and JS are the best",
+        "at T = 4, three seeds of each of the five rows: supported if the worst seed of either beats the best seed of "
+        "every other row; contradicted if another row's worst seed beats the best seed of one of them", _best_rows,
+    ),
+    Claim(
+        "C3", "FID improves with the number of steps",
+        "rank correlation of T and distance, each of the five rows at five T or more: supported if all are at most "
+        "-0.7, contradicted if any is above 0", _improves_with_T,
+    ),
+    Claim(
+        "C4", "FID follows subjective quality",
+        "100 answers of people or more about two unnamed grids, over four models or more: supported if the rank "
+        "correlation of a model's share of preferences with its distance is at most -0.7, contradicted above 0",
+        _follows_the_eye,
+    ),
+    Claim(
+        "C5", "non-saturating JS trains most stably, the others need careful learning rates",
+        "four trials of each row in the sweep: supported if JS has the fewest that diverged and the smallest ratio of "
+        "worst to best distance, contradicted if another row beats it in both", _most_stable,
+    ),
+    Claim(
+        "C6", "sampling is two orders of magnitude faster than a DDPM's",
+        "the time of 1000 ancestral steps over that of T = 10, all samplers in turns on one machine: supported if it "
+        "rounds to 100 or more; speed counts at equal quality, so the DDPM's steps that do as well are named", _faster,
+    ),
+    Claim(
+        "C7", "the choice of a divergence can be given a mathematical ground (announced)",
+        "notebook 09's: rows draw together as T grows. Rank correlation of T and the ratio of worst to best row, at "
+        "five T or more: supported if at most -0.7, contradicted above 0", _rows_merge,
+    ),
+)  # fmt: skip

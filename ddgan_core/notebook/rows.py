@@ -1,0 +1,175 @@
+"""The result section of a row's notebook: one run opened, its samples and scores, and the row against T."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from ddgan_core.data import get_dataset
+from ddgan_core.diffusion import make_schedule
+from ddgan_core.evaluation import anatomy
+from ddgan_core.evaluation.scores import bounds, load_evaluations
+from ddgan_core.evaluation.scoring import sample
+from ddgan_core.figures import curves, grids, plots
+from ddgan_core.figures.labels import label_of
+from ddgan_core.runs import Run, RunConfig, all_runs
+from ddgan_core.study import SCORES, configure, ensure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLAIN = "plain"  # tag of runs whose critic is not shown fine detail: `train ... --set critic_detail=false --tag plain`
+SAME_NETWORKS = ("cpu", "short")  # presets that differ in nothing but the length of training
+SHOWN = 50  # samples of a run, the first of a fixed seed, not picked
+SHOWN_AT_EACH = 10  # at each T
+SCORE_COLUMNS = [
+    "sampler", "steps", "features", "n", "frechet", "frechet_error", "precision", "recall", "coverage",
+    "classes_present", "class_kl", "top_probability",
+]  # fmt: skip
+
+
+def open_run(config: RunConfig, compute: bool) -> Run | None:
+    """The run of this config, trained and scored first with `compute`; None where it is not. Says which in a line."""
+    runs = ensure([config], compute)
+    state = f"{runs[0].status['state']} {runs[0].status['reason']}".strip() if runs else "not run yet"
+    print(f"{config.run_id} on {config.dataset}: {state}")
+    rates = f"learning rates {config.lr_generator:g} (G), {config.lr_critic:g} (D)"
+    print(f"{rates}; penalty weight {config.penalty_weight:g}")
+    return runs[0] if runs else None
+
+
+def training(run: Run | None, config: RunConfig) -> "Figure":
+    """curves.training_figure of the run's history; where there is none, it says so."""
+    return curves.training_figure(run.history if run else pd.DataFrame(), config)
+
+
+def samples(run: Run | None) -> Any:
+    """Samples of the run, drawn now; the grid made when it ended, where its weights are not here; else a line."""
+    if run and run.weights:
+        return grids.image_grid(sample(run, SHOWN, seed=0))
+    if run and (run.path / "samples.png").exists():
+        from PIL import Image
+
+        return Image.open(run.path / "samples.png")
+    return "no samples yet"
+
+
+def scores(run: Run | None) -> Any:
+    """The run's evaluations, a line each, frechet_error half of a 95 % interval over draws; else a line."""
+    table = run.evaluations if run else pd.DataFrame()
+    return table.reindex(columns=SCORE_COLUMNS).round(4) if len(table) else "no scores yet"
+
+
+def comparable(preset: str) -> pd.DataFrame:
+    """The preset's scores that share one axis: its main features and N, the first sample seed, the test images."""
+    _, _, features, n = SCORES[preset]["ddgan"][0]
+    table = load_evaluations(configure(preset).dataset, preset)
+    if not len(table):
+        return table
+    table = table[(table["features"] == features) & (table["n"] == n)]
+    return table[(table["reference"] == "test") & (table["sample_seed"] == 0)]
+
+
+def kin(preset: str, row: str | None = None) -> list[str]:
+    """The presets with this one's networks in which a row (by default any) is scored, most values of T first, then most
+    runs; this one alone where none is."""
+    found = {}
+    for name in SAME_NETWORKS if preset in SAME_NETWORKS else (preset,):
+        table = comparable(name)
+        own = table[(table["method"] == "ddgan") & (table["tag"] == "")] if len(table) else table
+        own = own[own["divergence"] == row] if row and len(own) else own
+        if len(own):
+            found[name] = own["T"].nunique(), own["run_id"].nunique(), name == preset
+    return sorted(found, key=lambda name: found[name], reverse=True) or [preset]
+
+
+def curves_against_T(preset: str, row: str) -> "Figure":
+    """`against_T` for each preset of `kin`, side by side: they share no curve."""
+    import matplotlib.pyplot as plt
+
+    presets = kin(preset, row)
+    figure, axes = plt.subplots(1, len(presets), figsize=(max(8, 6.5 * len(presets)), 4.2), squeeze=False)
+    for ax, name in zip(axes[0], presets, strict=True):
+        against_T(name, row, ax)
+    return figure
+
+
+def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
+    """Draw plots.fid_curve of all runs of a row in a preset, by its main features and N; returns what is drawn.
+
+    Each run was trained at its own T. Real images and noise bound the axis where they have been scored.
+    """
+    table = comparable(preset)
+    drawn = table[(table["divergence"] == row) & (table["tag"] == "")]
+    plots.fid_curve(ax, drawn, **bounds(table, drawn))
+    return drawn
+
+
+def scores_against_T(preset: str, row: str) -> pd.DataFrame:
+    """Distance, precision, recall and coverage of a row's runs by preset (of `kin`), T and seed; empty without runs."""
+    columns = ["frechet", "frechet_error", "precision", "recall", "recall_error", "coverage"]
+    tables = [comparable(name) for name in kin(preset, row)]
+    own = [t[(t["divergence"] == row) & (t["tag"] == "") & (t["sampler"] == "ddgan")] for t in tables if len(t)]
+    return pd.concat(own).set_index(["preset", "T", "seed"])[columns].sort_index() if own else pd.DataFrame()
+
+
+def cut_short(preset: str) -> pd.DataFrame:
+    """For each row and T sampled as published, its distance by the step at which the chain is begun; T is the whole.
+
+    By the preset's main features and N; the line alpha_bar has that of the step. Empty where no row was.
+    """
+    table = comparable(preset)
+    table = table[(table["tag"] == "") & (table["method"] == "ddgan")] if len(table) else table
+    cut = table[table["sampler"] == "truncated"] if len(table) else table
+    if not len(cut):
+        return pd.DataFrame()
+    both = table.merge(cut[["run_id"]].drop_duplicates())
+    found = both.pivot_table(index=["T", "divergence"], columns="steps", values="frechet")
+    for T in sorted(set(cut["T"])):
+        alpha_bar = make_schedule(configure(preset, T=T).schedule, T).alpha_bar
+        found.loc[(T, "alpha_bar"), :] = [float(alpha_bar[t]) if t <= T else float("nan") for t in found.columns]
+    return found.sort_index().rename_axis(columns="chain begun at t")
+
+
+def samples_at_each_T(preset: str, row: str, seed: int) -> "Figure | None":
+    """The same ten sample seeds at every T of a row, from the grids made when its runs ended; None where none has.
+
+    In the preset of `kin` with most T.
+    """
+    preset = kin(preset, row)[0]
+    runs = ensure([configure(preset, divergence=row, T=T, seed=seed) for T in range(1, 11)], False)
+    runs = [r for r in runs if (r.path / "samples.png").exists()]
+    if not runs:
+        return None
+    size = get_dataset(runs[0].config.dataset).size
+    images = torch.cat([grids.read_png_grid(r.path / "samples.png", size)[:SHOWN_AT_EACH] for r in runs])
+    title = f"{label_of(row)}, preset {preset}: the first {SHOWN_AT_EACH} samples of a seed"
+    return grids.image_grid(images, labels=[f"T = {r.config.T}" for r in runs], title=title)
+
+
+def beside(preset: str, T: int, seed: int = 0, tag: str = "") -> list[Run]:
+    """All runs of a preset and tag at one T and seed, with the preset's DDPM: what a row is compared with."""
+    runs = [r for r in all_runs(configure(preset).dataset) if (r.config.preset, r.config.tag) == (preset, tag)]
+    return [r for r in runs if r.config.method == "ddpm" or (r.config.T, r.config.seed) == (T, seed)]
+
+
+def critics(preset: str, T: int, seed: int = 0) -> pd.DataFrame:
+    """Each row at one T by the study's critic, which is shown fine detail, and by one that is not (tag `PLAIN`).
+
+    The scores of SCORE_COLUMNS by the preset's main features and N, and stripes: the median power of fine horizontal
+    ones over that of test images (`anatomy`); NaN where it was not measured. Empty where no run has that tag.
+    """
+    table, dataset = comparable(preset), configure(preset).dataset
+    if not len(table):
+        return table
+    table = table[
+        (table["sampler"] == "ddgan") & (table["T"] == T) & (table["seed"] == seed) & table["tag"].isin(["", PLAIN])
+    ]
+    table = table[table["divergence"].isin(table.loc[table["tag"] == PLAIN, "divergence"])]
+    stripes = anatomy.table("textures", dataset, beside(preset, T, seed) + beside(preset, T, seed, PLAIN))
+    if len(stripes):
+        fine = stripes[(stripes["classes"] == "all") & (stripes["period"] == 0) & (stripes["stripes"] == "horizontal")]
+        table = table.assign(stripes=table["run_id"].map(fine.drop_duplicates("run_id").set_index("run_id")["ratio"]))
+    table = table.assign(critic=table["tag"].map({"": "shown fine detail", PLAIN: "plain"}))
+    columns = ["frechet", "frechet_error", "precision", "recall", "coverage", "stripes"]
+    return table.set_index(["divergence", "critic"]).reindex(columns=columns).sort_index()

@@ -1,0 +1,148 @@
+"""What notebook 13 shows: how far a run gets by the updates that each of its steps had, and what each step decides."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ddgan_core.diffusion import make_schedule
+from ddgan_core.evaluation.information import decided
+from ddgan_core.figures.plots import FEATURE_LABELS, plain_numbers
+from ddgan_core.notebook.rows import comparable, kin
+from ddgan_core.runs import all_runs
+from ddgan_core.study import configure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LATE = 0.25  # of a training's records: what its critics see "at the end"
+TINTS = {1: "#fde725", 2: "#5ec962", 4: "#21918c", 8: "#3b528b", 10: "#440154"}  # viridis by T, dark for many
+LOOKS = {"vp": ("o", "full"), "cosine": ("D", "none")}  # marker of a schedule, and how it is filled
+MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "coverage")
+
+
+def by_updates(preset: str, row: str) -> pd.DataFrame:
+    """A row's runs of seed 0 in all presets of these networks, as far as they differ in T, updates and schedule only.
+
+    Columns: run_id, preset, T, schedule, updates, per_step = updates / T (t is uniform, so each step had as many),
+    MEASURES in the presets' common ruler, and seen_t1 .. seen_tT: minus the critic's loss late in training. In order of
+    per_step; empty where nothing is scored.
+    """
+    lines = []
+    for name in kin(preset, row):
+        scores = comparable(name)
+        if not len(scores):
+            continue
+        scores = scores[scores["sampler"] == "ddgan"].set_index("run_id")
+        for run in all_runs(configure(name).dataset):
+            config = run.config
+            free = {"schedule": config.schedule, "updates": config.updates, "tag": config.tag}
+            usual = configure(name, divergence=row, T=config.T).changed(**free)
+            if config != usual or config.run_id not in scores.index:
+                continue
+            late = run.history.tail(max(1, round(LATE * len(run.history))))
+            line = {"run_id": config.run_id, "preset": name, "T": config.T, "schedule": config.schedule}
+            line |= {
+                "updates": config.updates,
+                "per_step": config.updates / config.T,
+                "features": scores["features"].iloc[0],
+            }
+            line |= {"n": scores["n"].iloc[0]} | scores.loc[config.run_id, list(MEASURES)].to_dict()
+            seen = {
+                f"seen_t{t}": -late[f"critic_t{t}"].mean() for t in range(1, config.T + 1) if f"critic_t{t}" in late
+            }
+            lines.append(line | seen)
+    return pd.DataFrame(lines).sort_values(["per_step", "T"], ignore_index=True) if lines else pd.DataFrame()
+
+
+def collapse(table: pd.DataFrame) -> tuple[float, float, float]:
+    """How well updates alone, and updates per step alone, say the distance: rms residuals of straight lines in their
+    logarithms, as factors (1 is exact); and the slope of the second. Of the runs by the usual schedule.
+    """
+    own = table[table["schedule"] == "vp"]
+    y = np.log(own["frechet"].to_numpy())
+    factors, slope = [], float("nan")
+    for column in ("updates", "per_step"):
+        x = np.log(own[column].to_numpy())
+        slope, level = np.polyfit(x, y, 1)
+        factors.append(float(np.exp(np.sqrt(np.mean((y - slope * x - level) ** 2)))))
+    return *factors, float(slope)
+
+
+def budget_figure(table: pd.DataFrame) -> "Figure":
+    """Distance against all updates and against those of each step, and recall against the latter; a point a run."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2))
+    views = (("updates", "frechet"), ("per_step", "frechet"), ("per_step", "recall"))
+    for ax, (x, y) in zip(axes, views, strict=True):
+        for (T, schedule), own in table.groupby(["T", "schedule"]):
+            marker, fill = LOOKS[schedule]
+            colour = TINTS.get(T, "0.4")
+            ax.errorbar(
+                own[x], own[y], own[f"{y}_error"], color=colour, marker=marker, fillstyle=fill, ls="", lw=1,
+                mec="0.2" if fill == "full" else colour, mew=0.6 if fill == "full" else 1.5, ms=8,
+            )  # fmt: skip
+        ax.set_xscale("log")
+        ax.set_xticks(sorted(table[x].unique()), [f"{u:,.0f}" for u in sorted(table[x].unique())])
+        ax.minorticks_off()
+        ax.margins(x=0.12)
+    axes[0].set(xlabel="updates, all steps together", title="Distance by the length of training")
+    axes[1].set(xlabel="updates of each step", title="Distance by what each step had of it")
+    axes[2].set(xlabel="updates of each step", title="Coverage", ylabel="recall: higher is better")
+    for ax in axes[:2]:
+        ax.set_yscale("log")
+        plain_numbers(ax.yaxis)
+    axes[0].set_ylabel(
+        f"{FEATURE_LABELS[table['features'].iloc[0]]}\nN = {int(table['n'].iloc[0]):,}: lower is better", size=9
+    )
+    handles = [
+        plt.Line2D([], [], ls="", marker="o", color=TINTS.get(T, "0.4"), mec="0.2", mew=0.6, ms=8, label=f"T = {T}")
+        for T in sorted(table["T"].unique())
+    ]
+    if (table["schedule"] == "cosine").any():
+        handles.append(
+            plt.Line2D([], [], ls="", marker="D", mfc="none", mec="0.4", mew=1.5, ms=8, label="cosine schedule")
+        )
+    figure.legend(handles=handles, loc="outside right center")
+    return figure
+
+
+def schedule_figure(table: pd.DataFrame, schedules: Sequence[str], times: Sequence[int]) -> "Figure":
+    """What noise leaves open against the signal-to-noise ratio, and the share of it that each step of a chain decides.
+
+    table: of `information.measure`. A bar is a chain from noise (left) to image (right), cut where its steps meet.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.4), width_ratios=(1, 1.35))
+    left.plot(table["snr"], table["error"] / table["error"].iloc[0], color="0.2")
+    left.set(
+        xscale="log", xlabel="signal-to-noise ratio", ylabel="open, as a share of the variance", ylim=(0, 1.05),
+        title="What noise leaves open of an image",
+    )  # fmt: skip
+    bars = [(name, T) for T in times for name in schedules]
+    for k, (name, T) in enumerate(bars):
+        begin = 0.0
+        for step in decided(table, make_schedule(name, T)).itertuples():
+            shade = plt.get_cmap("cividis")(0.1 + 0.85 * (T - step.t) / max(1, T - 1))
+            right.barh(k, step.share, left=begin, height=0.7, color=shade, edgecolor="white", lw=1)
+            if step.share > 0.045:
+                dark = (T - step.t) / max(1, T - 1) < 0.55
+                text = f"t = {step.t}" if step.share > 0.09 else f"{step.t}"
+                right.text(
+                    begin + step.share / 2, k, text, ha="center", va="center", size=9, color="w" if dark else "k"
+                )
+            begin += step.share
+    right.set_yticks(
+        range(len(bars)), [f"T = {T}, {'variance-preserving' if name == 'vp' else name}" for name, T in bars]
+    )
+    right.invert_yaxis()
+    right.grid(visible=False)
+    right.set(
+        xlim=(0, 1),
+        xlabel="share of the variance decided, from noise on the left to the image on the right",
+        title="By which step",
+    )
+    return figure

@@ -1,0 +1,119 @@
+"""The study's results as one small table, and that table in the README: made by a command, never by hand."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from ddgan_core import UserError
+from ddgan_core.evaluation.scores import load_evaluations, studied
+from ddgan_core.figures.labels import label_of
+from ddgan_core.runs import results_dir, write_atomic
+
+# Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
+MEASURES = (
+    ("FID, N = 10,000", "inception", 10_000, 1), ("FID, N = 2,000", "inception", 2_000, 1),
+    ("classifier, N = 10,000", "fashion_classifier", 10_000, 2),
+)  # fmt: skip
+BEGIN, END = "<!-- results: python -m ddgan_core study table --write README.md -->", "<!-- end of results -->"
+
+
+def results_table(dataset: str = "fashion_mnist", preset: str = "cpu", results: Path | None = None) -> pd.DataFrame:
+    """One line for each trained model and number of steps, best first; real images and noise beside.
+
+    Columns: model, steps, a distance for each of MEASURES that has been made; by the first of these precision, recall
+    and confidence (the classifier's mean top probability); seconds for 1,000 images (`bench sampling`), preset, commit
+    (of the scoring, with a + where files had changes). Every cell is text: half the width of the 95 % interval where
+    there is one, a dash where nothing was measured. Runs with a tag are left out, and what is sampled by the source
+    paper's protocol. Raises UserError where nothing is scored yet.
+    """
+    table = studied(load_evaluations(dataset, preset, results))
+    if len(table):
+        table = table[(table["reference"] == "test") & (table["tag"] == "") & (table["sample_seed"] == 0)]
+    made = [(m, _measured(table, m)) for m in MEASURES if len(table) and len(_measured(table, m))]
+    if not made:
+        raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
+    table = pd.concat([rows for _, rows in made])
+    speed = sampling_seconds(preset, table["device"].iloc[-1], results_dir() if results is None else results)
+    lines = []
+    for (run_id, sampler, steps), own in table.groupby(["run_id", "sampler", "steps"], sort=False):
+        first = own.iloc[0]
+        at = [_only(rows, run_id, sampler, steps) for _, rows in made]
+        line = {"model": _model(first), "steps": str(steps) if steps else ""}
+        line |= {m[0]: _with_error(rows, "frechet", m[3]) for (m, _), rows in zip(made, at, strict=True)}
+        line |= {name: _with_error(at[0], name, 2) for name in ("precision", "recall")}
+        line |= {"confidence": _with_error(at[0], "top_probability", 2)}
+        line |= {"s / 1,000 images": _short(speed.get((sampler, int(steps)), math.nan))}
+        line |= {"preset": first["preset"], "commit": first["commit"] if first["preset"] else ""}
+        lines.append((tuple(rows["frechet"].min() if len(rows) else math.inf for rows in at), line))
+    return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])
+
+
+def _measured(table: pd.DataFrame, measure: tuple[str, str, int, int]) -> pd.DataFrame:
+    return table[(table["features"] == measure[1]) & (table["n"] == measure[2])]
+
+
+def _only(rows: pd.DataFrame, run_id: str, sampler: str, steps: int) -> pd.DataFrame:
+    return rows[(rows["run_id"] == run_id) & (rows["sampler"] == sampler) & (rows["steps"] == steps)]
+
+
+def sampling_seconds(preset: str, device: str, results: Path) -> dict[tuple[str, int], float]:
+    """{(sampler, steps): seconds for 1,000 images}, as `bench sampling` measured them in turns on one machine."""
+    return sampling_times(preset, device, results)["seconds_per_1000"].to_dict()
+
+
+def sampling_times(preset: str, device: str, results: Path) -> pd.DataFrame:
+    """The table of `bench sampling` by sampler and steps: seconds_per_1000; speedup over 1000 steps, _low and _high."""
+    path = results / "tables" / f"bench_sampling_{'cpu' if device.startswith('CPU') else 'cuda'}.csv"
+    columns = ["sampler", "steps", "preset", "seconds_per_1000", "speedup", "speedup_low", "speedup_high"]
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+    return table[table["preset"] == preset].set_index(["sampler", "steps"])
+
+
+def _short(seconds: float) -> str:
+    return "" if math.isnan(seconds) else f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
+
+
+def _model(row: pd.Series) -> str:
+    if row["run_id"] in ("real", "noise"):
+        return "real training images" if row["run_id"] == "real" else "noise"
+    if row["method"] == "ddpm":
+        return f"DDPM, {'DDIM' if row['sampler'] == 'ddim' else row['sampler']}"
+    name = row["divergence"]
+    return f"DDGAN, {label_of(name)}" + (f", seed {row['seed']}" if row["seed"] else "")
+
+
+def _with_error(rows: pd.DataFrame, name: str, digits: int) -> str:
+    """The value of the only row, with its error; a dash without a row."""
+    if len(rows) > 1:
+        which = f"{rows['run_id'].iloc[0]}, {rows['features'].iloc[0]}, N = {rows['n'].iloc[0]:,}"
+        raise UserError(
+            f"{len(rows)} scores of {which}: of several networks or references, which one table cannot hold"
+        )
+    if not len(rows) or pd.isna(value := rows.iloc[-1][name]):
+        return "–"
+    error = rows.iloc[-1].get(f"{name}_error", math.nan)
+    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if pd.notna(error) else "")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table in GitHub's markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> bool:
+    """Put the table between the two marks of a markdown file. Returns whether that changed it.
+
+    Raises UserError for a file that is not there or does not have the marks, in their order.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        head, rest = text.split(BEGIN)
+        _, tail = rest.split(END)
+    except (OSError, ValueError):
+        raise UserError(f"{path}: no such file, or not one {BEGIN} with an {END} after it") from None
+    new = f"{head}{BEGIN}\n{markdown(table)}\n{END}{tail}"
+    if new != text:
+        write_atomic(path, new)
+    return new != text
