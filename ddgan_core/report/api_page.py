@@ -3,6 +3,7 @@
 import ast
 import html
 import re
+from collections.abc import Collection
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def api_page(package: Path = PACKAGE) -> str:
     order = TopologicalSorter()
     for name, tree in sorted(trees.items()):
         inside = {other for other in trees if other.startswith(f"{name}.")}  # a folder comes after what is in it
-        order.add(name, *((_built_on(tree) | inside) & trees.keys() - {name}))
+        order.add(name, *(_built_on(tree, trees.keys()) | inside) - {name})
     parts = ["<h1>The package, module by module</h1>", "<p>From what is built on nothing else to the command line.</p>"]
     names = list(order.static_order())
     says = {name: (ast.get_docstring(trees[name]) or "").partition("\n")[0] for name in names}
@@ -39,13 +40,14 @@ def api_page(package: Path = PACKAGE) -> str:
     return "\n".join(parts)
 
 
-def _built_on(tree: ast.Module) -> set[str]:
-    """Modules of the package that are imported, at any depth: the layers have no circles."""
+def _built_on(tree: ast.Module, modules: Collection[str]) -> set[str]:
+    """Those of the package's modules that are imported, at any depth; `from room import module` is the module's."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ddgan_core"):
             below = (node.module or "").removeprefix("ddgan_core").removeprefix(".")
-            found |= {below} if below else {alias.name for alias in node.names}
+            names = {f"{below}.{alias.name}".removeprefix(".") for alias in node.names}
+            found |= {name if name in modules else below for name in names} & set(modules)
     return found
 
 
