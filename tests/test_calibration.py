@@ -181,7 +181,7 @@ def test_reference_statistics_are_made_in_pieces(tmp_path: Path) -> None:
     assert "500 of 1,500 images are kept" in make_reference(**how, minutes=1e-9)
     assert not (tmp_path / "shipped").exists()
     assert "MB" in make_reference(**how)
-    assert len(list((tmp_path / "shipped").glob("digits-train-1500-*-pixels-*.safetensors"))) == 1
+    assert len(list((tmp_path / "shipped").glob("digits-train-1500-*-pixels-*.safetensors.xz"))) == 1
 
 
 def test_noise_is_uniform(digits: tuple[torch.Tensor, torch.Tensor]) -> None:

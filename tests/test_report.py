@@ -161,7 +161,8 @@ def test_report_needs_no_network(tmp_path, results, capsys):
     from ddgan_core.figures.grids import image_grid
     from ddgan_core.figures.plots import save
 
-    plot = "import numpy as np\nfrom ddgan_core import figures\nfrom ddgan_core.figures import grids\nfigures.use_style()\n"
+    plot = "import numpy as np\nfrom ddgan_core import figures\n"
+    plot += "from ddgan_core.figures import grids\nfigures.use_style()\n"
     plot += "grids.image_grid(np.zeros((2, 1, 8, 8), np.uint8))"
     good = write_notebook(
         tmp_path / "01_good.ipynb",
