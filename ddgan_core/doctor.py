@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError, __version__, data, runs
-from ddgan_core.evaluation import scoring
+from ddgan_core.evaluation.samples import load_model
 from ddgan_core.metrics import features
+from ddgan_core.provenance import code_version, device_name
 
 PACKAGES = ("torchvision", "numpy", "pandas", "scipy", "scikit-learn", "clean-fid", "papermill", "jupyterlab")
 
@@ -20,7 +21,7 @@ PACKAGES = ("torchvision", "numpy", "pandas", "scipy", "scikit-learn", "clean-fi
 def examine() -> dict[str, tuple[bool, str]]:
     """{thing: (there and whole, what it is or what to do)}; reads and verifies files, downloads nothing."""
     return {
-        "ddgan_core": (True, f"{__version__}, commit {scoring.code_version()}"),
+        "ddgan_core": (True, f"{__version__}, commit {code_version()}"),
         "Python": (True, f"{platform.python_version()}, {platform.platform()}"),
         "PyTorch": (True, torch.__version__),
         "packages": _attempt(_packages),
@@ -84,7 +85,7 @@ def _bfloat16() -> str:
 
 def _time() -> str:
     """By runs that were trained on this device, and what `bench` has measured on it."""
-    here = scoring.device_name("cuda" if torch.cuda.is_available() else "cpu")
+    here = device_name("cuda" if torch.cuda.is_available() else "cpu")
     minutes: dict[str, list[float]] = {}
     for run in runs.all_runs():
         if run.status["state"] == "done" and run.status.get("device") == here:
@@ -144,7 +145,7 @@ def _weights() -> str:
             "run: python -m ddgan_core train"
         )
     for run in held:
-        scoring.load_model(run)
+        load_model(run)
     return f"{len(held)} runs can be sampled: {', '.join(run.config.run_id for run in held)}"
 
 

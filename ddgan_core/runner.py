@@ -15,10 +15,10 @@ from safetensors.torch import save as safetensors_bytes
 
 from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weights
 from ddgan_core.data import load_images, to_float
-from ddgan_core.evaluation.scoring import code_version, device_name
 from ddgan_core.locks import alone
 from ddgan_core.networks import Classifier, tensors_hash
 from ddgan_core.progress import Progress
+from ddgan_core.provenance import code_version, device_name
 from ddgan_core.runs import Run, RunConfig, write_atomic
 from ddgan_core.training import Trainer, TrainingDiverged, initialised, train, train_classifier
 

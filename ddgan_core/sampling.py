@@ -108,6 +108,11 @@ def _predict(network: NoisePredictor, schedule: Schedule, x: Tensor, i: int) -> 
 DDPM_STEPS = {"ancestral": ancestral_step, "ddim": ddim_step}
 
 
+def fast_batch(device: torch.device | str) -> int:
+    """Images at a time: few enough for a core's cache (256 take 1.5 times as long as 4 times 64), many for a GPU."""
+    return NOISE_BLOCK if torch.device(device).type == "cpu" else 8 * NOISE_BLOCK
+
+
 def sample_images(
     step: Step,
     steps: int,
@@ -115,10 +120,11 @@ def sample_images(
     n: int,
     seed: int,
     device: torch.device | str = "cpu",
-    batch_size: int = 250,
+    batch_size: int | None = None,
     start: int = 0,
 ) -> Iterator[Float[Tensor, "b c h w"]]:
-    """Yields x_0 for images start .. start + n - 1, batch by batch."""
+    """Yields x_0 for images start .. start + n - 1, batch by batch; batch_size: by default what is fast."""
+    batch_size = fast_batch(device) if batch_size is None else batch_size
     for first in range(start, start + n, batch_size):
         draw = SeededNoise(seed, first, min(batch_size, start + n - first), device)
         with torch.no_grad():  # not across the yield: the caller's own mode is its own

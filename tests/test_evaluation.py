@@ -12,18 +12,13 @@ from ddgan_core import UserError, sampling
 from ddgan_core.checkpoints import write_weights
 from ddgan_core.data import load_images, to_uint8
 from ddgan_core.diffusion import make_schedule
-from ddgan_core.evaluation import scoring
+from ddgan_core.evaluation import samples, scoring
+from ddgan_core.evaluation.samples import load_model, sample, sample_chain
 from ddgan_core.evaluation.scores import COLUMNS, load_evaluations, read_evaluations
-from ddgan_core.evaluation.scoring import (
-    evaluate,
-    evaluate_baseline,
-    evaluate_images,
-    load_model,
-    sample,
-    sample_chain,
-)
+from ddgan_core.evaluation.scoring import evaluate, evaluate_baseline, evaluate_images
 from ddgan_core.metrics.features import load_extractor
 from ddgan_core.networks import Generator, NoisePredictor
+from ddgan_core.provenance import code_version
 from ddgan_core.runs import PRESETS, Run, RunConfig
 
 DDGAN = RunConfig(preset="smoke").changed(**PRESETS["smoke"], T=3)
@@ -83,7 +78,7 @@ def times_asked(run: Run, monkeypatch: pytest.MonkeyPatch, **how: object) -> lis
     network, schedule = load_model(run)
     asked: list[int] = []
     network.register_forward_pre_hook(lambda _, inputs: asked.append(int(inputs[1][0])))
-    monkeypatch.setattr(scoring, "load_model", lambda *_: (network, schedule))
+    monkeypatch.setattr(samples, "load_model", lambda *_: (network, schedule))
     sample(run, 2, **how)
     return asked
 
@@ -131,7 +126,7 @@ def test_weights_must_be_there_and_belong_to_the_configuration() -> None:
 
 def test_features_that_do_not_fit_are_refused_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(DDGAN)
-    monkeypatch.setattr(scoring, "sample_images", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr(samples, "sample_images", lambda *_: pytest.fail("drawn"))
     with pytest.raises(UserError, match="images of 8x8: fashion_classifier features take 28x28"):
         evaluate(run, n=20, features="fashion_classifier")
 
@@ -163,7 +158,7 @@ def test_a_score_is_computed_and_written_once(monkeypatch: pytest.MonkeyPatch) -
     assert first[["precision", "recall", "coverage"]].between(0, 1).all()
     assert pd.isna(first["frechet_error"]), "twenty images are too few for an interval"
 
-    monkeypatch.setattr(scoring, "sample_images", lambda *_, **__: pytest.fail("sampled again"))
+    monkeypatch.setattr(samples, "sample_images", lambda *_, **__: pytest.fail("sampled again"))
     again = evaluate(run, n=20, features="pixels", reference_n=100)
     pd.testing.assert_frame_equal(row, again, rtol=1e-5)
     monkeypatch.undo()
@@ -235,20 +230,20 @@ def test_impossible_baselines_are_refused(arguments: dict, message: str, results
 
 def test_the_version_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    scoring.code_version.cache_clear()
-    assert scoring.code_version() == "unknown"
-    scoring.code_version.cache_clear()
+    code_version.cache_clear()
+    assert code_version() == "unknown"
+    code_version.cache_clear()
 
 
 def test_the_commit_is_that_of_the_code_that_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    version, draw = ["before"], scoring._draw_pile
+    version, draw = ["before"], scoring.sample_pile
 
     def meanwhile(*arguments: object) -> object:
         version[0] = "after"
         return draw(*arguments)
 
     monkeypatch.setattr(scoring, "code_version", lambda: version[0])
-    monkeypatch.setattr(scoring, "_draw_pile", meanwhile)
+    monkeypatch.setattr(scoring, "sample_pile", meanwhile)
     assert evaluate(make_run(DDGAN), n=20, features="pixels").iloc[0]["commit"] == "before"
 
 

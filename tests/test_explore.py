@@ -7,7 +7,7 @@ from torch import nn
 from ddgan_core import UserError
 from ddgan_core.checkpoints import write_weights
 from ddgan_core.data import load_images, to_float, to_uint8
-from ddgan_core.evaluation.scoring import sample_chain
+from ddgan_core.evaluation.samples import sample_chain
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.notebook import explore
 from ddgan_core.runs import PRESETS, Run, RunConfig

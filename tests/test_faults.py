@@ -21,7 +21,7 @@ from disturbed import (
 from ddgan_core import UserError, training
 from ddgan_core.checkpoints import write_weights
 from ddgan_core.data import load_images
-from ddgan_core.evaluation.scoring import sample
+from ddgan_core.evaluation.samples import sample
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
 from ddgan_core.study import Study, configure, run, ship, status

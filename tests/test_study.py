@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError, runner, study
-from ddgan_core.evaluation import scoring
+from ddgan_core.evaluation import samples, scoring
 from ddgan_core.evaluation.piles import TimeIsUp
 from ddgan_core.locks import alone, is_held
 from ddgan_core.runs import Run
@@ -191,14 +191,14 @@ def test_a_score_is_left_in_time_and_gone_on_with(
     """Of 200 images in batches of 50, those drawn before the time was up are not drawn again."""
     monkeypatch.setenv("DDGAN_CACHE", str(tmp_path / "cache"))
     trained = runner.train_run(configure("smoke", T=1, updates=2), progress=False)
-    how, drawn, whole = {"n": 200, "features": "pixels", "batch_size": 50}, [], scoring.sample_images
+    how, drawn, whole = {"n": 200, "features": "pixels", "batch_size": 50}, [], samples.sample_images
 
     def slow(step, steps, shape, n, seed, device, batch_size, start):
         drawn.append(start)
         time.sleep(0.3)
         return whole(step, steps, shape, n, seed, device, batch_size, start)
 
-    monkeypatch.setattr(scoring, "sample_images", slow)
+    monkeypatch.setattr(samples, "sample_images", slow)
     with pytest.raises(TimeIsUp, match="of 200 images are drawn"):
         scoring.evaluate(trained, **how, deadline=time.monotonic() + 0.5)
     assert drawn == [0]

@@ -12,8 +12,8 @@ from disturbed import in_child, no_litter
 
 from ddgan_core import UserError
 from ddgan_core.__main__ import main
-from ddgan_core.evaluation.scoring import device_name
 from ddgan_core.locks import alone
+from ddgan_core.provenance import device_name
 from ddgan_core.study import Study, make_study, run, run_local, status, toys, toys_study
 from ddgan_core.toys import toy_study
 from ddgan_core.toys.toy_study import ToyCell

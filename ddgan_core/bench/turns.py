@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 import torch
 
-from ddgan_core.evaluation.scoring import code_version, device_name
+from ddgan_core.provenance import code_version, device_name
 from ddgan_core.runs import results_dir, write_atomic
 
 Name = TypeVar("Name")

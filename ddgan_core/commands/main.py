@@ -32,14 +32,14 @@ def sample(args: argparse.Namespace) -> int:
     device = prepare(args)
     import time
 
-    from ddgan_core.evaluation import scoring
+    from ddgan_core.evaluation import samples
     from ddgan_core.runs import Run, write_atomic
 
     run = Run.open(args.run, args.dataset)
     steps = args.steps or (min(run.config.T, 100) if run.config.method == "ddpm" else None)
-    sampler, steps = scoring.resolve_sampler(run, args.sampler, steps)
+    sampler, steps = samples.resolve_sampler(run, args.sampler, steps)
     start = time.perf_counter()
-    images = scoring.sample(run, args.n, sampler=sampler, steps=steps, seed=args.seed, device=device)
+    images = samples.sample(run, args.n, sampler=sampler, steps=steps, seed=args.seed, device=device)
     seconds = time.perf_counter() - start
     if args.output.suffix == ".png":
         from ddgan_core.figures.grids import write_png_grid

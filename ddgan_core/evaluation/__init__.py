@@ -1,10 +1,12 @@
-"""A run, or a pile of images, to rows of numbers: `scoring` makes the rows, `scores` keeps them, `reference` and
+"""A run, or a pile of images, to rows of numbers: `samples` draws a run's images, `scoring` makes the rows,
+`scores` keeps them, `reference` and
 `piles` keep what takes long; `calibration` says what a distance means, `anatomy` and `textures` where it comes from,
 `information` what each denoising step has to decide.
 """
 
+from ddgan_core.evaluation.samples import load_model, sample, sample_chain
 from ddgan_core.evaluation.scores import load_evaluations
-from ddgan_core.evaluation.scoring import evaluate, evaluate_baseline, evaluate_images, load_model, sample, sample_chain
+from ddgan_core.evaluation.scoring import evaluate, evaluate_baseline, evaluate_images
 
 __all__ = [
     "evaluate",

@@ -19,7 +19,7 @@ from ddgan_core import UserError
 from ddgan_core.data import get_dataset, load_images, to_float
 from ddgan_core.diffusion import random_generator
 from ddgan_core.evaluation.reference import reference_features
-from ddgan_core.evaluation.scoring import load_model, resolve_sampler, sample
+from ddgan_core.evaluation.samples import load_model, resolve_sampler, sample
 from ddgan_core.evaluation.textures import fine, median_ratio, periods, sameness, stripe_coefficients, stripe_power
 from ddgan_core.locks import locked
 from ddgan_core.metrics.distances import precision_recall

@@ -17,9 +17,10 @@ from ddgan_core import UserError
 from ddgan_core.data import data_hash, get_dataset, load_images
 from ddgan_core.diffusion import random_generator
 from ddgan_core.evaluation.reference import SHIPPED, extract, reference_features, reference_moments, ship_moments
-from ddgan_core.evaluation.scoring import NEAREST, code_version, device_name
+from ddgan_core.evaluation.scoring import NEAREST
 from ddgan_core.metrics.distances import Moments, class_statistics, frechet_distance, kernel_distance, precision_recall
 from ddgan_core.metrics.features import class_probabilities, load_extractor
+from ddgan_core.provenance import code_version, device_name
 from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.shapes import Float, Int, Tensor, UInt8
 

@@ -19,7 +19,7 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.data import load_images, to_float
 from ddgan_core.diffusion import Schedule, diffuse, random_generator
-from ddgan_core.evaluation.scoring import load_model
+from ddgan_core.evaluation.samples import load_model
 from ddgan_core.networks import NoisePredictor
 from ddgan_core.runs import Run, results_dir, write_atomic
 from ddgan_core.shapes import Float, Tensor

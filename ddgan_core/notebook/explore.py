@@ -19,7 +19,7 @@ from ddgan_core import UserError
 from ddgan_core.data import data_dir, get_dataset, load_images, to_float, to_uint8
 from ddgan_core.diffusion import Schedule, diffuse
 from ddgan_core.divergences import get_divergence
-from ddgan_core.evaluation.scoring import load_model
+from ddgan_core.evaluation.samples import load_model
 from ddgan_core.figures.grids import chain_strip, image_grid
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.runs import Run

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ddgan_core import UserError
-from ddgan_core.evaluation.scoring import sample
+from ddgan_core.evaluation.samples import sample
 from ddgan_core.figures.grids import png_grid
 from ddgan_core.locks import locked
 from ddgan_core.notebook.controls import has_front_end

@@ -8,8 +8,8 @@ import torch
 from ddgan_core.data import get_dataset
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation import anatomy
+from ddgan_core.evaluation.samples import sample
 from ddgan_core.evaluation.scores import bounds, load_evaluations
-from ddgan_core.evaluation.scoring import sample
 from ddgan_core.figures import curves, grids, plots
 from ddgan_core.figures.labels import label_of
 from ddgan_core.runs import Run, RunConfig, all_runs

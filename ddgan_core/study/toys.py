@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddgan_core.evaluation.scoring import device_name
 from ddgan_core.locks import alone, is_held
+from ddgan_core.provenance import device_name
 from ddgan_core.toys.toy_study import CELL, SETTINGS, ToyCell, folder, keep, load, run_cell
 
 

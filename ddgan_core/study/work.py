@@ -16,10 +16,12 @@ from ddgan_core import UserError
 from ddgan_core.checkpoints import run_weights, write_weights
 from ddgan_core.data import DATASETS
 from ddgan_core.evaluation.piles import TimeIsUp
+from ddgan_core.evaluation.samples import sample
 from ddgan_core.evaluation.scores import load_evaluations, read_evaluations
-from ddgan_core.evaluation.scoring import device_name, evaluate, sample
+from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.figures.grids import write_png_grid
 from ddgan_core.locks import is_held
+from ddgan_core.provenance import device_name
 from ddgan_core.runner import default_device, train_run
 from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.study import toys

@@ -1,0 +1,31 @@
+"""Which code made a number, on which device: what every row of results says beside it."""
+
+import functools
+import subprocess
+from pathlib import Path
+
+import torch
+
+
+def device_name(device: torch.device | str) -> str:
+    """The device as a table should name it: CPU results depend on the number of threads."""
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+@functools.cache
+def code_version() -> str:
+    """The commit of the package, with + where its files differ from it; "unknown" outside a git checkout.
+
+    As it was when this process asked first: what takes long asks before it begins.
+    """
+    package = Path(__file__).parent
+    git = ("git", "-C", str(package))
+    try:
+        commit, changed = (
+            subprocess.run([*git, *ask], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for ask in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "."))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit + ("+" if changed else "")
