@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ddgan_core.diffusion import Schedule, random_generator, sample_posterior
+from ddgan_core.memory import keep_freed_memory
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.shapes import Float, Tensor
 
@@ -124,6 +125,7 @@ def sample_images(
     start: int = 0,
 ) -> Iterator[Float[Tensor, "b c h w"]]:
     """Yields x_0 for images start .. start + n - 1, batch by batch; batch_size: by default what is fast."""
+    keep_freed_memory()
     batch_size = fast_batch(device) if batch_size is None else batch_size
     for first in range(start, start + n, batch_size):
         draw = SeededNoise(seed, first, min(batch_size, start + n - first), device)

@@ -23,7 +23,13 @@ from ddgan_core.runs import write_atomic
 from ddgan_core.shapes import Tensor, UInt8
 
 KEEP_SECONDS = 10.0  # a batch that is drawn faster is not worth a file
-DRAWING = ("data", "diffusion", "networks", "sampling", "evaluation/samples")  # modules whose change may change a sample
+DRAWING = (
+    "data",
+    "diffusion",
+    "networks",
+    "sampling",
+    "evaluation/samples",
+)  # modules whose change may change a sample
 
 
 class TimeIsUp(RuntimeError):

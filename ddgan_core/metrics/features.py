@@ -23,6 +23,7 @@ from torch import nn
 
 from ddgan_core import UserError
 from ddgan_core.data import to_float
+from ddgan_core.memory import keep_freed_memory
 from ddgan_core.metrics.inception import Inception
 from ddgan_core.networks import Classifier, tensors_hash
 from ddgan_core.progress import watched
@@ -54,6 +55,7 @@ class Extractor:
     def __call__(self, images: Tensor) -> Float[Tensor, "n d"]:
         """Features of uint8 images [n, c, h, w], float32 on the CPU. Raises UserError for any other images."""
         self.check(images)
+        keep_freed_memory()
         parts = images.split(self.batch_size)
         # TF32 would move Inception features by 1e-3. The context's own defaults would switch cuDNN off.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

@@ -1,0 +1,43 @@
+"""Memory that is kept: what a forward pass frees is not asked for, and cleared, again."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+import resource, sys, torch
+from ddgan_core.memory import keep_freed_memory
+print(keep_freed_memory() if "keep" in sys.argv else None)
+def forward():
+    for _ in range(20):
+        x = torch.ones(1_000_000)
+        for _ in range(8):
+            x = x + 1
+        del x
+forward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+forward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(*arguments: str, **environment: str) -> tuple[str, int]:
+    """What `keep_freed_memory` returned, and the page faults of a second pass."""
+    usual = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT, *arguments], capture_output=True, text=True, check=True, env=usual | environment
+    )
+    said, count = done.stdout.split()
+    return said, int(count)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
+    said, kept = faults("keep")
+    assert said == "True"
+    assert kept < 100
+    assert faults()[1] > 5 * kept + 500, "or it would not be needed"
+    assert faults("keep", MALLOC_ARENA_MAX="1")[0] == "False"
