@@ -2,24 +2,29 @@
 
 import contextlib
 import functools
+import multiprocessing
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from ddgan_core import UserError
 from ddgan_core.bench.mend import mend_torchvision
-from ddgan_core.bench.turns import Seconds, median, provenance, ratio, take_turns, written
+from ddgan_core.bench.turns import Seconds, median, provenance, ratio, take_turns, timed, written
 from ddgan_core.data import load_images
 from ddgan_core.metrics.distances import Moments, frechet_distance
 from ddgan_core.metrics.features import inception_file, inception_layers, load_extractor
 from ddgan_core.metrics.inception import clean_resize, folded
 from ddgan_core.shapes import Float, Tensor, UInt8
 
-Contestant = Callable[[UInt8[Tensor, "n c h w"], Path], Float[Tensor, "n d"]]  # images, the same as PNGs -> features
+Features = Float[Tensor, "n d"]
+# Images, the same as PNGs -> features; from a process of its own with the Seconds of features and moments there.
+Contestant = Callable[[UInt8[Tensor, "n c h w"], Path], Features | tuple[Features, Seconds]]
 OURS = "ddgan_core, float32"
 PEER = "clean-fid"
 LEAST_CHANGE = 0.01  # of FID: what moves it by more is another ruler
@@ -81,12 +86,16 @@ def compete(
         for pile, folder in zip(piles, folders, strict=True):
             write_pngs(pile, folder)
 
-        def turn(name: str, repeat: int) -> None:
+        def turn(name: str, repeat: int) -> Seconds | None:
             which = repeat % (len(piles) - 1) if repeat >= 0 else -1
-            found = contestants[name](piles[which], folders[which])
-            Moments.of(found)
+            found, seconds = contestants[name](piles[which], folders[which]), None
+            if isinstance(found, tuple):
+                found, seconds = found
+            else:
+                Moments.of(found)
             if repeat == which >= 0:
                 features[name].append(found)
+            return seconds
 
         jobs = {name: functools.partial(turn, name) for name in contestants}
         return take_turns(jobs, repeats), features
@@ -120,21 +129,40 @@ def _peer(device: torch.device) -> Contestant:
     """clean-fid's folder features with the network as it builds it, the weights from here instead of a download.
 
     Batches of 32, the default of its compute_fid. Its 12 workers serve a GPU; on a CPU they would take the cores from
-    the network they feed, so that there it is left to load in its own process, which is to its advantage.
+    the network they feed, so that there it is left to load in its own process, which is to its advantage. That process
+    is not this one, where memory is kept (`memory`) as clean-fid's own would not be.
     """
+    _cleanfid("fid"), inception_file()  # what is missing shows here
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+    def contestant(images: Tensor, folder: Path) -> tuple[Tensor, Seconds]:
+        return pool.submit(_peer_turn, str(device), torch.get_num_threads(), folder).result()
+
+    return contestant
+
+
+def _peer_turn(device: str, threads: int, folder: Path) -> tuple[Tensor, Seconds]:
+    """In the peer's process: features of a folder, and the seconds that they and their moments took."""
+    torch.set_num_threads(threads)
+    extract = _peer_network(device)
+
+    def work() -> Tensor:
+        found = torch.from_numpy(extract(str(folder)))
+        Moments.of(found)
+        return found
+
+    return timed(work)
+
+
+@functools.cache
+def _peer_network(device: str) -> Callable[[str], np.ndarray]:
     fid, network = _cleanfid("fid"), _cleanfid("inception_torchscript")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "inception-2015-12-05.pt").symlink_to(inception_file().resolve())
         model = torch.nn.DataParallel(network.InceptionV3W(folder, download=False).to(device).eval())
-    workers = 0 if device.type == "cpu" else 12
-
-    def contestant(images: Tensor, folder: Path) -> Tensor:
-        found = fid.get_folder_features(
-            str(folder), model, num_workers=workers, batch_size=32, device=device, mode="clean", verbose=False
-        )
-        return torch.from_numpy(found)
-
-    return contestant
+    workers = 0 if device == "cpu" else 12
+    how = {"num_workers": workers, "batch_size": 32, "device": torch.device(device), "mode": "clean", "verbose": False}
+    return lambda folder: fid.get_folder_features(folder, model, **how)
 
 
 CONTESTANTS: dict[str, Callable[[torch.device], Contestant]] = {

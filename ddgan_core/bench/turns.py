@@ -1,5 +1,6 @@
 """Contestants take turns, so that other work on the machine meets all of them; compared are ratios within a turn."""
 
+import functools
 import os
 import statistics
 import time
@@ -14,6 +15,7 @@ from ddgan_core.provenance import code_version, device_name
 from ddgan_core.runs import results_dir, write_atomic
 
 Name = TypeVar("Name")
+Result = TypeVar("Result")
 
 
 class Seconds(NamedTuple):
@@ -28,20 +30,27 @@ def take_turns(
 ) -> dict[Name, list[Seconds]]:
     """Seconds of each job and repeat, every job in turn, the order reversed in every other repeat.
 
-    A job is called with the repeat's number: -1, not counted, to warm up, then 0 to repeats - 1.
+    A job is called with the repeat's number: -1, not counted, to warm up, then 0 to repeats - 1. One that works in a
+    process of its own returns the Seconds that it took there.
     """
     code_version()  # of the code that is timed: files may change meanwhile
     seconds: dict[Name, list[Seconds]] = {name: [] for name in jobs}
     for repeat in range(-1, repeats):
         for name in list(jobs)[:: -1 if repeat % 2 else 1]:
-            begin = _now()
-            jobs[name](repeat)
-            if torch.device(device).type == "cuda":
-                torch.cuda.synchronize()
-            end = _now()
+            found, took = timed(functools.partial(jobs[name], repeat), device)
             if repeat >= 0:
-                seconds[name].append(Seconds(end.wall - begin.wall, end.cpu - begin.cpu))
+                seconds[name].append(found if isinstance(found, Seconds) else took)
     return seconds
+
+
+def timed(job: Callable[[], Result], device: torch.device | str = "cpu") -> tuple[Result, Seconds]:
+    """What the job returns, and the seconds it took."""
+    begin = _now()
+    found = job()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+    end = _now()
+    return found, Seconds(end.wall - begin.wall, end.cpu - begin.cpu)
 
 
 def _now() -> Seconds:
