@@ -60,7 +60,7 @@ def configure_sampler(preset: str, dataset: str, sampler: str, steps: int) -> Ru
 def _chain(config: RunConfig, sampler: str, steps: int, device: str) -> Step:
     channels = get_dataset(config.dataset).channels
     network = make_model(config.method, channels, config.widths, config.z_dim, config.attention)
-    network = network.to(device).eval().requires_grad_(False)
+    network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
     schedule = make_schedule(config.schedule, config.T).to(device)
     if sampler == "ddgan":
         return ddgan_step(network, schedule)
@@ -72,15 +72,20 @@ def bench_limits(
 ) -> pd.DataFrame:
     """Arithmetic of an update and of a sampling step, counted, against this device's own ceilings, measured.
 
-    Ceilings: a square matrix product, and a copy (bytes read and written). gflop: 10^9 multiplications and additions,
+    Ceilings: a square matrix product, a large convolution, and a copy (bytes read and written); the library of matrix
+    products is not the one of convolutions, and may reach half as much. gflop: 10^9 multiplications and additions,
     convolutions and matrix products only, as torch counts them. gflop_per_s: the best of the repeats. share: of the
-    matrix product's. Written to results/tables/bench_limits_<device>.csv, and `breakdown` of the update beside it.
+    higher ceiling's. Written to results/tables/bench_limits_<device>.csv, and `breakdown` of the update beside it.
     """
     kind = torch.device(device).type
     config = configure(preset, T=4, dataset=dataset, penalty_every=10**9)
     bf16 = config.precision == "bf16"
     size = 1024 if kind == "cpu" else 8192
-    a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    layout: dict[str, Any] = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
+    wide = torch.nn.Conv2d(256, 256, 3, padding=1).requires_grad_(False).to(**layout)
+    x = torch.randn(4 if kind == "cpu" else 256, 256, 32, 32).to(**layout)
     block = torch.empty(2**24 if kind == "cpu" else 2**28, device=device)
     target = torch.empty_like(block)
     trainer = Trainer(config, load_images(dataset)[0], device)
@@ -95,6 +100,7 @@ def bench_limits(
 
     work: dict[str, Callable[[], Any]] = {
         f"matrix product, {size}": lambda: a @ a,
+        "convolution, 3x3, 256 channels": lambda: wide(x),
         "copy": lambda: target.copy_(block),
         f"training update, batch {config.batch_size}": trainer.update,
         "sampling, 64 images, T = 4": draw,
@@ -103,12 +109,13 @@ def bench_limits(
     seconds = take_turns({name: lambda _, do=do: do() for name, do in work.items()}, repeats, device)
     # On one thread of a CPU, of this process's time: other work on the machine disturbs it less.
     clock = "cpu" if kind == "cpu" and torch.get_num_threads() == 1 else "wall"
+    fastest = {name: min(getattr(turn, clock) for turn in turns) for name, turns in seconds.items()}
+    ceiling = max(gflops[name] / fastest[name] for name in list(work)[:2])
     rows: list[dict[str, Any]] = []
     for name, gflop in gflops.items():
-        best = min(getattr(turn, clock) for turn in seconds[name])
+        best = fastest[name]
         row: dict[str, Any] = {"work": name, "preset": preset, "gflop": gflop, "seconds": best}
-        row |= {"gflop_per_s": gflop / best}
-        row |= {"share": row["gflop_per_s"] / (rows[0] if rows else row)["gflop_per_s"]}
+        row |= {"gflop_per_s": gflop / best, "share": gflop / best / ceiling}
         if name == "copy":
             row |= {"gb_per_s": 2 * block.numel() * block.element_size() / best / 1e9}
         rows.append(row | provenance(device))
