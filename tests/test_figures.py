@@ -64,11 +64,11 @@ def test_png_grid_has_every_pixel_twice_in_both_directions(tmp_path):
     np.testing.assert_array_equal(shown, grids.tile(images, 3)[..., 0].repeat(2, 0).repeat(2, 1))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_png_grid_gives_its_images_back(tmp_path, channels):
+@pytest.mark.parametrize(("channels", "scale"), [(1, 1), (3, 2)])
+def test_a_png_grid_gives_its_images_back(tmp_path, channels, scale):
     images = torch.randint(0, 256, (5, channels, 8, 8), dtype=torch.uint8)
-    grids.write_png_grid(images, tmp_path / "grid.png", columns=3)
-    found = grids.read_png_grid(tmp_path / "grid.png", 8)
+    grids.write_png_grid(images, tmp_path / "grid.png", columns=3, scale=scale)
+    found = grids.read_png_grid(tmp_path / "grid.png", 8, columns=3)
     assert found.shape == (6, channels, 8, 8)
     assert torch.equal(found[:5], images)
     assert found[5].min() == 255, "the place left over is white"

@@ -51,17 +51,19 @@ def png_grid(images: Any, columns: int = 10, scale: int = 2) -> bytes:
     return buffer.getvalue()
 
 
-def write_png_grid(images: Any, path: Path | str, columns: int = 10) -> None:
+def write_png_grid(images: Any, path: Path | str, columns: int = 10, scale: int = 2) -> None:
     """The same as a file, whole or not at all."""
-    write_atomic(Path(path), png_grid(images, columns))
+    write_atomic(Path(path), png_grid(images, columns, scale))
 
 
-def read_png_grid(path: Path | str, size: int, scale: int = 2) -> Any:
+def read_png_grid(path: Path | str, size: int, columns: int = 10) -> Any:
     """The images of a file that `write_png_grid` made, uint8 [n, c, size, size] as a tensor, white places included."""
     import torch
     from PIL import Image
 
-    pixels = np.asarray(Image.open(path))[::scale, ::scale]
+    pixels = np.asarray(Image.open(path))
+    scale = pixels.shape[1] // (columns * size)
+    pixels = pixels[::scale, ::scale]
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
     images = pixels.reshape(rows, size, columns, size, -1).transpose(0, 2, 4, 1, 3)

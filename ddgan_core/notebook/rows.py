@@ -48,9 +48,8 @@ def samples(run: Run | None) -> Any:
     if run and run.weights:
         return grids.image_grid(sample(run, SHOWN, seed=0))
     if run and (run.path / "samples.png").exists():
-        from PIL import Image
-
-        return Image.open(run.path / "samples.png")
+        size = get_dataset(run.config.dataset).size
+        return grids.image_grid(grids.read_png_grid(run.path / "samples.png", size)[:SHOWN])
     return "no samples yet"
 
 

@@ -250,7 +250,7 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
 
     if not grid.exists() and not late():
         steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
-        write_png_grid(sample(run, 100, steps=steps, device=device), grid)
+        write_png_grid(sample(run, 100, steps=steps, device=device), grid, scale=1)  # small: it is committed
     for sampler, steps, features, n in scores_due(run.config):
         if late():
             return
