@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ddgan_core.diffusion import make_schedule
-from ddgan_core.figures import curves, grids
+from ddgan_core.figures import comparisons, curves, grids
 from ddgan_core.notebook import rows
 from ddgan_core.runs import Run
 from ddgan_core.study import SCORES, configure, scores_due
@@ -91,12 +91,12 @@ def piles() -> pd.DataFrame:
 
 
 def test_stripes_are_drawn_by_direction_and_class():
-    figure = curves.textures_figure(piles(), ["coat", "bag"])
+    figure = comparisons.textures_figure(piles(), ["coat", "bag"])
     across, along, classes = figure.axes
     assert set(texts(across)) == set(texts(along)) == {"training images", "KL"}
     assert [line.get_ydata().tolist() for line in across.lines] == [[1.0, 1.0], [3.0, 3.0]]
     assert [t.get_text() for t in classes.get_yticklabels()] == ["bag"], "a class that was not measured has no line"
-    empty = curves.textures_figure(pd.DataFrame(), ["bag"])
+    empty = comparisons.textures_figure(pd.DataFrame(), ["bag"])
     assert [texts(ax) for ax in empty.axes] == [["not run yet"]] * 3
 
 
@@ -105,12 +105,12 @@ def test_modes_are_drawn_for_any_set_of_runs():
     scores = pd.DataFrame(
         {"row": ["real", "kl"], "score": ["recall"] * 2, "value": [0.9, 0.4], "low": 0.3, "high": 0.95}
     )
-    figure = curves.modes_figure(shares, scores, "kl")
+    figure = comparisons.modes_figure(shares, scores, "kl")
     assert [float(line.get_xdata()[0]) for line in figure.axes[1].lines] == [0.9, 0.4]
     assert len(figure.axes[0].collections) == 2, "intervals of the row and of real images"
-    assert len(curves.modes_figure(shares, scores, "wasserstein").axes[0].collections) == 1, "others have none"
+    assert len(comparisons.modes_figure(shares, scores, "wasserstein").axes[0].collections) == 1, "others have none"
     assert set(texts(figure.axes[1])) == {"training images", "KL"}
-    assert texts(curves.modes_figure(pd.DataFrame(), pd.DataFrame(), "kl").axes[0]) == ["not run yet"]
+    assert texts(comparisons.modes_figure(pd.DataFrame(), pd.DataFrame(), "kl").axes[0]) == ["not run yet"]
 
 
 def test_a_result_section_opens_where_nothing_has_run(capsys):
@@ -190,13 +190,13 @@ def test_every_timed_model_has_its_place_in_the_trilemma():
         common | {"divergence": "none", "method": "ddpm", "sampler": "ddim", "frechet": 5.0, "recall": 0.7},
         common | {"divergence": "wasserstein", "steps": 8, "frechet": 3.0, "recall": 0.6},  # was not timed
     ])  # fmt: skip
-    quality, coverage = curves.trilemma_figure(scored, {("ddgan", 4): 2.0, ("ddim", 4): 1.0}).axes
+    quality, coverage = comparisons.trilemma_figure(scored, {("ddgan", 4): 2.0, ("ddim", 4): 1.0}).axes
     assert set(texts(quality)) == set(texts(coverage)) == {"KL", "DDPM, DDIM"}
     assert [line.get_xydata().tolist() for line in coverage.lines if line.get_marker() != "None"] == [
         [[2.0, 0.5]], [[1.0, 0.7]]
     ]  # fmt: skip
     assert quality.get_ylabel().startswith("FID (Inception features)\nN = 2,000")
-    assert texts(curves.trilemma_figure(scored, {}).axes[0]) == ["not run yet"]
+    assert texts(comparisons.trilemma_figure(scored, {}).axes[0]) == ["not run yet"]
 
 
 def test_chains_cut_short_stand_beside_the_whole_one(monkeypatch):

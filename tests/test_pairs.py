@@ -1,0 +1,79 @@
+"""Rows in pairs: ratios within a setting, means over settings, by scores whose answer is known."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from ddgan_core.figures.comparisons import pairs_figure
+from ddgan_core.notebook import pairs
+from ddgan_core.notebook.pairs import BESIDE, paired, pooled
+
+
+def line(row: str, T: int, frechet: float, recall: float, **other: object) -> dict:
+    usual = {
+        "method": "ddgan", "divergence": row, "preset": "short", "tag": "", "T": T, "seed": 0, "reference": "test",
+        "features": "fashion_classifier", "n": 10_000, "sample_seed": 0, "protocol": "as_trained",
+        "frechet": frechet, "frechet_error": 0.03 * frechet, "recall": recall, "recall_error": 0.03,
+    }  # fmt: skip
+    return usual | other
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """Lines to be filled in; they stand in the place of the results."""
+    lines: list[dict] = []
+
+    def load(dataset: str, preset: str) -> pd.DataFrame:
+        columns = list(line("kl", 1, 1, 1))
+        return pd.DataFrame([x for x in lines if x["preset"] == preset], columns=columns)
+
+    monkeypatch.setattr(pairs, "load_evaluations", load)
+    return lines
+
+
+def test_a_pair_differs_in_nothing_but_the_row(scored: list[dict]) -> None:
+    scored += [
+        line("kl", 4, 6.0, 0.5), line(BESIDE, 4, 3.0, 0.3, frechet_error=0.12),
+        line("kl", 2, 6.0, 0.5), line(BESIDE, 2, 3.0, 0.3, tag="cosine"), line(BESIDE, 2, 3.0, 0.3, reference="train"),
+        line("kl", 1, 6.0, 0.5), line(BESIDE, 1, 3.0, 0.3, protocol="as_published"),
+        line("kl", 8, 6.0, 0.5), line(BESIDE, 8, 3.0, 0.3, n=1_000),
+        line("kl", 8, 6.0, 0.5, preset="cpu"), line(BESIDE, 8, 2.0, 0.6, preset="cpu", seed=1),
+        line("none", 4, 1.0, 0.9, method="ddpm"),
+    ]  # fmt: skip
+    (one,) = paired("short").to_dict("records")
+    assert (one["setting"], one["row"], one["ratio"]) == ("short, T = 4", "kl", 2.0)
+    assert math.log(one["high"] / one["ratio"]) == pytest.approx(0.05)  # of 3 and 4 per cent
+    assert math.log(one["low"] / one["ratio"]) == pytest.approx(-0.05)
+    assert (one["recall"], one["recall_error"]) == pytest.approx((0.2, 0.03 * 2**0.5))
+    scored[-2]["seed"] = 0
+    assert list(paired("cpu")["setting"]) == ["cpu, T = 8", "short, T = 4"], "presets of the same networks"
+
+
+def test_over_settings_ratios_have_a_geometric_mean(scored: list[dict]) -> None:
+    for T, ratio in ((1, 0.5), (2, 1.0), (4, 2.0)):
+        scored += [line(BESIDE, T, 3.0, 0.3), line("kl", T, 3.0 * ratio, 0.3 + T / 100)]
+    scored.append(line("neyman", 1, 3.0, 0.3))
+    found = pooled(paired("short"))
+    kl = found.loc["kl"]
+    assert (kl["settings"], kl["nearer in"], kl["ratio"]) == (3, 1, pytest.approx(1.0))
+    half = 4.302652729911275 * math.log(2) / 3**0.5  # Student's t of two degrees of freedom; a deviation of log 2
+    assert math.log(kl["high"]) == pytest.approx(half, rel=1e-3)
+    assert kl["low"] * kl["high"] == pytest.approx(1.0)
+    assert kl["recall"] == pytest.approx(0.07 / 3)
+    assert found.loc["neyman", "settings"] == 1
+    assert pd.isna(found.loc["neyman", "ratio"]), "one setting has no interval"
+
+
+def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dict]) -> None:
+    assert [t.get_text() for t in pairs_figure(paired("cpu"), pooled(paired("cpu")), BESIDE).axes[0].texts] == [
+        "not run yet"
+    ]
+    for T in (1, 2, 4):
+        scored += [line(BESIDE, T, 3.0, 0.3), line("kl", T, 3.0 * T, 0.5)]
+    table = paired("cpu")
+    figure = pairs_figure(table, pooled(table), BESIDE)
+    names = [f"short, T = {T}" for T in (1, 2, 4)]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [*names, "all settings"]
+    few = pairs_figure(table[:2], pooled(table[:2]), BESIDE)
+    assert [t.get_text() for t in few.axes[0].get_yticklabels()] == names[:2]
