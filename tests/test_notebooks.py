@@ -40,6 +40,14 @@ def test_committed_clean(path: Path):
 
 
 @every_notebook
+def test_no_heading_stands_twice(path: Path):
+    """A cell that was overwritten with another's text would show here, and did once."""
+    texts = [c.source for c in nbformat.read(path, as_version=nbformat.NO_CONVERT).cells if c.cell_type == "markdown"]
+    headings = [line for text in texts for line in text.splitlines() if line.startswith("#")]
+    assert len(headings) == len(set(headings))
+
+
+@every_notebook
 def test_parameters_are_typed_literals_checked_at_once(path: Path):
     declared = execution.declared_parameters(path)  # exactly one cell, literals only, or it raises
     assert list(declared)[:2] == ["preset", "compute"], "these two mean the same everywhere and come first"
