@@ -219,9 +219,9 @@ CLAIMS = (
     ),
     Claim(
         "C6", "sampling is two orders of magnitude faster than a DDPM's",
-        "the time of 1000 ancestral steps over that of T = 10, all samplers in turns on one machine: supported from 32 "
-        "times on (10^1.5, nearer to two orders than to one); speed counts at equal quality, so the DDPM's steps that do "
-        "as well are named", _faster,
+        "the time of 1000 ancestral steps over that of T = 10, all samplers in turns on one machine: supported from "
+        "32 times on (10^1.5, nearer to two orders than to one); speed counts at equal quality, so the DDPM's steps "
+        "that do as well are named", _faster,
     ),
     Claim(
         "C7", "the choice of a divergence can be given a mathematical ground (announced)",
