@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes nowhere
         return 141
+    except ImportError as error:  # a bare machine has what training needs, not all that the other commands do
+        print(f"ddgan_core: error: {error}: pip install -c constraints.txt -e .", file=sys.stderr)
+        return 1
     except OSError as error:  # a full disk, a file that may not be written
         print(f"ddgan_core: error: {error}", file=sys.stderr)
         return 1

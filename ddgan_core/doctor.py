@@ -13,7 +13,7 @@ import torch
 from ddgan_core import UserError, __version__, data, runs
 from ddgan_core.evaluation.samples import load_model
 from ddgan_core.metrics import features
-from ddgan_core.provenance import code_version, device_name
+from ddgan_core.provenance import code_version, device_name, usable_cores
 
 PACKAGES = ("torchvision", "numpy", "pandas", "scipy", "scikit-learn", "clean-fid", "papermill", "jupyterlab")
 
@@ -29,13 +29,13 @@ def examine() -> dict[str, tuple[bool, str]]:
         "threads": (True, _threads()),
         "load": _attempt(_load),
         "bfloat16": (True, _bfloat16()),
-        "time of a run": (True, _time()),
+        "time of a run": _attempt(_time),
         "FashionMNIST": _attempt(_fashion_mnist),
         "CIFAR-10": (True, _cifar10()),
         "digits": _attempt(lambda: f"{len(data.load_images('digits')[0]):,} training images, embedded"),
         "FashionMNIST classifier": _attempt(lambda: f"hash {features.load_extractor('fashion_classifier').hash}"),
         "Inception weights": _attempt(_inception),
-        "results": (True, _results()),
+        "results": _attempt(_results),
         "trained weights": _attempt(_weights),
         "disk": _attempt(_disk),
     }
@@ -44,7 +44,7 @@ def examine() -> dict[str, tuple[bool, str]]:
 def _attempt(check: Callable[[], str]) -> tuple[bool, str]:
     try:
         return True, check()
-    except (UserError, ImportError, OSError) as error:
+    except (UserError, ImportError, OSError, ValueError) as error:
         return False, str(error)
 
 
@@ -56,23 +56,18 @@ def _device() -> str:
     return "CPU: presets smoke (seconds), short (minutes a run) and cpu (hours) are made for it; full is for a GPU"
 
 
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _threads() -> str:
-    used, cores = torch.get_num_threads(), _cores()
+    used, cores = torch.get_num_threads(), usable_cores()
     idle = "; the rest is free for other runs" if used < cores else ""
     more = "; more threads than cores slow each other down" if used > cores else ""
     return f"{used} of {cores} cores{idle}{more} (--threads, or OMP_NUM_THREADS)"
 
 
 def _load() -> str:
-    wanted = os.getloadavg()[0]
-    if wanted > 1.5 * _cores():
-        raise UserError(f"{wanted:.1f} processes want {_cores()} cores: all take {wanted / _cores():.1f} times as long")
-    return f"{wanted:.1f} processes want {_cores()} cores"
+    wanted, cores = os.getloadavg()[0], usable_cores()
+    if wanted > 1.5 * cores:
+        raise UserError(f"{wanted:.1f} processes want {cores} cores: all take {wanted / cores:.1f} times as long")
+    return f"{wanted:.1f} processes want {cores} cores"
 
 
 def _bfloat16() -> str:

@@ -1,6 +1,7 @@
-"""Which code made a number, on which device: what every row of results says beside it."""
+"""Which code made a number, on which device: what a row of scores or of a bench says beside it."""
 
 import functools
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,11 @@ def device_name(device: torch.device | str) -> str:
     """The device as a table should name it: CPU results depend on the number of threads."""
     device = torch.device(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def usable_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -54,7 +54,7 @@ class RunConfig:
     penalty_every: int = 1  # lazy penalties are multiplied by this interval
     critic_steps: int = 1
     ema_decay: float = 0.999
-    precision: str = "fp32"
+    precision: str = "fp32"  # or bf16 (autocast); on a GPU convolutions of fp32 are in TF32, PyTorch's default
 
     def __post_init__(self) -> None:
         for field in fields(self):  # 10 and 10.0 are one configuration, so they must have one hash

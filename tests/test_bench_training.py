@@ -66,7 +66,9 @@ def test_samplers_are_timed_by_steps(results: Path) -> None:
 def test_arithmetic_is_counted(results: Path) -> None:
     table = bench_limits(preset="smoke", dataset="digits", repeats=1).set_index("work")
     assert table.gflop["matrix product, 1024"] == pytest.approx(2 * 1024**3 / 1e9)
-    assert table.share["matrix product, 1024"] == 1
+    ceilings = table.share[["matrix product, 1024", "convolution, 3x3, 256 channels"]]
+    assert ceilings.max() == 1
+    assert ceilings.min() > 0
     assert table.gflop["copy"] == 0
     assert table.gb_per_s["copy"] > 0
     assert table.gflop[table.index.str.startswith("training")].item() > 0

@@ -268,7 +268,7 @@ def test_doctor_says_why_it_is_slow(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(doctor, "_cores", lambda: 2)
+    monkeypatch.setattr(doctor, "usable_cores", lambda: 2)
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (6.0, 6.0, 6.0))
     config = configure("smoke", T=2)
     run = Run.create(config)

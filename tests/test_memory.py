@@ -24,6 +24,24 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+USED = """
+import sys, torch
+from ddgan_core import memory
+calls = []
+import ddgan_core.sampling as sampling, ddgan_core.metrics.features as features
+for module in (sampling, features):
+    module.keep_freed_memory = lambda: calls.append(1)
+list(sampling.sample_images(lambda x, i, draw: x, 1, (1, 8, 8), 2, 0))
+features.load_extractor("pixels")(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+print(len(calls))
+"""
+
+
+def test_sampling_and_features_ask_for_it() -> None:
+    done = subprocess.run([sys.executable, "-c", USED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2"]
+
+
 def faults(*arguments: str, **environment: str) -> tuple[str, int]:
     """What `keep_freed_memory` returned, and the page faults of a second pass."""
     usual = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}

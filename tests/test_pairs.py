@@ -13,7 +13,8 @@ from ddgan_core.notebook.pairs import BESIDE, paired, pooled
 def line(row: str, T: int, frechet: float, recall: float, **other: object) -> dict:
     usual = {
         "method": "ddgan", "divergence": row, "preset": "short", "tag": "", "T": T, "seed": 0, "reference": "test",
-        "features": "fashion_classifier", "n": 10_000, "sample_seed": 0, "protocol": "as_trained",
+        "reference_n": 10_000,
+        "features": "fashion_classifier", "features_hash": "a", "n": 10_000, "sample_seed": 0, "protocol": "as_trained",
         "frechet": frechet, "frechet_error": 0.03 * frechet, "recall": recall, "recall_error": 0.03,
     }  # fmt: skip
     return usual | other
@@ -39,15 +40,24 @@ def test_a_pair_differs_in_nothing_but_the_row(scored: list[dict]) -> None:
         line("kl", 1, 6.0, 0.5), line(BESIDE, 1, 3.0, 0.3, protocol="as_published"),
         line("kl", 8, 6.0, 0.5), line(BESIDE, 8, 3.0, 0.3, n=1_000),
         line("kl", 8, 6.0, 0.5, preset="cpu"), line(BESIDE, 8, 2.0, 0.6, preset="cpu", seed=1),
-        line("none", 4, 1.0, 0.9, method="ddpm"),
+        line("none", 4, 1.0, 0.9, method="ddpm"), line(BESIDE, 4, 30.0, 0.3, reference_n=500),
+        line("kl", 4, 60.0, 0.3, reference_n=500),
     ]  # fmt: skip
     (one,) = paired("short").to_dict("records")
     assert (one["setting"], one["row"], one["ratio"]) == ("short, T = 4", "kl", 2.0)
     assert math.log(one["high"] / one["ratio"]) == pytest.approx(0.05)  # of 3 and 4 per cent
     assert math.log(one["low"] / one["ratio"]) == pytest.approx(-0.05)
     assert (one["recall"], one["recall_error"]) == pytest.approx((0.2, 0.03 * 2**0.5))
-    scored[-2]["seed"] = 0
+    cpu = next(x for x in scored if x["preset"] == "cpu" and x["divergence"] == BESIDE)
+    cpu["seed"] = 0
     assert list(paired("cpu")["setting"]) == ["cpu, T = 8", "short, T = 4"], "presets of the same networks"
+
+
+def test_trials_of_the_sweep_are_judged_by_training_images_alone(scored: list[dict]) -> None:
+    for reference, kl in (("train", 6.0), ("test", 9.0)):
+        scored += [line("kl", 4, kl, 0.5, seed=100, reference=reference)]
+        scored += [line(BESIDE, 4, 3.0, 0.3, seed=100, reference=reference)]
+    assert paired("short")["ratio"].tolist() == [2.0]
 
 
 def test_over_settings_ratios_have_a_geometric_mean(scored: list[dict]) -> None:

@@ -93,7 +93,7 @@ def test_a_slow_pile_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytes
     assert len(drawn) == 5
     pile(seed=1)
     assert len(drawn) == 8, "another seed's samples taken for these"
-    monkeypatch.setattr(piles, "_source", lambda: "changed")
+    monkeypatch.setattr(piles, "SOURCE", "changed")
     pile()
     assert len(drawn) == 11, "another sampler's samples taken for these"
     monkeypatch.setattr(piles, "KEEP_SECONDS", 1000)

@@ -13,7 +13,7 @@ from ddgan_core.data import get_dataset, load_images
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.networks import make_model
 from ddgan_core.runs import RunConfig
-from ddgan_core.sampling import DDPM_STEPS, Step, ddgan_step, sample_images
+from ddgan_core.sampling import DDPM_STEPS, Step, ddgan_step, fast_batch, sample_images
 from ddgan_core.study import configure
 from ddgan_core.training import Trainer
 
@@ -23,15 +23,17 @@ SAMPLERS += [("ddim", n) for n in (4, 10, 50)] + [("ancestral", n) for n in (4, 
 
 
 def bench_sampling(
-    n: int = 16, *, preset: str = "cpu", repeats: int = 3, device: str = "cpu", dataset: str = "fashion_mnist",
+    n: int | None = None, *, preset: str = "cpu", repeats: int = 3, device: str = "cpu", dataset: str = "fashion_mnist",
     samplers: list[tuple[str, int]] | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Seconds for n images by each sampler, one batch, in turns; the U-Nets are of one size, their weights at random.
 
+    n: by default as many as `sample` draws at a time on such a device.
+
     speedup: the thousand ancestral steps' seconds over this row's (NaN where these are not among the samplers), the
     median over repeats with the lowest and highest. Written to results/tables/bench_sampling_<device>.csv.
     """
-    info = get_dataset(dataset)
+    info, n = get_dataset(dataset), fast_batch(device) if n is None else n
     shape = (info.channels, info.size, info.size)
     chains = {pair: _chain(configure_sampler(preset, dataset, *pair), *pair, device) for pair in samplers or SAMPLERS}
 
@@ -128,7 +130,8 @@ KINDS = {
     "convolution, backward": ("convolution_backward", "dgrad", "wgrad"),
     "convolution": ("conv", "fprop"),
     "matrix product": ("mm", "gemm"),
-    "normalisation": ("norm", "aten::var"),
+    "random numbers": ("normal_", "random_", "randint"),
+    "normalisation": ("group_norm", "groupnorm", "aten::var"),
     "activation": ("silu", "relu", "sigmoid", "softplus", "tanh"),
     "optimiser and average": ("adam", "lerp", "zero_grad"),
     "copies and layout": ("copy", "aten::cat", "aten::to", "clone", "contiguous"),

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import multiprocessing
 import tempfile
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -138,6 +139,7 @@ def _peer(device: torch.device) -> Contestant:
     def contestant(images: Tensor, folder: Path) -> tuple[Tensor, Seconds]:
         return pool.submit(_peer_turn, str(device), torch.get_num_threads(), folder).result()
 
+    weakref.finalize(contestant, pool.shutdown)
     return contestant
 
 

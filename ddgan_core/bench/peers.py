@@ -42,7 +42,8 @@ def bench_ddpm(
 
     ratio: the peer's seconds over this package's, the median over repeats, with the lowest and highest: above 1, the
     peer is slower; cpu_ratio: in CPU time of this process. parameters: of the network, equal for all. gap: why a row
-    has no numbers. Written to results/tables/bench_ddpm_<device>.csv.
+    has no numbers. All work in one process, so that the peers' turns have the memory that this package keeps
+    (`memory`): alone they sample more slowly. Written to results/tables/bench_ddpm_<device>.csv.
     """
     config = configure(preset, method="ddpm", dataset=dataset, batch_size=batch_size)
     images, _ = load_images(dataset)

@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
@@ -48,7 +48,7 @@ def timed(job: Callable[[], Result], device: torch.device | str = "cpu") -> tupl
     begin = _now()
     found = job()
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     end = _now()
     return found, Seconds(end.wall - begin.wall, end.cpu - begin.cpu)
 
@@ -76,9 +76,17 @@ def median(seconds: Sequence[Seconds], clock: str = "wall") -> float:
 def provenance(device: torch.device | str) -> dict[str, str]:
     """The columns that say where a row was measured."""
     return {
-        "device": device_name(device), "torch": torch.__version__, "clean_fid": version("clean-fid"),
+        "device": device_name(device), "torch": torch.__version__, "clean_fid": version_of("clean-fid"),
         "commit": code_version(),
     }  # fmt: skip
+
+
+def version_of(package: str) -> str:
+    """Empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def written(rows: list[dict[str, Any]], name: str) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import io
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import pandas as pd
 
 from ddgan_core import UserError
 from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
+from ddgan_core.provenance import usable_cores
 from ddgan_core.study.executors import local
 
 
@@ -25,7 +25,7 @@ def bench_workers(
     seconds over this row's, the median over repeats with the lowest and highest. efficiency: speedup per core that the
     workers can have. Written to results/tables/bench_workers_cpu.csv; raises UserError where a run fails.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
 
     def train(at_a_time: int, repeat: int) -> None:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -43,5 +43,5 @@ def bench_workers(
         row: dict[str, Any] = {"workers": at_a_time, "cores": cores, "runs": runs, "updates": updates}
         row |= {"repeats": repeats, "seconds": median(own)} | ratio(seconds[1], own, "speedup")
         row |= {"efficiency": row["speedup"] / min(at_a_time, cores)}
-        rows.append(row | provenance("cpu"))
+        rows.append(row | provenance("cpu") | {"device": "CPU, 1 threads"})  # of each run, not of this process
     return written(rows, "bench_workers_cpu")

@@ -200,9 +200,9 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--repeats", type=whole(1), default=3, help="turns of each (default: %(default)s)")
     computing(this)
     text = "Seconds for a thousand images against the number of steps, by each sampler, at one size of network."
-    this = command(parts, "sampling", "bench_sampling", text, "bench sampling --n 16 --threads 1")
+    this = command(parts, "sampling", "bench_sampling", text, "bench sampling --threads 1")
     this.add_argument("--preset", **preset)
-    this.add_argument("--n", type=whole(1), default=16, help="images at a time (default: %(default)s)")
+    this.add_argument("--n", type=whole(1), help="images at a time (default: as sample does)")
     this.add_argument("--repeats", type=whole(1), default=3, help="turns of each sampler (default: %(default)s)")
     computing(this)
     text = "Arithmetic of training and sampling against this device's matrix product and copy."

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 
 from ddgan_core import UserError
 
@@ -16,10 +17,10 @@ def prepare(args: argparse.Namespace) -> str:
 
     torch.set_num_threads(threads)
     device = getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+    known = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if not known:
         raise UserError(f"device {device!r} is not known: choose cpu, cuda or cuda:N")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+    if device != "cpu" and int(known[1] or 0) >= torch.cuda.device_count():
         raise UserError(f"device {device!r}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
     return device
 
@@ -35,4 +36,6 @@ def default_threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from ddgan_core.provenance import usable_cores
+
+    return usable_cores()

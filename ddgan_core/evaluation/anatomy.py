@@ -75,7 +75,7 @@ def measure(
         key = {"run_id": run.config.run_id, "row": row, "hash": run.config.hash, "sampler": sampler, "steps": count}
         key |= {"n": n, "sample_seed": seed, "features": features}
         known = table("modes", dataset, results=results)
-        if force or not _there(known, {"run_id": "real"} | _size(key)):
+        if (force and not done) or not _there(known, {"run_id": "real"} | _size(key)):
             train = load_images(dataset, "train")[0][:n]
             control = {"run_id": "real", "row": "real", "hash": "", "sampler": "", "steps": 0} | _size(key)
             _add("textures", dataset, control, textures(train, real, dataset), results)

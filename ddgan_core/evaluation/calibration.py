@@ -101,6 +101,7 @@ def calibrate(
     if min(*sizes, *floor_sizes) < 40 or draws < 2:
         raise UserError(f"sizes of {min(*sizes, *floor_sizes)}, draws = {draws}: 40 images and 2 draws or more")
     extractor = load_extractor(features, device)
+    code_version()  # of the code that measures: files may change meanwhile
     moments = reference_moments(dataset, "test", test, extractor)
     target, pool = reference_features(test, extractor), reference_features(train, extractor)
     probabilities = _probabilities(train, dataset, device)

@@ -4,7 +4,6 @@ A batch is known by all that decides its pixels: the weights, how it is drawn, o
 that draw. What is damaged is drawn again.
 """
 
-import functools
 import hashlib
 import io
 import json
@@ -22,14 +21,13 @@ from ddgan_core.progress import watched
 from ddgan_core.runs import write_atomic
 from ddgan_core.shapes import Tensor, UInt8
 
-KEEP_SECONDS = 10.0  # a batch that is drawn faster is not worth a file
-DRAWING = (
-    "data",
-    "diffusion",
-    "networks",
-    "sampling",
-    "evaluation/samples",
-)  # modules whose change may change a sample
+KEEP_SECONDS = 10.0  # of drawing are lost at most; what is drawn in less is not worth a file
+DRAWING = ("data", "diffusion", "networks", "sampling", "evaluation/samples")  # what may change a sample
+
+# As imported: files may change while a process that imported them draws.
+SOURCE = hashlib.sha256(
+    b"".join((Path(__file__).parents[1] / f"{name}.py").read_bytes() for name in DRAWING)
+).hexdigest()
 
 
 class TimeIsUp(RuntimeError):
@@ -43,7 +41,7 @@ def draw_pile(
     """Images 0 .. n - 1, by `draw(start, count)` or from the cache, and the seconds an image took when it was drawn.
 
     facts: all that decides the images but for the source, which is added here; anything json can write. deadline: of
-    time.monotonic(); when a batch as slow as the last would end later, TimeIsUp is raised and the next call goes on.
+    time.monotonic(); when a batch as slow as the slowest would end later, TimeIsUp is raised and the next call goes on.
     """
     images, seconds, slowest = [], 0.0, 0.0
     unkept: dict[Path, tuple[Tensor, float]] = {}
@@ -56,34 +54,29 @@ def draw_pile(
                 batch, took = torch.from_numpy(file["images"]), float(file["seconds"])
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
             if deadline is not None and slowest and time.monotonic() + slowest > deadline:
-                for kept, drawn in unkept.items():
-                    _keep(kept, *drawn)
+                _keep(unkept)
                 raise TimeIsUp(f"{start} of {n} images are drawn") from None
             begin = time.perf_counter()
             batch = draw(start, count)
             took = time.perf_counter() - begin
             slowest = max(slowest, took)
-            if took > KEEP_SECONDS:
-                _keep(path, batch, took)
-            else:
-                unkept[path] = batch, took
+            unkept[path] = batch, took
+            if sum(spent for _, spent in unkept.values()) > KEEP_SECONDS:
+                _keep(unkept)
         images.append(batch)
         seconds += took
     return torch.cat(images), seconds / n
 
 
-def _keep(path: Path, batch: Tensor, seconds: float) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, images=batch.numpy(), seconds=seconds)
-    write_atomic(path, buffer.getvalue())
+def _keep(drawn: dict[Path, tuple[Tensor, float]]) -> None:
+    """Write the batches, and forget them."""
+    for path, (batch, seconds) in drawn.items():
+        buffer = io.BytesIO()
+        np.savez(buffer, images=batch.numpy(), seconds=seconds)
+        write_atomic(path, buffer.getvalue())
+    drawn.clear()
 
 
 def _path(facts: dict[str, Any]) -> Path:
-    known = json.dumps(facts | {"source": _source()}, sort_keys=True)
+    known = json.dumps(facts | {"source": SOURCE}, sort_keys=True)
     return cache_dir() / "samples" / f"{hashlib.sha256(known.encode()).hexdigest()[:24]}.npz"
-
-
-@functools.cache
-def _source() -> str:
-    here = Path(__file__).parents[1]
-    return hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in DRAWING)).hexdigest()

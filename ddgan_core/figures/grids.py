@@ -57,7 +57,10 @@ def write_png_grid(images: Any, path: Path | str, columns: int = 10, scale: int 
 
 
 def read_png_grid(path: Path | str, size: int, columns: int = 10) -> Any:
-    """The images of a file that `write_png_grid` made, uint8 [n, c, size, size] as a tensor, white places included."""
+    """The images of a file that `write_png_grid` made, uint8 [n, c, size, size] as a tensor, white places included.
+
+    Of a full row or more: what is narrower than `columns` images says nothing of the scale.
+    """
     import torch
     from PIL import Image
 

@@ -63,7 +63,7 @@ class Extractor:
                 self.network(p.to(self.device)).float().cpu()
                 for p in watched(parts, f"{self.name} features", len(parts))
             ]
-        return torch.cat(found).clone()
+        return torch.cat(found)
 
     def check(self, images: Tensor) -> None:
         """Raises UserError unless these are images that this extractor takes."""

@@ -30,7 +30,8 @@ def clean_resize(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c 299 299
     Source: Parmar et al. 2022, section 3; it is linear and separable, so that two matrices do it.
     """
     rows, columns = (bicubic_matrix(side).to(images.device) for side in images.shape[2:])
-    return (rows @ images.float() @ columns.T).clamp_(0, 255)
+    with torch.autocast(images.device.type, enabled=False):  # the pixels are no part of a network's precision
+        return (rows @ images.float() @ columns.T).clamp_(0, 255)
 
 
 class Inception(nn.Module):

@@ -14,8 +14,8 @@ from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.notebook.ranking import preferred, read_answers
 from ddgan_core.notebook.rows import kin
 from ddgan_core.notebook.summary import sampling_times
-from ddgan_core.runs import all_runs, results_dir
-from ddgan_core.study import PAPER_ROWS
+from ddgan_core.runs import Run, all_runs, results_dir
+from ddgan_core.study import PAPER_ROWS, reference_split, scores_due
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 SEEDS, TIMES, TRIALS, ANSWERS, MODELS = 3, 5, 4, 100, 4  # what the rules need, at least
@@ -62,7 +62,7 @@ def gather(preset: str, dataset: str, results: Path | None = None) -> Evidence:
     tried = one_axis(studied(scores[scores["method"] != ""]))
     tried = tried[tried["tag"] == ""]
     swept = [
-        {"row": r.config.divergence, "failed": r.status["state"] == "failed", "frechet": _best_score(r.evaluations)}
+        {"row": r.config.divergence, "failed": r.status["state"] == "failed", "frechet": _score(r)}
         for r in all_runs(dataset, results)
         if r.config.preset == judged and r.config.tag.startswith("sweep-lr") and r.status["state"] in ("done", "failed")
     ]
@@ -83,8 +83,15 @@ def gather(preset: str, dataset: str, results: Path | None = None) -> Evidence:
     )
 
 
-def _best_score(evaluations: pd.DataFrame) -> float:
-    return float(evaluations["frechet"].min()) if len(evaluations) else float("nan")
+def _score(run: Run) -> float:
+    """The distance by which a trial of the sweep is judged, its first score that was due; NaN where it is not there."""
+    sampler, steps, features, n = scores_due(run.config)[0]
+    wanted = {"sampler": sampler, "steps": steps, "features": features, "n": n, "sample_seed": 0}
+    table = run.evaluations
+    table = table[table["reference"] == reference_split(run.config)] if len(table) else table
+    for column, value in wanted.items() if len(table) else ():
+        table = table[table[column] == value]
+    return float(table.sort_values("reference_n")["frechet"].iloc[-1]) if len(table) else float("nan")
 
 
 def verdicts(evidence: Evidence) -> pd.DataFrame:

@@ -1,7 +1,8 @@
-"""Rows beside JS in every setting in which both were trained alike: the same network, length, T, rates and seed.
+"""Rows beside JS in every setting in which both were trained alike: the same preset, tag, T and seed.
 
-One run of each says little; that it is so in many settings says more. Each setting is a block, within which all but the
-divergence is the same, so that what differs between settings cancels in the ratio.
+One run of each says little; that it is so in many settings says more. Each setting is a block, within which the row is
+what differs (with its own penalty: Wasserstein's is another one), so that what differs between settings cancels in the
+ratio.
 """
 
 import math
@@ -9,14 +10,13 @@ import math
 import numpy as np
 import pandas as pd
 
-from ddgan_core.evaluation.scores import load_evaluations, studied
+from ddgan_core.evaluation.scores import AXIS, load_evaluations, studied
 from ddgan_core.metrics.intervals import mean_interval
 from ddgan_core.notebook.rows import SAME_NETWORKS
-from ddgan_core.study import SCORES, configure
+from ddgan_core.study import SCORES, SWEEP_SEED, configure
 
 BESIDE = "non_saturating_js"
 SETTING = ["preset", "tag", "T", "seed"]
-ALL = "all settings"
 LEAST = 3  # settings, for an interval that says something
 
 
@@ -25,17 +25,19 @@ def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
 
     Columns: setting, row, ratio, low, high, recall, recall_error; settings in order of preset, tag and T. Errors are of
     both runs' draws of samples alone, NaN where a score has none. By the preset's main features and N, over all presets
-    of its networks; a setting without `other` is left out.
+    of its networks, against the test images (of the sweep, training images); a setting without `other` is left out.
     """
     _, _, features, n = SCORES[preset]["ddgan"][0]
     presets = SAME_NETWORKS if preset in SAME_NETWORKS else (preset,)
     table = pd.concat([load_evaluations(configure(p).dataset, p) for p in presets])
     table = studied(table[(table["features"] == features) & (table["n"] == n) & (table["sample_seed"] == 0)])
-    table = table[table["method"] == "ddgan"]
-    one = table[table["divergence"] == other].set_index([*SETTING, "reference"])
+    split = np.where(table["seed"] == SWEEP_SEED, "train", "test")
+    table = table[(table["method"] == "ddgan") & (table["reference"] == split)].sort_values("reference_n")
+    table = table.drop_duplicates([*SETTING, "divergence"], keep="last")  # by all images of the split
+    one = table[table["divergence"] == other].set_index([*SETTING, *AXIS])
     lines = []
     for line in table[table["divergence"] != other].sort_values(SETTING, kind="stable").itertuples():
-        at = (*(getattr(line, k) for k in SETTING), line.reference)
+        at = tuple(getattr(line, k) for k in (*SETTING, *AXIS))
         if at not in one.index:
             continue
         js = one.loc[[at]].iloc[0]

@@ -147,7 +147,7 @@ def samples_at_each_T(preset: str, row: str, seed: int) -> "Figure | None":
 
 
 def beside(preset: str, T: int, seed: int = 0, tag: str = "") -> list[Run]:
-    """All runs of a preset and tag at one T and seed, with the preset's DDPM: what a row is compared with."""
+    """All runs of a preset and tag at one T and seed, and any DDPM of them: what a row is compared with."""
     runs = [r for r in all_runs(configure(preset).dataset) if (r.config.preset, r.config.tag) == (preset, tag)]
     return [r for r in runs if r.config.method == "ddpm" or (r.config.T, r.config.seed) == (T, seed)]
 

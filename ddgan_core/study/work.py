@@ -82,9 +82,9 @@ def _standing(cell: RunConfig, run: Run) -> dict[str, Any]:
 
 
 def _scores_made(run: Run, cell: RunConfig) -> str:
-    """How many of the preset's scores are there: others do not stand for them."""
+    """How many of the preset's scores are there, by the first sample seed: others do not stand for them."""
     there = read_evaluations(run.path / "evaluations.csv")
-    there = there[there["reference"] == reference_split(cell)]
+    there = there[(there["reference"] == reference_split(cell)) & (there["sample_seed"] == 0)]
     keys = set(zip(there["sampler"], there["steps"], there["features"], there["n"], strict=True))
     wanted = scores_due(cell)
     return f"{sum(due in keys for due in wanted)}/{len(wanted)}"
