@@ -73,4 +73,5 @@ def pooled(pairs: pd.DataFrame) -> pd.DataFrame:
             line |= {"recall": recall, "recall_error": error}
         lines[row] = line
     columns = ["settings", "nearer in", "ratio", "low", "high", "recall", "recall_error"]
-    return pd.DataFrame(lines).T.reindex(columns=columns).rename_axis("row")
+    table = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns)
+    return table.rename_axis("row")
