@@ -13,10 +13,7 @@ from ddgan_core.memory import keep_freed_memory
 print(keep_freed_memory() if "keep" in sys.argv else None)
 def forward():
     for _ in range(20):
-        x = torch.ones(1_000_000)
-        for _ in range(8):
-            x = x + 1
-        del x
+        torch.ones(10_000_000)  # 40 MB: by itself glibc gives any such block back
 forward()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 forward()
@@ -52,10 +49,13 @@ def faults(*arguments: str, **environment: str) -> tuple[str, int]:
     return said, int(count)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 36),
+    reason="mallopt is glibc's, and before 2.36 it was not seen to keep blocks above 32 MB",
+)
 def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
     said, kept = faults("keep")
     assert said == "True"
     assert kept < 100
-    assert faults()[1] > 5 * kept + 500, "or it would not be needed"
+    assert faults()[1] > 5 * kept + 100, "20 times 40 MB, in pages of 4 kB or of 2 MB: or it would not be needed"
     assert faults("keep", MALLOC_ARENA_MAX="1")[0] == "False"
