@@ -4,12 +4,16 @@ import functools
 import os
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
-def device_name(device: torch.device | str) -> str:
+def device_name(device: "torch.device | str") -> str:
     """The device as a table should name it: CPU results depend on the number of threads."""
+    import torch  # not above: the cores are counted, and the threads pinned, before it is imported
+
     device = torch.device(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 

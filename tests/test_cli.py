@@ -149,6 +149,19 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_threads_are_pinned_before_torch_is_imported() -> None:
+    """OpenMP reads OMP_NUM_THREADS once, when it is loaded."""
+    code = (
+        "import argparse, os, sys; from ddgan_core.commands import common; "
+        "asked = common.default_threads; "
+        "common.default_threads = lambda: print('torch' in sys.modules, asked() > 0, 'torch' in sys.modules) or 1; "
+        "common.prepare(argparse.Namespace(threads=None)); print(os.environ['OMP_NUM_THREADS'])"
+    )
+    usual = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=usual)
+    assert done.stdout.split() == ["False", "True", "False", "1"]
+
+
 def test_train_sample_evaluate(results, capsys):
     """A run from nothing to a score; one that was stopped goes on; images do not depend on how they are asked for."""
     train = ["train", "--preset", "smoke", "--divergence", "squared_hellinger", "--T", "2", "--set", "updates=6"]
