@@ -71,7 +71,7 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
         spent = seconds + time.monotonic() - start
         if state == "running":
             save_checkpoint(folder, trainer.step, trainer.state() | {"history": history, "seconds": spent})
-        write_atomic(run.path / "history.csv", pd.DataFrame(history).to_csv(index=False, float_format="%.6g"))
+        write_atomic(run.path / "history.csv", pd.DataFrame(history).to_csv(index=False, float_format="%.4g"))
         run.set_status(
             state, reason, step=trainer.step, seconds=round(spent, 1), device=device_name(trainer.device),
             weights_hash=tensors_hash(trainer.ema.state_dict()), torch=torch.__version__, commit=code_version(),

@@ -65,7 +65,7 @@ def test_it_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.Monk
     pd.testing.assert_frame_equal(after.iloc[: len(first)], first)
     assert len(after) == 2 * 2 * (3 + 2), "rows x seeds x (t = 2, 1, chain and 1, chain)"
     assert set(toy_study.load_shown("smoke", "two_near")["T"]) == {2}
-    assert {path.suffix for path in (results / "toys_smoke").iterdir()} == {".csv"}
+    assert {path.suffix for path in (results / "toys_smoke").iterdir()} == {".csv", ".xz"}
 
 
 def test_minutes_left_are_this_devices_own(results: Path) -> None:
@@ -133,7 +133,7 @@ def test_killed_inside_a_save_it_ends_as_if_undisturbed(
     assert status(FOUR).state.tolist() == ["missing"] * 4
     run(FOUR, progress=False)
     pd.testing.assert_frame_equal(measured(results), measured(tmp_path))
-    shown = "toys_smoke/two_near_shown.csv"
+    shown = "toys_smoke/two_near_shown.csv.xz"
     assert (results / shown).read_bytes() == (tmp_path / shown).read_bytes()
     no_litter(results)
 

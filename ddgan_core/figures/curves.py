@@ -16,8 +16,9 @@ from ddgan_core.runs import Run, RunConfig
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas.api.typing import Rolling
 
-SMOOTHED = 20  # of a history's records are behind each point of a heavy line, or a tenth of a shorter history
+SMOOTHED = 20  # of a history's records are behind each point of a line and its band, or a tenth of a shorter history
 LATE = 0.1  # of a training: what "at its end" means
 PLAYERS = (("gradient_critic", "critic", "-"), ("gradient_generator", "generator", "--"))
 
@@ -28,8 +29,8 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     bound: minus the critic's loss, penalty left out. logits: mean over real images less that over fake ones, or
     of both where the first is the bound itself.
     slope: root mean square of |grad D| at real images, from R1; of | |grad f| - 1 |, from a gradient penalty.
-    Gradients are norms over the whole batch, all t together. Thin lines are the records, heavy ones their running
-    medians. What a history does not hold is said to be not recorded.
+    Gradients are norms over the whole batch, all t together. Lines are running medians of the records, bands
+    hold eight in ten of them. What a history does not hold is said to be not recorded.
     """
     import matplotlib.pyplot as plt
 
@@ -109,17 +110,22 @@ def _by_t(
 
 
 def _record(ax: "Axes", steps: pd.Series, values: pd.Series, colour: Any, style: str) -> None:
-    ax.plot(steps, values, color=colour, lw=0.6, alpha=0.25)
+    low, high = _window(values).quantile(0.1), _window(values).quantile(0.9)
+    ax.fill_between(steps, low, high, color=colour, alpha=0.13, lw=0)
     ax.plot(steps, _smooth(values), color=colour, ls=style, lw=1.6)
     ax.set_xlabel("updates")
 
 
+def _window(values: pd.Series) -> "Rolling":
+    return values.rolling(max(1, min(SMOOTHED, len(values) // 10)), center=True, min_periods=1)
+
+
 def _smooth(values: pd.Series) -> pd.Series:
-    return values.rolling(max(1, min(SMOOTHED, len(values) // 10)), center=True, min_periods=1).median()
+    return _window(values).median()
 
 
 def finish(ax: "Axes", ends: list[tuple[float, float, str, Any]], run: bool) -> None:
-    """The names of the lines, or why there are none; the heights are those of heavy lines and bars, not of records."""
+    """The names of the lines, or why there are none; the heights are those of heavy lines and bars, not of bands."""
     if not ends:
         said = "not recorded when this run was made" if run else "not run yet"
         ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", color="0.5")

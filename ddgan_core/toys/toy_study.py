@@ -2,11 +2,12 @@
 
 A cell is (data, row, T) with all its seeds. One CSV a data set, one line for each seed and each `t`: "2" to "T" hold
 divergences of the learned step from the true one, "1" and "chain" what samples keep of the data; a cell that is in the
-file is not trained again. Beside it <data>_shown.csv has what the pictures need of the first seed.
+file is not trained again. Beside it <data>_shown.csv.xz has what the pictures need of the first seed.
 """
 
 import hashlib
 import json
+import lzma
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -152,14 +153,14 @@ def _read(path: Path, version: tuple[int, ...], settings: ToySettings) -> pd.Dat
                 raise ValueError(f"{row}, T = {T} is not whole")
     except (ValueError, KeyError) as error:
         raise UserError(
-            f"{path} is not this study's ({str(error).strip()}): restore it, or move it away, and {path.stem}_shown.csv"
+            f"{path} is not this study's ({str(error).strip()}): restore it, or move it away, and {path.stem}_shown.csv.xz"
         ) from None
     return table.assign(**{name: math.nan for name in NOTED if name not in table}).astype({"device": object})
 
 
 def load_shown(preset: str, data: str) -> pd.DataFrame:
     """What the pictures need: columns row, T, x, y; see `run_cell`. Empty where nothing has run."""
-    path = folder(preset) / f"{data}_shown.csv"
+    path = folder(preset) / f"{data}_shown.csv.xz"
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "T", "x", "y"])
 
 
@@ -192,7 +193,7 @@ def keep(cell: ToyCell, lines: pd.DataFrame, shown: pd.DataFrame, results: Path 
     """Put a cell's results into the files of its data, whole or not at all; other cells may be put there meanwhile."""
     path = folder(cell.preset, results) / f"{cell.data}.csv"
     with locked(path.parent):
-        _put(cell, path.with_name(f"{cell.data}_shown.csv"), shown)  # first: the lines say that the cell is done
+        _put(cell, path.with_name(f"{cell.data}_shown.csv.xz"), shown)  # first: the lines say that the cell is done
         _put(cell, path, lines)
 
 
@@ -269,4 +270,5 @@ def _put(cell: ToyCell, path: Path, new: pd.DataFrame) -> None:
         new = pd.concat([old[(old["row"] != cell.row) | (old["T"] != cell.T)], new], ignore_index=True)
     for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed
         left.unlink()
-    write_atomic(path, new.to_csv(index=False, float_format="%.4g"))
+    text = new.to_csv(index=False, float_format="%.4g")
+    write_atomic(path, lzma.compress(text.encode()) if path.suffix == ".xz" else text)
