@@ -153,7 +153,7 @@ def _read(path: Path, version: tuple[int, ...], settings: ToySettings) -> pd.Dat
                 raise ValueError(f"{row}, T = {T} is not whole")
     except (ValueError, KeyError) as error:
         raise UserError(
-            f"{path} is not this study's ({str(error).strip()}): restore it, or move it away, and {path.stem}_shown.csv.xz"
+            f"{path} is not this study's ({str(error).strip()}): restore it, or move away all of {path.stem}*.csv*"
         ) from None
     return table.assign(**{name: math.nan for name in NOTED if name not in table}).astype({"device": object})
 
