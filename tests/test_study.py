@@ -22,6 +22,7 @@ from ddgan_core.study import (
     make_study,
     reference_split,
     run,
+    scores_due,
     status,
 )
 from ddgan_core.study import work as study_work
@@ -42,6 +43,15 @@ def test_the_papers_grid_is_whole() -> None:
     assert grid == set(itertools.product(PAPER_ROWS, range(1, 11)))
     assert {(c.divergence, c.seed) for c in cells if c.seed} == set(itertools.product(PAPER_ROWS, (1, 2)))
     assert tuple(dict.fromkeys(c.T for c in cells[1:])) == PAPER_T
+
+
+def test_a_longer_ddpm_is_scored_by_the_most_images_alone() -> None:
+    """Samplers are compared by the preset's own run."""
+    longer = make_study("budget", "cpu", ["ddpm_T1000_s0_cpu_x5"]).cells[0]
+    due, usual = scores_due(longer), scores_due(configure("cpu", method="ddpm"))
+    assert longer.updates == 100_000
+    assert set(due) < set(usual)
+    assert {n for *_, n in due} == {10_000}
 
 
 @pytest.mark.parametrize("name", study.STUDIES)
