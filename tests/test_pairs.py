@@ -16,6 +16,7 @@ def line(row: str, T: int, frechet: float, recall: float, **other: object) -> di
         "reference_n": 10_000,
         "features": "fashion_classifier", "features_hash": "a", "n": 10_000, "sample_seed": 0, "protocol": "as_trained",
         "frechet": frechet, "frechet_error": 0.03 * frechet, "recall": recall, "recall_error": 0.03,
+        "coverage": recall / 2, "coverage_error": 0.01,
     }  # fmt: skip
     return usual | other
 
@@ -48,31 +49,33 @@ def test_a_pair_differs_in_nothing_but_the_row(scored: list[dict]) -> None:
     assert math.log(one["high"] / one["ratio"]) == pytest.approx(0.05)  # of 3 and 4 per cent
     assert math.log(one["low"] / one["ratio"]) == pytest.approx(-0.05)
     assert (one["recall"], one["recall_error"]) == pytest.approx((0.2, 0.03 * 2**0.5))
+    assert (one["coverage"], one["coverage_error"]) == pytest.approx((0.1, 0.01 * 2**0.5))
     cpu = next(x for x in scored if x["preset"] == "cpu" and x["divergence"] == BESIDE)
     cpu["seed"] = 0
     assert list(paired("cpu")["setting"]) == ["cpu, T = 8", "short, T = 4"], "presets of the same networks"
 
 
-def test_trials_of_the_sweep_are_judged_by_training_images_alone(scored: list[dict]) -> None:
-    for reference, kl in (("train", 6.0), ("test", 9.0)):
-        scored += [line("kl", 4, kl, 0.5, seed=100, reference=reference)]
-        scored += [line(BESIDE, 4, 3.0, 0.3, seed=100, reference=reference)]
-    assert paired("short")["ratio"].tolist() == [2.0]
+def test_trials_of_the_sweep_are_no_settings(scored: list[dict]) -> None:
+    for reference, seed in (("train", 100), ("test", 100), ("test", 1)):
+        scored += [line(row, 4, 3.0, 0.5, seed=seed, reference=reference) for row in ("kl", BESIDE)]
+    assert paired("short")["setting"].tolist() == ["short, T = 4, seed 1"]
 
 
-def test_over_settings_ratios_have_a_geometric_mean(scored: list[dict]) -> None:
-    for T, ratio in ((1, 0.5), (2, 1.0), (4, 2.0)):
-        scored += [line(BESIDE, T, 3.0, 0.3), line("kl", T, 3.0 * ratio, 0.3 + T / 100)]
+def test_ratios_have_a_geometric_mean_over_T_of_those_within_one(scored: list[dict]) -> None:
+    for T, seed, ratio in ((1, 0, 0.5), (2, 0, 1.0), (4, 0, 4.0), (4, 1, 1.0)):
+        scored += [line(BESIDE, T, 3.0, 0.3, seed=seed), line("kl", T, 3.0 * ratio, 0.3 + T / 100, seed=seed)]
     scored.append(line("neyman", 1, 3.0, 0.3))
     found = pooled(paired("short"))
     kl = found.loc["kl"]
-    assert (kl["settings"], kl["nearer in"], kl["ratio"]) == (3, 1, pytest.approx(1.0))
+    assert kl[["settings", "T", "nearer in"]].tolist() == [4, 3, 1]
+    assert kl["ratio"] == pytest.approx(1.0)
     half = 4.302652729911275 * math.log(2) / 3**0.5  # Student's t of two degrees of freedom; a deviation of log 2
     assert math.log(kl["high"]) == pytest.approx(half, rel=1e-3)
     assert kl["low"] * kl["high"] == pytest.approx(1.0)
     assert kl["recall"] == pytest.approx(0.07 / 3)
+    assert kl["coverage"] == pytest.approx(0.035 / 3)
     assert found.loc["neyman", "settings"] == 1
-    assert pd.isna(found.loc["neyman", "ratio"]), "one setting has no interval"
+    assert pd.isna(found.loc["neyman", "ratio"]), "one T has no interval"
 
 
 def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dict]) -> None:
@@ -84,6 +87,6 @@ def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dic
     table = paired("cpu")
     figure = pairs_figure(table, pooled(table), BESIDE)
     names = [f"short, T = {T}" for T in (1, 2, 4)]
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [*names, "all settings"]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [*names, "mean over T"]
     few = pairs_figure(table[:2], pooled(table[:2]), BESIDE)
     assert [t.get_text() for t in few.axes[0].get_yticklabels()] == names[:2]

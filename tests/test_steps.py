@@ -17,7 +17,7 @@ def made_up(law: object) -> pd.DataFrame:
     table = pd.DataFrame(TIMES, columns=["T", "updates"]).assign(schedule="vp", features="pixels", n=200)
     table["per_step"] = table["updates"] / table["T"]
     table["frechet"] = [law(row) for row in table.itertuples()]
-    return table.assign(frechet_error=0.1, recall=0.5, recall_error=0.01)
+    return table.assign(frechet_error=0.1, recall=0.5, recall_error=0.01, coverage=0.4, coverage_error=0.01)
 
 
 def test_a_law_in_updates_of_each_step_is_found_again() -> None:
@@ -49,7 +49,7 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
     assert table["per_step"].tolist() == [2, 2, 4]
     assert table.set_index("T")["seen_t1"].notna().all()
     figure = budget_figure(table)
-    assert [ax.get_xlabel() for ax in figure.axes[1:]] == ["updates of each step"] * 2
+    assert [ax.get_xlabel() for ax in figure.axes[1:]] == ["updates of each step"] * 3
 
 
 def test_without_runs_there_is_nothing_to_show() -> None:

@@ -123,34 +123,35 @@ def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], floa
 
 
 def pairs_figure(pairs: pd.DataFrame, pooled: pd.DataFrame, other: str) -> "Figure":
-    """Each row's distance over `other`'s and its recall less that one's, a line a setting, and over all of them.
+    """Each row's distance over `other`'s, its recall and coverage less that one's, a line a setting, and means over T.
 
-    pairs, pooled: of `notebook.pairs`. Bars of a setting are 95 % intervals over draws of samples, those over all
-    settings are over settings.
+    pairs, pooled: of `notebook.pairs`. Bars of a setting are 95 % intervals over draws of samples, those of means are
+    over T.
     """
     import matplotlib.pyplot as plt
 
     settings = list(dict.fromkeys(pairs["setting"]))
-    figure, axes = plt.subplots(1, 2, figsize=(12, 1.6 + 0.5 * max(3, len(settings) + 1)), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(14, 1.6 + 0.5 * max(3, len(settings) + 1)), sharey=True)
     if not settings:
         for ax in axes:
             finish(ax, [], False)
         return figure
-    over_all = pooled.dropna(subset=["ratio"]).reset_index().assign(setting="all settings")
+    over_all = pooled.dropna(subset=["ratio"]).reset_index().assign(setting="mean over T")
     table = pd.concat([pairs, over_all]) if len(over_all) else pairs
     order = list(dict.fromkeys(table["setting"]))
     _dots(axes[0], table, "setting", order, "ratio")
-    low, high = table["recall"] - table["recall_error"], table["recall"] + table["recall_error"]
-    _dots(axes[1], table.assign(low=low, high=high), "setting", order, "recall")
-    axes[0].set(xscale="log", title=f"Distance, over that of {label_of(other)}", xlabel="below 1: nearer to the data")
-    axes[1].set(title="Recall, less its", xlabel="above 0: covers more")
+    for ax, name in zip(axes[1:], ("recall", "coverage"), strict=True):
+        low, high = table[name] - table[f"{name}_error"], table[name] + table[f"{name}_error"]
+        _dots(ax, table.assign(low=low, high=high), "setting", order, name)
+        ax.set(title=name.capitalize(), xlabel=f"less that of {label_of(other)}\nabove 0: more of the data")
+    axes[0].set(title="Squared distance", xlabel=f"over that of {label_of(other)}\nbelow 1: nearer", xscale="log")
     plain_numbers(axes[0].xaxis)
-    for ax, same in zip(axes, (1, 0), strict=True):
+    for ax, same in zip(axes, (1, 0, 0), strict=True):
         ax.axvline(same, color=COLOURS[other], lw=1.4, zorder=1)
         if len(over_all):
             ax.axhline(len(settings) - 0.5, color="0.5", lw=0.8)
     for i, name in enumerate(dict.fromkeys(table["row"])):
-        axes[1].text(1.03, 1 - 0.07 * (i + 0.5), label_of(str(name)), color=COLOURS[name], transform=axes[1].transAxes)
+        axes[2].text(1.03, 1 - 0.07 * (i + 0.5), label_of(str(name)), color=COLOURS[name], transform=axes[2].transAxes)
     return figure
 
 

@@ -17,22 +17,25 @@ from ddgan_core.study import SCORES, SWEEP_SEED, configure
 
 BESIDE = "non_saturating_js"
 SETTING = ["preset", "tag", "T", "seed"]
-LEAST = 3  # settings, for an interval that says something
+COVERING = ("recall", "coverage")
+LEAST = 3  # values of T, for an interval that says something
+_WITH_ERRORS = [column for name in COVERING for column in (name, f"{name}_error")]
 
 
 def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
-    """For each row and setting: the distance over `other`'s, the difference of recalls, and their 95 % errors.
+    """For each row and setting: the distance over `other`'s, differences of COVERING, and their 95 % errors.
 
-    Columns: setting, row, ratio, low, high, recall, recall_error; settings in order of preset, tag and T. Errors are of
-    both runs' draws of samples alone, NaN where a score has none. By the preset's main features and N, over all presets
-    of its networks, against the test images (of the sweep, training images); a setting without `other` is left out.
+    Columns: setting, T, row, ratio (of squared distances), low, high, and for each of COVERING itself and its _error;
+    settings in order of preset, tag and T. Errors are of both runs' draws of samples alone, NaN where a score has none.
+    By the preset's main features and N, over all presets of its networks, against the test images; a setting without
+    `other` is left out, and so are trials of the sweep, whose rates were chosen to be tried.
     """
     _, _, features, n = SCORES[preset]["ddgan"][0]
     presets = SAME_NETWORKS if preset in SAME_NETWORKS else (preset,)
     table = pd.concat([load_evaluations(configure(p).dataset, p) for p in presets])
     table = studied(table[(table["features"] == features) & (table["n"] == n) & (table["sample_seed"] == 0)])
-    split = np.where(table["seed"] == SWEEP_SEED, "train", "test")
-    table = table[(table["method"] == "ddgan") & (table["reference"] == split)].sort_values("reference_n")
+    table = table[(table["method"] == "ddgan") & (table["reference"] == "test") & (table["seed"] != SWEEP_SEED)]
+    table = table.sort_values("reference_n")
     table = table.drop_duplicates([*SETTING, "divergence"], keep="last")  # by all images of the split
     one = table[table["divergence"] == other].set_index([*SETTING, *AXIS])
     lines = []
@@ -43,13 +46,14 @@ def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
         js = one.loc[[at]].iloc[0]
         error = math.hypot(line.frechet_error / line.frechet, js["frechet_error"] / js["frechet"])
         ratio = line.frechet / js["frechet"]
-        lines.append({
-            "setting": _name(*at[:3], line.seed), "row": line.divergence, "ratio": ratio,
-            "low": ratio * math.exp(-error), "high": ratio * math.exp(error), "recall": line.recall - js["recall"],
-            "recall_error": math.hypot(line.recall_error, js["recall_error"]),
-        })  # fmt: skip
-    columns = ["setting", "row", "ratio", "low", "high", "recall", "recall_error"]
-    return pd.DataFrame(lines, columns=columns)
+        low, high = ratio * math.exp(-error), ratio * math.exp(error)
+        found = {"setting": _name(*at[:3], line.seed), "T": line.T, "row": line.divergence}
+        found |= {"ratio": ratio, "low": low, "high": high}
+        for name in COVERING:
+            found[name] = getattr(line, name) - js[name]
+            found[f"{name}_error"] = math.hypot(getattr(line, f"{name}_error"), js[f"{name}_error"])
+        lines.append(found)
+    return pd.DataFrame(lines, columns=["setting", "T", "row", "ratio", "low", "high", *_WITH_ERRORS])
 
 
 def _name(preset: str, tag: str, T: int, seed: int) -> str:
@@ -57,21 +61,21 @@ def _name(preset: str, tag: str, T: int, seed: int) -> str:
 
 
 def pooled(pairs: pd.DataFrame) -> pd.DataFrame:
-    """For each row, over its settings: their number, those in which it is nearer, and means with 95 % intervals.
+    """For each row: the number of its settings and of their T, of settings in which it is nearer, and means over T.
 
-    ratio: geometric mean of the distances' ratios, from low to high (Student's, over settings); recall: mean of the
-    differences, recall_error half of its interval. NaN below LEAST settings. The interval takes what a row gains or
-    loses with the setting as noise: it is of the settings at hand, which nobody drew at random.
+    Settings of one T are averaged first: they share seeds and what a step has to do. ratio: geometric mean, from low to
+    high (Student's 95 % interval over T); for each of COVERING the mean difference and half of its interval. NaN below
+    LEAST values of T. The interval takes what a row gains or loses with T as noise, over T that nobody drew at random.
     """
     lines = {}
     for row, own in pairs.groupby("row", sort=False):
-        line = {"settings": len(own), "nearer in": int((own["ratio"] < 1).sum())}
-        if len(own) >= LEAST:
-            mean, half = mean_interval(np.log(own["ratio"]))
-            recall, error = mean_interval(own["recall"])
+        at_T = own.assign(ratio=np.log(own["ratio"])).groupby("T")[["ratio", *COVERING]].mean()
+        line = {"settings": len(own), "T": len(at_T), "nearer in": int((own["ratio"] < 1).sum())}
+        if len(at_T) >= LEAST:
+            mean, half = mean_interval(at_T["ratio"])
             line |= {"ratio": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
-            line |= {"recall": recall, "recall_error": error}
+            for name in COVERING:
+                line[name], line[f"{name}_error"] = mean_interval(at_T[name])
         lines[row] = line
-    columns = ["settings", "nearer in", "ratio", "low", "high", "recall", "recall_error"]
-    table = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns)
-    return table.rename_axis("row")
+    columns = ["settings", "T", "nearer in", "ratio", "low", "high", *_WITH_ERRORS]
+    return pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns).rename_axis("row")

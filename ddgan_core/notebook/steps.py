@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LATE = 0.25  # of a training's records: what its critics see "at the end"
 TINTS = {1: "#fde725", 2: "#5ec962", 4: "#21918c", 8: "#3b528b", 10: "#440154"}  # viridis by T, dark for many
 LOOKS = {"vp": ("o", "full"), "cosine": ("D", "none")}  # marker of a schedule, and how it is filled
-MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "coverage")
+MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "coverage", "coverage_error")
 
 
 def by_updates(preset: str, row: str) -> pd.DataFrame:
@@ -71,12 +71,12 @@ def collapse(table: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def budget_figure(table: pd.DataFrame) -> "Figure":
-    """Distance against all updates and against those of each step, and recall against the latter; a point a run."""
+    """Distance by all updates and by those of each step; recall and coverage by the latter; a point a run."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2))
-    views = (("updates", "frechet"), ("per_step", "frechet"), ("per_step", "recall"))
-    for ax, (x, y) in zip(axes, views, strict=True):
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7.4))
+    views = (("updates", "frechet"), ("per_step", "frechet"), ("per_step", "recall"), ("per_step", "coverage"))
+    for ax, (x, y) in zip(axes.flat, views, strict=True):
         for (T, schedule), own in table.groupby(["T", "schedule"]):
             marker, fill = LOOKS[schedule]
             colour = TINTS.get(T, "0.4")
@@ -88,13 +88,15 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
         ax.set_xticks(sorted(table[x].unique()), [f"{u:,.0f}" for u in sorted(table[x].unique())])
         ax.minorticks_off()
         ax.margins(x=0.12)
-    axes[0].set(xlabel="updates, all steps together", title="Distance by the length of training")
-    axes[1].set(xlabel="updates of each step", title="Distance by what each step had of it")
-    axes[2].set(xlabel="updates of each step", title="Coverage", ylabel="recall: higher is better")
-    for ax in axes[:2]:
+    (by_all, by_each), (recall, coverage) = axes
+    by_all.set(xlabel="updates, all steps together", title="Distance by the length of training")
+    by_each.set(xlabel="updates of each step", title="Distance by what each step had of it")
+    recall.set(xlabel="updates of each step", title="Recall: real images near a sample", ylabel="higher is better")
+    coverage.set(xlabel="updates of each step", title="Coverage: real images with a sample near")
+    for ax in (by_all, by_each):
         ax.set_yscale("log")
         plain_numbers(ax.yaxis)
-    axes[0].set_ylabel(
+    by_all.set_ylabel(
         f"{FEATURE_LABELS[table['features'].iloc[0]]}\nN = {int(table['n'].iloc[0]):,}: lower is better", size=9
     )
     handles = [

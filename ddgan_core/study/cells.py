@@ -31,7 +31,8 @@ SCORES: dict[str, dict[str, list[tuple[str, int | None, str, int]]]] = {
     },
     "short": {
         "ddgan": [("ddgan", None, "fashion_classifier", 10_000)],
-        "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (4, 10) for s in ("ancestral", "ddim")],
+        "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (4, 10) for s in ("ancestral", "ddim")]
+        + [("ancestral", 100, "fashion_classifier", 10_000)],
     },
     "cpu": {
         "ddgan": [("ddgan", None, "fashion_classifier", n) for n in (10_000, 1_000)],
