@@ -31,19 +31,18 @@ def default_device() -> str:
 
 
 def train_run(
-    config: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
-    results: Path | None = None,
-) -> Run:  # fmt: skip
+    config: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True
+) -> Run:
     """Train the run of this config to its end, or for so many minutes; a run that was begun goes on where it stopped.
 
     Writes history.csv and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
     and exits with 143. Raises TrainingDiverged, noted in status.json, and UserError if another process trains the run.
     """
-    if Run(config, results).status["state"] == "done":
-        return Run.create(config, results)
+    if Run(config).status["state"] == "done":
+        return Run.create(config)
     # All that can be wrong with a configuration shows before its folder is made.
     trainer = Trainer(config, load_images(config.dataset)[0], device or default_device())
-    run = Run.create(config, results)
+    run = Run.create(config)
     with alone(run.lock, f"run {config.run_id}"), _stop_requests() as stop:
         if run.status["state"] != "done":  # another process may have ended it since the first look
             _train(run, trainer, minutes, progress, stop)

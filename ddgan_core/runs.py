@@ -193,11 +193,11 @@ class Run:
         self.path = self.results / "runs" / config.dataset / config.run_id
 
     @classmethod
-    def create(cls, config: RunConfig, results: Path | None = None) -> "Run":
+    def create(cls, config: RunConfig) -> "Run":
         """The run of this config, its folder made if need be. Another config under the same id is refused."""
-        run = cls(config, results)
+        run = cls(config)
         if (run.path / "config.json").exists():
-            existing = cls.open(config.run_id, config.dataset, results).config
+            existing = cls.open(config.run_id, config.dataset).config
             if existing != config:
                 differ = [
                     f"{f.name} {getattr(existing, f.name)!r} there, {getattr(config, f.name)!r} asked for"
@@ -291,13 +291,13 @@ class Run:
         return next((p for p in (self.path / "ema.safetensors", shipped) if p.exists()), None)
 
 
-def all_runs(dataset: str | None = None, results: Path | None = None, damaged: bool = True) -> list[Run]:
+def all_runs(dataset: str | None = None, damaged: bool = True) -> list[Run]:
     """Every run there is, in the order of their ids; with damaged=False, those that are damaged are passed over."""
-    results, found = results_dir() if results is None else results, []
-    for path in sorted(results.glob("runs/*/*/config.json")):
+    found = []
+    for path in sorted(results_dir().glob("runs/*/*/config.json")):
         if dataset in (None, path.parts[-3]):
             try:
-                found.append(Run.open(path.parent.name, path.parts[-3], results))
+                found.append(Run.open(path.parent.name, path.parts[-3]))
             except UserError:
                 if damaged:
                     raise

@@ -1,4 +1,4 @@
-"""What the tests of faults share: runs with a checkpoint after every update, children that can be killed, what is left.
+"""What the tests of faults share: a checkpoint after every update, children to be killed, other results, what is left.
 
 "Ends as" means the same bytes of weights and history, and the same scores.
 """
@@ -7,7 +7,8 @@ import functools
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def checkpoint_after_every_update(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", -1)
 
 
+@contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """Within it, and in the children that are started there, results live in this folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDGAN_RESULTS", str(folder))
+        yield
+
+
 def outcome(results: Path, config: RunConfig) -> tuple[bytes, bytes, str]:
     ended = Run(config, results)
     scores = evaluate(ended, n=50, features="pixels").drop(columns="seconds_per_image").to_csv()
@@ -39,9 +48,9 @@ def outcome(results: Path, config: RunConfig) -> tuple[bytes, bytes, str]:
 
 @functools.cache
 def undisturbed(config: RunConfig) -> tuple[bytes, bytes, str]:
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as folder, results_in(Path(folder)), pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "CHECKPOINT_SECONDS", 1000)
-        train_run(config, results=Path(folder), progress=False)
+        train_run(config, progress=False)
         return outcome(Path(folder), config)
 
 

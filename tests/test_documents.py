@@ -59,9 +59,10 @@ def test_there_are_commands_to_check() -> None:
     assert len(commands((ROOT / "README.md").read_text("utf-8"))) > 10
 
 
-def test_the_table_of_scores_is_that_of_the_runs() -> None:
+def test_the_table_of_scores_is_that_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """`evaluate` and `study run` rebuild it; by hand: python -m ddgan_core study table."""
-    found = load_evaluations("fashion_mnist", results=ROOT / "results")
+    monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
+    found = load_evaluations("fashion_mnist")
     written = pd.read_csv(ROOT / "results" / "tables" / "evaluations_fashion_mnist.csv")
     assert len(written) == len(found)
     assert np.allclose(written["frechet"], found["frechet"], rtol=1e-4)

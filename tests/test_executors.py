@@ -150,7 +150,8 @@ def assert_same(a: Path, b: Path) -> None:
 def test_processes_end_as_one_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where one is killed while it trains, and started again."""
     study = make_study("paper", "smoke", CELLS)
-    run(study, results=tmp_path / "serial", progress=False)
+    monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "serial"))
+    run(study, progress=False)
     monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "local"))
     start, begun = executors._start, []
 
@@ -190,7 +191,8 @@ def test_a_ray_cluster_of_two_nodes_ends_as_one_process_does(tmp_path: Path, mon
 
     short = make_study("paper", "smoke", CELLS)
     study = replace(short, cells=tuple(cell.changed(updates=10 * cell.updates) for cell in short.cells))
-    run(study, results=tmp_path / "serial", progress=False)
+    monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "serial"))
+    run(study, progress=False)
     monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "ray"))
     killed = []
 

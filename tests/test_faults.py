@@ -15,6 +15,7 @@ from disturbed import (
     in_child,
     no_litter,
     outcome,
+    results_in,
     undisturbed,
 )  # fmt: skip
 
@@ -34,36 +35,36 @@ __all__ = ["checkpoint_after_every_update"]  # a fixture of every test here
 def test_a_damaged_checkpoint_is_passed_over(damage: str, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = CONFIGS["ddgan"]
     expected = undisturbed(config)
-    train_run(config, results=results, minutes=1e-9, progress=False)  # one update
-    train_run(config, results=results, minutes=1e-9, progress=False)  # two
+    train_run(config, minutes=1e-9, progress=False)  # one update
+    train_run(config, minutes=1e-9, progress=False)  # two
     newest = max((Run(config, results).path / "checkpoints").glob("*.pt"))
     assert newest.name.startswith("00000002-")
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 4
     newest.write_bytes({"truncated": content[: len(content) // 2], "bit flipped": content, "empty": b""}[damage])
-    train_run(config, results=results, minutes=1e-9, progress=False)
+    train_run(config, minutes=1e-9, progress=False)
     assert f"{newest.name} is damaged" in capsys.readouterr().out
-    train_run(config, results=results, minutes=1e-9, progress=False)
+    train_run(config, minutes=1e-9, progress=False)
     assert [path.name[:8] for path in sorted(newest.parent.glob("*.pt"))][-2:] == ["00000002", "00000003"]
     assert not newest.exists()  # in its place a whole one to fall back on
-    train_run(config, results=results, progress=False)
+    train_run(config, progress=False)
     assert outcome(results, config) == expected
 
 
 def test_with_every_checkpoint_damaged_it_starts_anew(results: Path) -> None:
     config = CONFIGS["ddgan"]
     expected = undisturbed(config)
-    train_run(config, results=results, minutes=1e-9, progress=False)
+    train_run(config, minutes=1e-9, progress=False)
     for path in (Run(config, results).path / "checkpoints").glob("*.pt"):
         path.write_bytes(b"no checkpoint")
-    train_run(config, results=results, progress=False)
+    train_run(config, progress=False)
     assert outcome(results, config) == expected
 
 
 def test_a_full_disk_stops_it_loudly_and_keeps_the_last_checkpoint(results: Path) -> None:
     config = CONFIGS["ddgan"]
     expected = undisturbed(config)
-    train_run(config, results=results, minutes=1e-9, progress=False)
+    train_run(config, minutes=1e-9, progress=False)
     folder = Run(config, results).path / "checkpoints"
     (kept,) = folder.glob("*.pt")
 
@@ -71,7 +72,7 @@ def test_a_full_disk_stops_it_loudly_and_keeps_the_last_checkpoint(results: Path
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit fails as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (kept.stat().st_size // 2,) * 2)
         try:
-            train_run(config, results=results, progress=False)
+            train_run(config, progress=False)
         except OSError:
             os._exit(7)
 
@@ -80,7 +81,7 @@ def test_a_full_disk_stops_it_loudly_and_keeps_the_last_checkpoint(results: Path
     assert process.exitcode == 7
     assert list(folder.glob("*.pt")) == [kept]
     no_litter(results)
-    train_run(config, results=results, progress=False)
+    train_run(config, progress=False)
     assert outcome(results, config) == expected
 
 
@@ -93,15 +94,14 @@ def test_a_read_only_folder_stops_it_loudly_and_keeps_the_last_checkpoint(begun:
         if os.geteuid() == 0:
             os.setuid(65534)
         try:
-            train_run(config, results=folder, progress=False)
+            train_run(config, progress=False)
         except PermissionError:
             os._exit(7)
 
     load_images("digits")  # which nobody might not find
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as name, results_in(folder := Path(name)):
         if begun:
-            train_run(config, results=folder, minutes=1e-9, progress=False)
+            train_run(config, minutes=1e-9, progress=False)
         kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
         for path in folders:
@@ -112,14 +112,14 @@ def test_a_read_only_folder_stops_it_loudly_and_keeps_the_last_checkpoint(begun:
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
         for path in folders:
             path.chmod(0o755)
-        train_run(config, results=folder, progress=False)
+        train_run(config, progress=False)
         assert outcome(folder, config) == undisturbed(config)
 
 
 def test_a_place_that_cannot_be_written_stops_it_loudly(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        train_run(CONFIGS["ddgan"], results=tmp_path / "file" / "results", progress=False)
+    with results_in(tmp_path / "file" / "results"), pytest.raises(OSError, match="file"):
+        train_run(CONFIGS["ddgan"], progress=False)
 
 
 @pytest.mark.parametrize("step", [0, 7])
@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_fails_its_run_and_no_other(
 
     poisoned.calls = 0
     monkeypatch.setattr(training, "generator_loss", poisoned)
-    table = run(Study("", (bad, good)), results=results, progress=False).set_index("run_id")
+    table = run(Study("", (bad, good)), progress=False).set_index("run_id")
     assert table.state.to_dict() == {bad.run_id: "failed", good.run_id: "done"}
     assert f"step {step}: the generator's loss is nan" in table.reason[bad.run_id]
     assert table.step[bad.run_id] == step
@@ -146,12 +146,12 @@ def test_a_loss_that_is_not_finite_fails_its_run_and_no_other(
 
 def test_another_configuration_under_a_run_is_refused_and_changes_nothing(results: Path) -> None:
     config = CONFIGS["ddgan"]
-    train_run(config, results=results, minutes=1e-9, progress=False)
+    train_run(config, minutes=1e-9, progress=False)
     before = {p: p.read_bytes() for p in results.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="lr_critic 0.0005 there, 0.001 asked for"):
-        train_run(config.changed(lr_critic=1e-3), results=results, progress=False)
+        train_run(config.changed(lr_critic=1e-3), progress=False)
     assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
-    (line,) = status(Study("", (config.changed(lr_critic=1e-3),)), results).to_dict("records")
+    (line,) = status(Study("", (config.changed(lr_critic=1e-3),))).to_dict("records")
     assert line["state"] == "differs"
 
 
@@ -164,17 +164,17 @@ def test_damaged_data_stop_it_before_a_folder_is_made(
         (raw / f"{name}.gz").write_bytes(b"\x1f\x8b damaged")
     monkeypatch.setenv("DDGAN_DATA", str(tmp_path))
     with pytest.raises(UserError, match="train-images-idx3-ubyte"):
-        train_run(configure("cpu", updates=1), results=results, progress=False)
+        train_run(configure("cpu", updates=1), progress=False)
     assert not list(results.iterdir())
 
 
 def test_a_config_edited_by_hand_is_named(results: Path) -> None:
     config = CONFIGS["ddgan"]
-    train_run(config, results=results, minutes=1e-9, progress=False)
+    train_run(config, minutes=1e-9, progress=False)
     path = Run(config, results).path / "config.json"
     path.write_text(path.read_text().replace('"lr_critic": 0.0005', '"lr_critic": 0.5'))
     with pytest.raises(UserError, match="edited by hand"):
-        train_run(config, results=results, progress=False)
+        train_run(config, progress=False)
 
 
 def test_nothing_pickled_is_loaded(tmp_path: Path, results: Path) -> None:
@@ -187,7 +187,7 @@ def test_nothing_pickled_is_loaded(tmp_path: Path, results: Path) -> None:
             return os.mkdir, (str(tmp_path / "executed"),)
 
     config = CONFIGS["ddgan"]
-    train_run(config, results=results, minutes=1e-9, progress=False)
+    train_run(config, minutes=1e-9, progress=False)
     folder = Run(config, results).path / "checkpoints"
     content = pickle.dumps(Code())
     (folder / f"99999999-{hashlib.sha256(content).hexdigest()[:16]}.pt").write_bytes(content)
@@ -196,21 +196,21 @@ def test_nothing_pickled_is_loaded(tmp_path: Path, results: Path) -> None:
     (folder / f"99999998-{hashlib.sha256(content).hexdigest()[:16]}.pt").write_bytes(content)
     for name in ("99999999", "99999998"):
         with pytest.raises(UserError, match=f"{name}-.*no checkpoint of a training"):
-            train_run(config, results=results, progress=False)
+            train_run(config, progress=False)
         next(folder.glob(f"{name}-*")).unlink()
     assert not (tmp_path / "executed").exists()
 
 
 def test_weights_changed_after_the_training_are_named(results: Path) -> None:
     """A flipped bit, which safetensors does not notice, by the hash in status.json."""
-    trained = train_run(CONFIGS["ddgan"], results=results, progress=False)
+    trained = train_run(CONFIGS["ddgan"], progress=False)
     path = trained.path / "ema.safetensors"
     content = bytearray(path.read_bytes())
     content[-9] ^= 4
     path.write_bytes(content)
     for use in (
         lambda: sample(trained, 1),
-        lambda: export_runs(results / "out", results=results),
+        lambda: export_runs(results / "out"),
         lambda: ship(trained),
     ):
         with pytest.raises(UserError, match=r"ema.safetensors was changed after the training"):
@@ -221,11 +221,11 @@ def test_weights_changed_after_the_training_are_named(results: Path) -> None:
         sample(trained, 1)
 
 
-def test_status_says_when_a_run_is_done_only_if_it_is(results: Path) -> None:
+def test_status_says_when_a_run_is_done_only_if_it_is() -> None:
     config = CONFIGS["ddgan"]
-    trained = train_run(config, results=results, progress=False)
+    trained = train_run(config, progress=False)
     assert json.loads((trained.path / "status.json").read_text())["step"] == config.updates
     (trained.path / "ema.safetensors").unlink()
-    (line,) = status(Study("", (config,)), results).to_dict("records")
+    (line,) = status(Study("", (config,))).to_dict("records")
     assert line["state"] == "done"
     assert line["reason"] == "its weights are not here"

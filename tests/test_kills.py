@@ -35,14 +35,14 @@ def test_killed_at_twenty_points_it_ends_as_if_undisturbed(kind: str, results: P
     expected = undisturbed(config)
     rng = random.Random(0)
     for step in sorted(rng.choices(range(config.updates - 2), k=20)):
-        process = in_child(lambda: train_run(config, results=results, progress=False))
+        process = in_child(lambda: train_run(config, progress=False))
         wait_for_step(Run(config, results).path, step)
         time.sleep(rng.uniform(0, 0.02))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
     assert Run(config, results).status["state"] == "running"
-    train_run(config, results=results, progress=False)
+    train_run(config, progress=False)
     assert outcome(results, config) == expected
 
 
@@ -56,20 +56,20 @@ def test_killed_inside_a_save_it_ends_as_if_undisturbed(
     def work() -> None:
         calls = iter(range(1, 1000))
         monkeypatch.setattr(os, "fsync", lambda fd: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == call else 0)
-        train_run(config, results=results, progress=False)
+        train_run(config, progress=False)
 
     process = in_child(work)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert Run(config, results).status["state"] != "done"
-    train_run(config, results=results, progress=False)
+    train_run(config, progress=False)
     assert outcome(results, config) == expected
     no_litter(results)
 
 
 def test_sigterm_leaves_a_checkpoint_and_143(results: Path) -> None:
     config = CONFIGS["ddgan"].changed(updates=10**6)
-    process = in_child(lambda: train_run(config, results=results, progress=False))
+    process = in_child(lambda: train_run(config, progress=False))
     wait_for_step(Run(config, results).path, 1)
     process.terminate()
     process.join()
@@ -78,39 +78,39 @@ def test_sigterm_leaves_a_checkpoint_and_143(results: Path) -> None:
     assert now["state"] == "running"
     assert "signal" in now["reason"]
     assert not is_held(Run(config, results).lock)
-    (line,) = status(Study("", (config,)), results).to_dict("records")
+    (line,) = status(Study("", (config,))).to_dict("records")
     assert line["state"] == "stopped"
 
 
 def test_of_two_processes_on_one_run_one_trains_it(results: Path) -> None:
     config = CONFIGS["ddgan"].changed(updates=10**6)
-    process = in_child(lambda: train_run(config, results=results, progress=False))
+    process = in_child(lambda: train_run(config, progress=False))
     try:
         wait_for_step(Run(config, results).path, 1)
-        (line,) = status(Study("", (config,)), results).to_dict("records")
+        (line,) = status(Study("", (config,))).to_dict("records")
         assert line["state"] == "running"
         with pytest.raises(UserError, match="being trained by another process"):
-            train_run(config, results=results, progress=False)
+            train_run(config, progress=False)
     finally:
         process.kill()
         process.join()
-    train_run(config, results=results, minutes=1e-9, progress=False)  # the lock died with its process
+    train_run(config, minutes=1e-9, progress=False)  # the lock died with its process
 
 
 def test_a_run_killed_between_training_and_scoring_is_scored_later(results: Path) -> None:
     config = CONFIGS["ddgan"]
-    train_run(config, results=results, progress=False)
-    assert status(Study("", (config,)), results).scores.tolist() == ["0/1"]
-    table = run(Study("", (config,)), results=results, progress=False)
+    train_run(config, progress=False)
+    assert status(Study("", (config,))).scores.tolist() == ["0/1"]
+    table = run(Study("", (config,)), progress=False)
     assert table.scores.tolist() == ["1/1"]
     kept = (Run(config, results).path / "evaluations.csv").read_bytes()
-    run(Study("", (config,)), results=results, progress=False)
+    run(Study("", (config,)), progress=False)
     assert (Run(config, results).path / "evaluations.csv").read_bytes() == kept
 
 
 def test_of_eight_processes_that_score_at_once_no_row_is_lost_and_none_doubled(results: Path) -> None:
     config = CONFIGS["ddgan"].changed(updates=1)
-    made = train_run(config, results=results, progress=False)
+    made = train_run(config, progress=False)
     scoring = {"n": 8, "features": "pixels", "reference_n": 9}
     children = [in_child(lambda k=k: evaluate(made, seed=k // 2, **scoring)) for k in range(8)]  # each score by two
     for child in children:

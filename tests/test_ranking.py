@@ -24,11 +24,11 @@ def make_run(divergence: str, weights: bool = True) -> Run:
     return run
 
 
-def test_candidates_can_be_sampled_while_a_person_waits(results: Path) -> None:
+def test_candidates_can_be_sampled_while_a_person_waits() -> None:
     scored = [make_run("kl"), make_run("pearson"), make_run("jeffreys", weights=False)]
     lines = [{"run_id": run.config.run_id, "sampler": "ddgan", "steps": 2} for run in scored]
     lines += [lines[0], lines[1] | {"steps": 1000}, {"run_id": "real", "sampler": "real", "steps": 0}]
-    found = candidates(pd.DataFrame(lines), "digits", results)
+    found = candidates(pd.DataFrame(lines), "digits")
     assert [c.name for c in found] == ["kl_T02_s0_smoke/ddgan-2", "pearson_T02_s0_smoke/ddgan-2"]
 
 

@@ -166,8 +166,8 @@ def test_a_run_that_another_process_has_ended_meanwhile_is_left_alone(
 ) -> None:
     create = Run.create
 
-    def ended(config, results=None):
-        made = create(config, results)
+    def ended(config):
+        made = create(config)
         made.set_status("done")
         return made
 

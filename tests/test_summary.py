@@ -36,29 +36,17 @@ def add(results: Path, run_id: str, n: int, frechet: float, **more: object) -> N
         write_atomic(folder / "config.json", json.dumps(json.loads(config.to_json()) | {"hash": config.hash}))
 
 
-def test_a_table_of_few_scores(tmp_path: Path) -> None:
+def test_a_table_of_few_scores(results: Path) -> None:
     gan = {"method": "ddgan", "divergence": "kl", "T": 4, "sampler": "ddgan", "steps": 4}
-    add(
-        tmp_path,
-        "kl_T04_s0_cpu",
-        10_000,
-        5.678,
-        frechet_error=0.123,
-        precision=0.8,
-        recall=0.5,
-        recall_error=0.01,
-        top_probability=0.9,
-        **gan,
-    )
-    add(tmp_path, "kl_T04_s0_cpu", 1_000, 1.0, **gan)  # of no column
-    add(
-        tmp_path, "kl_T04_s0_cpu", 10_000, 9.0, **gan | {"sampler": "truncated", "steps": 2, "protocol": "as_published"}
-    )
-    add(tmp_path, "real", 10_000, 0.1)
-    (tmp_path / "tables").mkdir()
+    more = {"frechet_error": 0.123, "precision": 0.8, "recall": 0.5, "recall_error": 0.01, "top_probability": 0.9}
+    add(results, "kl_T04_s0_cpu", 10_000, 5.678, **gan, **more)
+    add(results, "kl_T04_s0_cpu", 1_000, 1.0, **gan)  # of no column
+    add(results, "kl_T04_s0_cpu", 10_000, 9.0, **gan | {"sampler": "truncated", "steps": 2, "protocol": "as_published"})
+    add(results, "real", 10_000, 0.1)
+    (results / "tables").mkdir()
     speed = "sampler,steps,preset,seconds_per_1000\nddgan,4,cpu,12.34\nddgan,4,full,1\n"
-    (tmp_path / "tables" / "bench_sampling_cpu.csv").write_text(speed)
-    table = results_table(results=tmp_path)
+    (results / "tables" / "bench_sampling_cpu.csv").write_text(speed)
+    table = results_table()
     assert table["model"].tolist() == ["real training images", "DDGAN, KL"]
     assert table.iloc[1].to_dict() == {
         "model": "DDGAN, KL", "steps": "4", "classifier, N = 10,000": "5.68 ± 0.12",
@@ -66,34 +54,34 @@ def test_a_table_of_few_scores(tmp_path: Path) -> None:
         "s / 1,000 images": "12.3", "preset": "cpu", "commit": "abc+",
     }  # fmt: skip
     # With an Inception score, that comes first, and its precision and recall are the ones shown.
-    add(tmp_path, "noise", 2_000, 300.0, features="inception", precision=0.1, recall=0.0)
-    add(tmp_path, "kl_T04_s0_cpu", 2_000, 40.0, features="inception", precision=0.4, recall=0.3, **gan)
-    table = results_table(results=tmp_path)
+    add(results, "noise", 2_000, 300.0, features="inception", precision=0.1, recall=0.0)
+    add(results, "kl_T04_s0_cpu", 2_000, 40.0, features="inception", precision=0.4, recall=0.3, **gan)
+    table = results_table()
     assert table["FID, N = 2,000"].tolist() == ["40.0", "300.0", "–"], "what lacks the first comes last"
     assert table["precision"].tolist() == ["0.40", "0.10", "–"]
     assert table["classifier, N = 10,000"].tolist() == ["5.68 ± 0.12", "–", "0.10"]
 
 
-def test_scores_of_two_networks_are_not_mixed(tmp_path: Path) -> None:
-    add(tmp_path, "noise", 10_000, 99.0, features_hash="one")
-    add(tmp_path, "noise", 10_000, 0.1, features_hash="another")
+def test_scores_of_two_networks_are_not_mixed(results: Path) -> None:
+    add(results, "noise", 10_000, 99.0, features_hash="one")
+    add(results, "noise", 10_000, 0.1, features_hash="another")
     with pytest.raises(UserError, match="2 scores of noise, fashion_classifier, N = 10,000"):
-        results_table(results=tmp_path)
+        results_table()
 
 
-def test_times_are_those_of_the_bench(tmp_path: Path) -> None:
-    assert sampling_seconds("cpu", "CPU, 1 threads", tmp_path) == {}
-    (tmp_path / "tables").mkdir()
+def test_times_are_those_of_the_bench(results: Path) -> None:
+    assert sampling_seconds("cpu", "CPU, 1 threads") == {}
+    (results / "tables").mkdir()
     head, cpu = "sampler,steps,preset,seconds_per_1000,speedup,speedup_low,speedup_high", "ddgan,4,cpu,12.5,80,70,90"
-    (tmp_path / "tables" / "bench_sampling_cpu.csv").write_text(f"{head}\n{cpu}\nddgan,4,full,1,1,1,1\n")
-    assert sampling_seconds("cpu", "CPU, 1 threads", tmp_path) == {("ddgan", 4): 12.5}
-    assert sampling_times("cpu", "CPU, 1 threads", tmp_path).loc[("ddgan", 4), "speedup_high"] == 90
-    assert sampling_seconds("cpu", "NVIDIA H100", tmp_path) == {}
+    (results / "tables" / "bench_sampling_cpu.csv").write_text(f"{head}\n{cpu}\nddgan,4,full,1,1,1,1\n")
+    assert sampling_seconds("cpu", "CPU, 1 threads") == {("ddgan", 4): 12.5}
+    assert sampling_times("cpu", "CPU, 1 threads").loc[("ddgan", 4), "speedup_high"] == 90
+    assert sampling_seconds("cpu", "NVIDIA H100") == {}
 
 
-def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path) -> None:
-    add(tmp_path, "noise", 10_000, 99.0)
-    table, page = results_table(results=tmp_path), tmp_path / "page.md"
+def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path, results: Path) -> None:
+    add(results, "noise", 10_000, 99.0)
+    table, page = results_table(), tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     assert write_table(page, table)
     assert page.read_text() == f"before\n{BEGIN}\n{markdown(table)}\n{END}\nafter\n"
@@ -105,13 +93,14 @@ def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path) -> None:
     assert page.read_text() == "no marks"
 
 
-def test_without_scores_it_says_what_to_do(tmp_path: Path) -> None:
+def test_without_scores_it_says_what_to_do() -> None:
     with pytest.raises(UserError, match="study run"):
-        results_table(results=tmp_path)
+        results_table()
 
 
-def test_the_readme_has_the_table_of_the_committed_results() -> None:
+def test_the_readme_has_the_table_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = text.split(BEGIN)[1].split(END)[0].strip()
-    assert shown == markdown(results_table(results=ROOT / "results")), f"stale: {BEGIN[5:-4]}"
+    assert shown == markdown(results_table()), f"stale: {BEGIN[5:-4]}"
     assert f"mean top probability, {classifier_facts()['test_top_probability']:.2f} on the test images" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from disturbed import in_child, no_litter
+from disturbed import in_child, no_litter, results_in
 
 from ddgan_core import UserError
 from ddgan_core.__main__ import main
@@ -30,7 +30,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def measured(results: Path) -> pd.DataFrame:
     """Without what differs from time to time."""
-    lines = toy_study.load("smoke", results).drop(columns=["seconds", "device"])
+    with results_in(results):
+        lines = toy_study.load("smoke").drop(columns=["seconds", "device"])
     return lines.sort_values(["data", "row", "T", "seed", "t"], ignore_index=True).sort_index(axis=1)
 
 
@@ -99,7 +100,8 @@ def test_of_two_processes_at_one_cell_one_does_it(results: Path) -> None:
 
 
 def test_processes_lose_and_double_no_lines(results: Path, tmp_path: Path) -> None:
-    run(FOUR, results=tmp_path, progress=False)
+    with results_in(tmp_path):
+        run(FOUR, progress=False)
     children = [in_child(lambda cell=cell: run(Study("", (cell,)), progress=False)) for cell in FOUR.cells]
     for child in children:
         child.join()
@@ -111,7 +113,8 @@ def test_processes_lose_and_double_no_lines(results: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_workers_do_the_same(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    run(PAIR, results=tmp_path, progress=False)
+    with results_in(tmp_path):
+        run(PAIR, progress=False)
     assert run_local(PAIR, "smoke", "toys", workers=2).state.tolist() == ["done", "done"]
     pd.testing.assert_frame_equal(measured(results), measured(tmp_path))
 
@@ -120,7 +123,8 @@ def test_workers_do_the_same(results: Path, tmp_path: Path, monkeypatch: pytest.
 def test_killed_inside_a_save_it_ends_as_if_undisturbed(
     call: int, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(FOUR, results=tmp_path, progress=False)
+    with results_in(tmp_path):
+        run(FOUR, progress=False)
 
     def work() -> None:
         calls = iter(range(1, 1000))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from disturbed import results_in
 from safetensors.torch import save
 
 from ddgan_core import UserError
@@ -27,8 +28,13 @@ A, B = (config.run_id for config in CONFIGS)
 
 @pytest.fixture
 def made(results: Path) -> Path:
-    run(Study("", CONFIGS), results=results, progress=False)
+    run(Study("", CONFIGS), progress=False)
     return results
+
+
+def imported(paths: list[Path], there: Path) -> dict[str, str]:
+    with results_in(there):
+        return import_runs(paths)
 
 
 def files(results: Path) -> dict[str, bytes]:
@@ -59,11 +65,11 @@ def repack(path: Path, run_id: str, **members: bytes | None) -> Path:
 
 
 def test_what_arrives_is_what_left(made: Path, tmp_path: Path) -> None:
-    paths, left_out = export_runs(tmp_path / "out", results=made)
+    paths, left_out = export_runs(tmp_path / "out")
     assert [path.name for path in paths] == ["runs-1-of-1.zip"]
     assert left_out == []
     there = tmp_path / "elsewhere"
-    assert import_runs(paths, there) == {A: "new", B: "new"}
+    assert imported(paths, there) == {A: "new", B: "new"}
     for config in CONFIGS:
         here, copy = Run(config, made), Run(config, there)
         for name in ("config.json", "status.json", "history.csv", "evaluations.csv", "samples.png"):
@@ -77,46 +83,47 @@ def test_what_arrives_is_what_left(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_import_changes_nothing(made: Path, tmp_path: Path) -> None:
-    paths, _ = export_runs(tmp_path / "out", results=made)
+    paths, _ = export_runs(tmp_path / "out")
     there = tmp_path / "elsewhere"
-    import_runs(paths, there)
+    imported(paths, there)
     before = files(there)
-    assert import_runs(paths, there) == {A: "same", B: "same"}
+    assert imported(paths, there) == {A: "same", B: "same"}
     assert files(there) == before
-    assert import_runs(paths, made) == {A: "same", B: "same"}
+    assert import_runs(paths) == {A: "same", B: "same"}
 
 
 def test_scores_of_both_sides_are_merged_without_doubles(made: Path, tmp_path: Path) -> None:
-    paths, _ = export_runs(tmp_path / "out", results=made)
+    paths, _ = export_runs(tmp_path / "out")
     there = tmp_path / "elsewhere"
-    import_runs(paths, there)
+    imported(paths, there)
     evaluate(Run(CONFIGS[0], made), n=50, features="pixels")
     evaluate(Run(CONFIGS[0], there), n=60, features="pixels")
-    paths, _ = export_runs(tmp_path / "again", results=made)
-    assert import_runs(paths, there) == {A: "merged", B: "same"}
+    paths, _ = export_runs(tmp_path / "again")
+    assert imported(paths, there) == {A: "merged", B: "same"}
     assert sorted(Run(CONFIGS[0], there).evaluations.n) == [50, 60, 200]
 
 
 def test_an_unfinished_run_stays_and_is_replaced_by_the_finished_one(made: Path, tmp_path: Path) -> None:
     there = tmp_path / "elsewhere"
-    train_run(CONFIGS[0], minutes=1e-9, results=there, progress=False)
-    paths, _ = export_runs(tmp_path / "none", results=there)
+    with results_in(there):
+        train_run(CONFIGS[0], minutes=1e-9, progress=False)
+        paths, _ = export_runs(tmp_path / "none")
     assert paths == []
-    paths, _ = export_runs(tmp_path / "out", results=made)
-    assert import_runs(paths, there) == {A: "new", B: "new"}
+    paths, _ = export_runs(tmp_path / "out")
+    assert imported(paths, there) == {A: "new", B: "new"}
     assert Run(CONFIGS[0], there).status["state"] == "done"
 
 
 def test_files_and_their_sizes_are_bounded(made: Path, tmp_path: Path) -> None:
-    sizes = [export_runs(tmp_path / name, [name], results=made)[0][0].stat().st_size for name in (A, B)]
+    sizes = [export_runs(tmp_path / name, [name])[0][0].stat().st_size for name in (A, B)]
     room = (max(sizes) + 1000) / 1e6
-    paths, left_out = export_runs(tmp_path / "two", megabytes=room, results=made)
+    paths, left_out = export_runs(tmp_path / "two", megabytes=room)
     assert len(paths) == 2
     assert all(path.stat().st_size <= room * 1e6 for path in paths)
-    paths, left_out = export_runs(tmp_path / "one", megabytes=room, files=1, results=made)
+    paths, left_out = export_runs(tmp_path / "one", megabytes=room, files=1)
     assert (len(paths), len(left_out)) == (1, 1)
     with pytest.raises(UserError, match="a file may have 0.001"):
-        export_runs(tmp_path / "small", megabytes=0.001, results=made)
+        export_runs(tmp_path / "small", megabytes=0.001)
     assert not (tmp_path / "small").exists()
 
 
@@ -151,16 +158,16 @@ def edited(status: bytes, **changes: object) -> bytes:
 def test_a_foreign_or_damaged_run_is_refused_and_nothing_written(
     members: dict[str, bytes | None], message: str, made: Path, tmp_path: Path
 ) -> None:
-    paths, _ = export_runs(tmp_path / "out", results=made)
+    paths, _ = export_runs(tmp_path / "out")
     bad = repack(paths[0], B, **members)
     there = tmp_path / "elsewhere"
     with pytest.raises(UserError, match=message):
-        import_runs([bad], there)
+        imported([bad], there)
     assert not there.exists()
 
 
 def test_no_name_leads_out_of_the_results(made: Path, tmp_path: Path) -> None:
-    (good,), _ = export_runs(tmp_path / "out", [A], results=made)
+    (good,), _ = export_runs(tmp_path / "out", [A])
     with zipfile.ZipFile(good) as archive:
         content = archive.read(f"digits/{A}.zip")
     for name in (f"../{A}.zip", f"/digits/{A}.zip", f"digits/../digits/{A}.zip", f"..\\{A}.zip", f"{A}.zip"):
@@ -168,13 +175,13 @@ def test_no_name_leads_out_of_the_results(made: Path, tmp_path: Path) -> None:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(name, content)
         with pytest.raises(UserError, match="edited or renamed"):
-            import_runs([path], tmp_path / "elsewhere")
+            imported([path], tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_an_archive_of_another_kind_is_one_line(made: Path, tmp_path: Path) -> None:
     """Methods that zipfile does not know, a password, a name twice, too much to unpack, nothing at all."""
-    (good,), _ = export_runs(tmp_path / "out", [A], results=made)
+    (good,), _ = export_runs(tmp_path / "out", [A])
     whole = good.read_bytes()
     with zipfile.ZipFile(good) as archive:
         content = archive.read(f"digits/{A}.zip")
@@ -201,77 +208,79 @@ def test_an_archive_of_another_kind_is_one_line(made: Path, tmp_path: Path) -> N
     }.items():
         good.write_bytes(bad)
         with pytest.raises(UserError, match=words) as raised:
-            import_runs([good], tmp_path / "elsewhere")
+            imported([good], tmp_path / "elsewhere")
         assert str(good) in str(raised.value)
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_two_versions_of_a_run_are_not_mixed(made: Path, tmp_path: Path) -> None:
-    paths, _ = export_runs(tmp_path / "out", [A], results=made)
+    paths, _ = export_runs(tmp_path / "out", [A])
     status = (Run(CONFIGS[0], made).path / "status.json").read_bytes()
     other = repack(paths[0], A, status_json=edited(status, weights_hash="0" * 12))
     there = tmp_path / "elsewhere"
     with pytest.raises(UserError, match=f"{A} arrives twice, with other weights"):
-        import_runs([*paths, other], there)
+        imported([*paths, other], there)
     assert not there.exists()
-    assert import_runs([*paths, *paths], there) == {A: "new"}
+    assert imported([*paths, *paths], there) == {A: "new"}
 
 
 def test_scores_there_twice_or_of_another_run_are_refused(made: Path, tmp_path: Path) -> None:
-    paths, _ = export_runs(tmp_path / "out", results=made)
+    paths, _ = export_runs(tmp_path / "out")
     table = (Run(CONFIGS[1], made).path / "evaluations.csv").read_bytes()
     for scores in (table + table.splitlines(keepends=True)[1], table.replace(B.encode(), A.encode())):
         with pytest.raises(UserError, match="of another run, or one is there twice"):
-            import_runs([repack(paths[0], B, **{"evaluations.csv": scores})], tmp_path / "elsewhere")
+            imported([repack(paths[0], B, **{"evaluations.csv": scores})], tmp_path / "elsewhere")
 
 
 def test_a_run_that_failed_elsewhere_replaces_none(made: Path, tmp_path: Path) -> None:
-    paths, _ = export_runs(tmp_path / "out", [A], results=made)
+    paths, _ = export_runs(tmp_path / "out", [A])
     status = (Run(CONFIGS[0], made).path / "status.json").read_bytes()
     facts = {"state": "failed", "reason": "step 1", "step": 1, "weights_hash": "0" * 12}
     failed = repack(paths[0], A, status_json=edited(status, **facts), weights_st=None)
-    assert import_runs([failed], made) == {A: "same"}
+    assert import_runs([failed]) == {A: "same"}
     there = tmp_path / "elsewhere"
-    train_run(CONFIGS[0], minutes=1e-9, results=there, progress=False)
+    with results_in(there):
+        train_run(CONFIGS[0], minutes=1e-9, progress=False)
     before = files(there)
-    assert import_runs([failed], there) == {A: "same"}
+    assert imported([failed], there) == {A: "same"}
     assert files(there) == before
-    assert import_runs([failed], tmp_path / "third") == {A: "new"}
-    assert import_runs([failed], tmp_path / "third") == {A: "same"}
-    assert import_runs([*paths, failed], tmp_path / "third") == {A: "new"}
+    assert imported([failed], tmp_path / "third") == {A: "new"}
+    assert imported([failed], tmp_path / "third") == {A: "same"}
+    assert imported([*paths, failed], tmp_path / "third") == {A: "new"}
     assert Run(CONFIGS[0], tmp_path / "third").status["state"] == "done"
 
 
 def test_weights_that_arrive_later_are_taken(made: Path, tmp_path: Path) -> None:
-    paths, _ = export_runs(tmp_path / "out", [A], results=made)
+    paths, _ = export_runs(tmp_path / "out", [A])
     there = tmp_path / "elsewhere"
     bare = repack(paths[0], A, weights_st=None)
-    assert import_runs([bare], there) == {A: "new"}
+    assert imported([bare], there) == {A: "new"}
     assert Run(CONFIGS[0], there).weights is None
-    assert import_runs(paths, there) == {A: "merged"}
+    assert imported(paths, there) == {A: "merged"}
     assert Run(CONFIGS[0], there).weights is not None
 
 
 def test_a_run_that_is_being_trained_here_is_not_replaced(made: Path, tmp_path: Path) -> None:
-    paths, _ = export_runs(tmp_path / "out", results=made)
-    there = tmp_path / "elsewhere"
-    with alone(Run.create(CONFIGS[0], there).lock, ""), pytest.raises(UserError, match="is being trained here"):
-        import_runs(paths, there)
+    paths, _ = export_runs(tmp_path / "out")
+    with results_in(tmp_path / "elsewhere"):
+        lock = Run.create(CONFIGS[0]).lock
+        with alone(lock, ""), pytest.raises(UserError, match="is being trained here"):
+            import_runs(paths)
 
 
 def test_beside_a_damaged_run_nothing_is_imported(made: Path, tmp_path: Path) -> None:
-    paths, _ = export_runs(tmp_path / "out", [A], results=made)
+    paths, _ = export_runs(tmp_path / "out", [A])
     (Run(CONFIGS[1], made).path / "config.json").write_text("{}")
     before = files(made)
     with pytest.raises(UserError, match=f"{B}/config.json was edited by hand"):
-        import_runs(paths, made)
+        import_runs(paths)
     assert files(made) == before
 
 
 def test_what_has_not_ended_is_not_exported(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Run(CONFIGS[0], made).set_status("running", "stopped", step=1)
     with pytest.raises(UserError, match=f"run {A} has not ended"):
-        export_runs(tmp_path / "out", [A], results=made)
+        export_runs(tmp_path / "out", [A])
     assert main(["study", "export", "--run", B, "--run", B, "-o", str(tmp_path / "out")]) == 0
     with zipfile.ZipFile(tmp_path / "out" / "runs-1-of-1.zip") as archive:
         assert archive.namelist() == [f"digits/{B}.zip"]
@@ -281,7 +290,7 @@ def test_what_has_not_ended_is_not_exported(made: Path, tmp_path: Path, capsys: 
 
 
 def test_a_partly_copied_file_is_refused(made: Path, tmp_path: Path) -> None:
-    (path,), _ = export_runs(tmp_path / "out", results=made)
+    (path,), _ = export_runs(tmp_path / "out")
     whole = path.read_bytes()
     ends = [match.end() + 18 for match in re.finditer(b"PK\x05\x06", whole)]  # of each run inside, and of the file
     assert ends[-1] == len(whole)
@@ -289,22 +298,23 @@ def test_a_partly_copied_file_is_refused(made: Path, tmp_path: Path) -> None:
     for size in (0, 1, len(whole) // 2, *ends[:-1], ends[0] + 100, len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(UserError, match="not a whole zip file"):
-            import_runs([path], tmp_path / "elsewhere")
+            imported([path], tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_other_settings_or_other_weights_are_not_overwritten(made: Path, tmp_path: Path) -> None:
-    paths, _ = export_runs(tmp_path / "out", results=made)
+    paths, _ = export_runs(tmp_path / "out")
     there = tmp_path / "elsewhere"
-    train_run(CONFIGS[1].changed(updates=3), results=there, progress=False)
+    with results_in(there):
+        train_run(CONFIGS[1].changed(updates=3), progress=False)
     before = files(there)
     with pytest.raises(UserError, match=f"{B} is here with another configuration"):
-        import_runs(paths, there)
+        imported(paths, there)
     assert files(there) == before  # not even the other run was written
     status = (Run(CONFIGS[0], made).path / "status.json").read_bytes()
     other = repack(paths[0], A, status_json=edited(status, weights_hash="0" * 12))
     with pytest.raises(UserError, match=f"{A} is here with other weights"):
-        import_runs([other], made)
+        import_runs([other])
 
 
 def test_by_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

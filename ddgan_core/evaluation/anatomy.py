@@ -36,14 +36,12 @@ SMOOTH = 128  # real images that `last_step` starts from
 DIRECTIONS = ("horizontal", "vertical")  # of the stripes: rows differ, or columns do
 
 
-def table(
-    kind: str, dataset: str, runs: Sequence[Run] | None = None, results: Path | None = None
-) -> pd.DataFrame:  # fmt: skip
+def table(kind: str, dataset: str, runs: Sequence[Run] | None = None) -> pd.DataFrame:
     """The table of that kind, "textures", "modes" or "stripes"; empty where nothing has been measured.
 
     runs: only these, as they are now configured, and real images; by default all, whatever their T, seed and tag.
     """
-    path = _path(kind, dataset, results)
+    path = _path(kind, dataset)
     known = pd.read_csv(path, dtype={"hash": str, "classes": str}) if path.is_file() else pd.DataFrame()
     if runs is None or not len(known):
         return known
@@ -53,7 +51,7 @@ def table(
 
 def measure(
     runs: Sequence[Run], *, n: int = 2_000, seed: int = 0, features: str = "fashion_classifier", force: bool = False,
-    device: torch.device | str = "cpu", results: Path | None = None,
+    device: torch.device | str = "cpu",
 ) -> list[str]:  # fmt: skip
     """Measure the runs, of one dataset, that are in no table yet, or all with `force`; returns their names.
 
@@ -74,18 +72,18 @@ def measure(
         row = "ddpm" if run.config.method == "ddpm" else run.config.divergence
         key = {"run_id": run.config.run_id, "row": row, "hash": run.config.hash, "sampler": sampler, "steps": count}
         key |= {"n": n, "sample_seed": seed, "features": features}
-        known = table("modes", dataset, results=results)
+        known = table("modes", dataset)
         if (force and not done) or not _there(known, {"run_id": "real"} | _size(key)):
             train = load_images(dataset, "train")[0][:n]
             control = {"run_id": "real", "row": "real", "hash": "", "sampler": "", "steps": 0} | _size(key)
-            _add("textures", dataset, control, textures(train, real, dataset), results)
-            _add("modes", dataset, control, modes(train, real, dataset, features), results)
+            _add("textures", dataset, control, textures(train, real, dataset))
+            _add("modes", dataset, control, modes(train, real, dataset, features))
         if force or not _there(known, key):
             images = sample(run, n, seed=seed, device=device, **steps)
-            _add("textures", dataset, key, textures(images, real, dataset), results)
+            _add("textures", dataset, key, textures(images, real, dataset))
             if run.config.method == "ddgan":
-                _add("stripes", dataset, key, last_step(run, load_images(dataset, "test")[0], seed, device), results)
-            _add("modes", dataset, key, modes(images, real, dataset, features), results)  # last: it tells what is done
+                _add("stripes", dataset, key, last_step(run, load_images(dataset, "test")[0], seed, device))
+            _add("modes", dataset, key, modes(images, real, dataset, features))  # last: it tells what is done
             done.append(run.config.run_id)
     return done
 
@@ -266,20 +264,20 @@ def _size(key: dict[str, Any]) -> dict[str, Any]:
     return {name: key[name] for name in ("n", "sample_seed", "features")}
 
 
-def _path(kind: str, dataset: str, results: Path | None) -> Path:
+def _path(kind: str, dataset: str) -> Path:
     get_dataset(dataset)
-    return (results_dir() if results is None else results) / "tables" / f"{kind}_{dataset}.csv"
+    return results_dir() / "tables" / f"{kind}_{dataset}.csv"
 
 
 def _there(known: pd.DataFrame, key: dict[str, Any]) -> bool:
     return bool(len(known)) and bool((known[list(key)] == pd.Series(key)).all(axis=1).any())
 
 
-def _add(kind: str, dataset: str, key: dict[str, Any], rows: list[dict[str, Any]], results: Path | None) -> None:
+def _add(kind: str, dataset: str, key: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Put rows under a key into a table, in place of all that was known of the run: one n, seed and features each."""
-    new, path = pd.DataFrame([key | row for row in rows]), _path(kind, dataset, results)
+    new, path = pd.DataFrame([key | row for row in rows]), _path(kind, dataset)
     with locked(path.parent):
-        known = table(kind, dataset, results=results)
+        known = table(kind, dataset)
         if len(known):
             known = known[known["run_id"] != key["run_id"]]
         everything = pd.concat([known, new], ignore_index=True) if len(known) else new

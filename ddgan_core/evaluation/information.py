@@ -49,14 +49,12 @@ def bayes_errors(
     return errors
 
 
-def path_of(dataset: str, results: Path | None = None) -> Path:
+def path_of(dataset: str) -> Path:
     """The file that `measure` writes."""
-    return (results_dir() if results is None else results) / "tables" / f"information_{dataset}.csv"
+    return results_dir() / "tables" / f"information_{dataset}.csv"
 
 
-def measure(
-    run: Run, *, n: int = 500, seed: int = 0, device: torch.device | str = "cpu", results: Path | None = None
-) -> Path:
+def measure(run: Run, *, n: int = 500, seed: int = 0, device: torch.device | str = "cpu") -> Path:
     """Write `path_of` the run's dataset: alpha_bar, snr, error and nats, from most noise to least.
 
     By the first n test images, which the network has not seen. nats: I(x_0; x_t) of a whole image.
@@ -73,7 +71,7 @@ def measure(
     table["error"] = np.minimum.accumulate(bayes_errors(network, schedule, images, times, seed))  # less noise, no worse
     table["nats"] = images[0].numel() * integrate_error(table["snr"], table["error"])
     facts = {"run_id": run.config.run_id, "hash": run.config.hash, "n": len(images), "sample_seed": seed}
-    path = path_of(run.config.dataset, results)
+    path = path_of(run.config.dataset)
     write_atomic(path, table.assign(**facts).to_csv(index=False, float_format="%.6g"))
     return path
 

@@ -39,12 +39,11 @@ _WHOLE = {"T", "seed", "steps", "reference_n", "n", "sample_seed"}
 _MEASURED = set(COLUMNS[COLUMNS.index("frechet") : COLUMNS.index("device")])
 
 
-def load_evaluations(dataset: str, preset: str | None = None, results: Path | None = None) -> pd.DataFrame:
+def load_evaluations(dataset: str, preset: str | None = None) -> pd.DataFrame:
     """All evaluations of a dataset's runs, of one preset or of all, followed by the dataset's baselines."""
     get_dataset(dataset)
-    results = results_dir() if results is None else results
-    runs = [run for run in all_runs(dataset, results) if preset in (None, run.config.preset)]
-    paths = [run.path / "evaluations.csv" for run in runs] + [results / "baselines" / f"{dataset}.csv"]
+    runs = [run for run in all_runs(dataset) if preset in (None, run.config.preset)]
+    paths = [run.path / "evaluations.csv" for run in runs] + [results_dir() / "baselines" / f"{dataset}.csv"]
     tables = [table for path in paths if len(table := read_evaluations(path))]
     return pd.concat(tables, ignore_index=True) if tables else read_evaluations(Path())
 

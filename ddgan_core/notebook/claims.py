@@ -6,7 +6,6 @@ Only scores that share one axis are used; a rule that lacks its runs answers "un
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -57,21 +56,20 @@ class Claim:
     judge: Callable[[Evidence], Verdict]
 
 
-def gather(preset: str, dataset: str, results: Path | None = None) -> Evidence:
+def gather(preset: str, dataset: str) -> Evidence:
     """The evidence there is: of the preset of these networks with the most T scored (`rows.kin`)."""
-    results = results_dir() if results is None else results
     judged = kin(preset)[0]
-    scores = load_evaluations(dataset, judged, results)
+    scores = load_evaluations(dataset, judged)
     tried = one_axis(studied(scores[scores["method"] != ""]))
     tried = tried[tried["tag"] == ""]
     swept = [
         {"row": r.config.divergence, "failed": r.status["state"] == "failed", "frechet": _score(r)}
-        for r in all_runs(dataset, results)
+        for r in all_runs(dataset)
         if r.config.preset == judged and r.config.tag.startswith("sweep-lr") and r.status["state"] in ("done", "failed")
     ]
-    asked = one_axis(studied(load_evaluations(dataset, preset, results)))  # people are shown the notebook's own preset
+    asked = one_axis(studied(load_evaluations(dataset, preset)))  # people are shown the notebook's own preset
     names = asked["run_id"] + "/" + asked["sampler"] + "-" + asked["steps"].astype(str)
-    answers = read_answers(results / "ratings" / f"{dataset}.csv")
+    answers = read_answers(results_dir() / "ratings" / f"{dataset}.csv")
     shares = preferred(answers)
     device = str(tried["device"].iloc[-1]) if len(tried) else "CPU"
     return Evidence(
@@ -82,7 +80,7 @@ def gather(preset: str, dataset: str, results: Path | None = None) -> Evidence:
         asked.groupby(names)["frechet"].mean(),
         shares.loc[shares["answers"] >= ASKED, "share"] if len(shares) else pd.Series(dtype=float),
         len(answers),
-        sampling_times("cpu" if judged == "short" else judged, device, results),  # the same networks
+        sampling_times("cpu" if judged == "short" else judged, device),  # the same networks
     )
 
 

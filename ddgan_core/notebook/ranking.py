@@ -41,9 +41,9 @@ class Candidate:
         return f"{self.run.config.run_id}/{self.sampler}-{self.steps}"
 
 
-def candidates(scores: pd.DataFrame, dataset: str, results: Path | None = None) -> list[Candidate]:
+def candidates(scores: pd.DataFrame, dataset: str) -> list[Candidate]:
     """What a table of scores holds, as far as its weights are here and it samples within `MOST_STEPS`."""
-    runs = {run.config.run_id: run for run in all_runs(dataset, results) if run.weights}
+    runs = {run.config.run_id: run for run in all_runs(dataset) if run.weights}
     found = scores[["run_id", "sampler", "steps"]].drop_duplicates().itertuples(index=False)
     return [Candidate(runs[s.run_id], s.sampler, s.steps) for s in found if s.run_id in runs and s.steps <= MOST_STEPS]
 

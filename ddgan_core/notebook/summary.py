@@ -18,7 +18,7 @@ MEASURES = (
 BEGIN, END = "<!-- results: python -m ddgan_core study table --write README.md -->", "<!-- end of results -->"
 
 
-def results_table(dataset: str = "fashion_mnist", preset: str = "cpu", results: Path | None = None) -> pd.DataFrame:
+def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.DataFrame:
     """One line for each trained model and number of steps, best first; real images and noise beside.
 
     Columns: model, steps, a distance for each of MEASURES that has been made; by the first of these precision, recall
@@ -27,14 +27,14 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu", results: 
     there is one, a dash where nothing was measured. Runs with a tag are left out, and what is sampled by the source
     paper's protocol. Raises UserError where nothing is scored yet.
     """
-    table = studied(load_evaluations(dataset, preset, results))
+    table = studied(load_evaluations(dataset, preset))
     if len(table):
         table = table[(table["reference"] == "test") & (table["tag"] == "") & (table["sample_seed"] == 0)]
     made = [(m, _measured(table, m)) for m in MEASURES if len(table) and len(_measured(table, m))]
     if not made:
         raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
     table = pd.concat([rows for _, rows in made])
-    speed = sampling_seconds(preset, table["device"].iloc[-1], results_dir() if results is None else results)
+    speed = sampling_seconds(preset, table["device"].iloc[-1])
     lines = []
     for (run_id, sampler, steps), own in table.groupby(["run_id", "sampler", "steps"], sort=False):
         first = own.iloc[0]
@@ -57,14 +57,14 @@ def _only(rows: pd.DataFrame, run_id: str, sampler: str, steps: int) -> pd.DataF
     return rows[(rows["run_id"] == run_id) & (rows["sampler"] == sampler) & (rows["steps"] == steps)]
 
 
-def sampling_seconds(preset: str, device: str, results: Path) -> dict[tuple[str, int], float]:
+def sampling_seconds(preset: str, device: str) -> dict[tuple[str, int], float]:
     """{(sampler, steps): seconds for 1,000 images}, as `bench sampling` measured them in turns on one machine."""
-    return sampling_times(preset, device, results)["seconds_per_1000"].to_dict()
+    return sampling_times(preset, device)["seconds_per_1000"].to_dict()
 
 
-def sampling_times(preset: str, device: str, results: Path) -> pd.DataFrame:
+def sampling_times(preset: str, device: str) -> pd.DataFrame:
     """The table of `bench sampling` by sampler and steps: seconds_per_1000; speedup over 1000 steps, _low and _high."""
-    path = results / "tables" / f"bench_sampling_{'cpu' if device.startswith('CPU') else 'cuda'}.csv"
+    path = results_dir() / "tables" / f"bench_sampling_{'cpu' if device.startswith('CPU') else 'cuda'}.csv"
     columns = ["sampler", "steps", "preset", "seconds_per_1000", "speedup", "speedup_low", "speedup_high"]
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
     return table[table["preset"] == preset].set_index(["sampler", "steps"])

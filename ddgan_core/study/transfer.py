@@ -33,20 +33,19 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def export_runs(
-    folder: Path, run_ids: Sequence[str] = (), *, megabytes: float = MEGABYTES, files: int = FILES,
-    results: Path | None = None,
-) -> tuple[list[Path], list[str]]:  # fmt: skip
+    folder: Path, run_ids: Sequence[str] = (), *, megabytes: float = MEGABYTES, files: int = FILES
+) -> tuple[list[Path], list[str]]:
     """Pack finished and failed runs into at most so many zip files of at most so many megabytes (10^6 bytes) each.
 
     run_ids: only these, by default every run. Returns the files, and the ids of the runs that found no room: export
     those by their ids. Raises UserError for an unknown id, one of a run that has not ended, or a run that is larger
     than a file may be.
     """
-    named = [Run.open(name, results=results) for name in dict.fromkeys(run_ids)]
+    named = [Run.open(name) for name in dict.fromkeys(run_ids)]
     for run in named:
         if run.status["state"] not in ENDED:
             raise UserError(f"run {run.config.run_id} has not ended ({run.status['state']}): go on with it first")
-    runs = named or [run for run in all_runs(results=results) if run.status["state"] in ENDED]
+    runs = named or [run for run in all_runs() if run.status["state"] in ENDED]
     packed = [(run, _pack(run)) for run in runs]
     bins: list[list[tuple[Run, bytes]]] = []
     left_out = []
@@ -83,26 +82,25 @@ def _pack(run: Run) -> bytes:
     return buffer.getvalue()
 
 
-def import_runs(paths: Iterable[Path], results: Path | None = None) -> dict[str, str]:
+def import_runs(paths: Iterable[Path]) -> dict[str, str]:
     """Merge exported files into the results; {run id: "new", "merged" (scores or weights added) or "same"}.
 
     A run that failed elsewhere never takes the place of one that was begun here. Raises UserError, nothing written, for
     a file that is damaged or foreign, and for a run that is here already with another configuration or other weights,
     or is being trained.
     """
-    results = results_dir() if results is None else results
     with tempfile.TemporaryDirectory() as folder:
         arrived = [run for path in paths for run in _unpack(Path(path), Path(folder))]
-        here = {_key(run): run for run in all_runs(results=results)}
+        here = {_key(run): run for run in all_runs()}
         for run in arrived:  # all of them, before the first is written
-            _ = Run(run.config, results).status  # refuses half a folder, too
+            _ = Run(run.config).status  # refuses half a folder, too
             there = here.setdefault(_key(run), run)
-            _refuse_conflict(run, there, "is here" if there.results == results else "arrives twice,")
+            _refuse_conflict(run, there, "is here" if there.results == results_dir() else "arrives twice,")
             if there.status["state"] != "done":
                 here[_key(run)] = run
         words: dict[str, str] = {}
         for run in arrived:
-            words[run.config.run_id] = max(_merge(run, results), words.get(run.config.run_id, "same"), key=WORDS.index)
+            words[run.config.run_id] = max(_merge(run), words.get(run.config.run_id, "same"), key=WORDS.index)
     return words
 
 
@@ -120,14 +118,14 @@ def _refuse_conflict(run: Run, there: Run, how: str) -> None:
         raise UserError(f"run {run.config.run_id} {how} with other weights ({mine}; these are {its}): keep one")
 
 
-def _merge(arrived: Run, results: Path) -> str:
-    run, config = Run(arrived.config, results), arrived.config
+def _merge(arrived: Run) -> str:
+    run, config = Run(arrived.config), arrived.config
     state, done = run.status["state"], arrived.status["state"] == "done"
     if not done and state != "missing":
         return "same"
     gained = _add_scores(run.path / "evaluations.csv", arrived) if state == "done" else 0
     if arrived.weights is not None and (state != "done" or run.weights is None):
-        write_atomic(results / "checkpoints" / config.dataset / arrived.weights.name, arrived.weights.read_bytes())
+        write_atomic(run.results / "checkpoints" / config.dataset / arrived.weights.name, arrived.weights.read_bytes())
         gained += 1
     if state == "done":
         return "merged" if gained else "same"

@@ -31,7 +31,7 @@ from ddgan_core.toys.toy_study import ToyCell
 from ddgan_core.training import TrainingDiverged
 
 
-def status(study: Study, results: Path | None = None) -> pd.DataFrame:
+def status(study: Study) -> pd.DataFrame:
     """One line per cell: run_id, state, step, updates, minutes spent and left, scores made and due, reason.
 
     state: missing, running (a process holds it), stopped (it goes on from its checkpoint), failed, done, differs (made
@@ -41,22 +41,22 @@ def status(study: Study, results: Path | None = None) -> pd.DataFrame:
     found = []
     for kind, (lines, _) in KINDS.items():
         if own := [cell for cell in study.cells if isinstance(cell, kind)]:
-            found += lines(own, results)
+            found += lines(own)
     return pd.DataFrame(found, columns=LINE)
 
 
 def complete(cell: Cell, **how: Any) -> None:
-    """Get a cell done, or go on with it: for so many `minutes`, on a `device`, with `progress` shown, in `results`."""
+    """Get a cell done, or go on with it: for so many `minutes`, on a `device`, with `progress` shown."""
     KINDS[type(cell)][1](cell, **how)
 
 
-def run_lines(cells: Sequence[RunConfig], results: Path | None = None) -> list[dict[str, Any]]:
+def run_lines(cells: Sequence[RunConfig]) -> list[dict[str, Any]]:
     """What `status` says of each run."""
-    pace, found = _seconds_per_update(results), []
+    pace, found = _seconds_per_update(), []
     for cell in cells:
         line = {"run_id": cell.run_id, "updates": cell.updates}
         try:
-            line |= _standing(cell, Run(cell, results))
+            line |= _standing(cell, Run(cell))
         except UserError as error:
             line |= {"state": "damaged", "reason": str(error), "step": 0, "minutes": 0.0, "scores": "?"}
         left = 0 if line["state"] == "done" else cell.updates - line["step"]
@@ -71,7 +71,7 @@ def _standing(cell: RunConfig, run: Run) -> dict[str, Any]:
         state = "running"
     elif state == "running":
         state = "stopped"
-    if (run.path / "config.json").exists() and Run.open(cell.run_id, cell.dataset, run.results).config != cell:
+    if (run.path / "config.json").exists() and Run.open(cell.run_id, cell.dataset).config != cell:
         state, reason = "differs", "made with other settings: delete it, or give the new ones a tag"
     elif state == "done" and run.weights is None:
         reason = "its weights are not here"
@@ -98,14 +98,14 @@ def _size(config: RunConfig) -> tuple[Any, ...]:
     ))  # fmt: skip
 
 
-def _seconds_per_update(results: Path | None = None) -> dict[tuple[Any, ...], float]:
+def _seconds_per_update() -> dict[tuple[Any, ...], float]:
     """{_size: median over this device's runs}: those with weights or checkpoints of their own.
 
     At any number of threads: workers may have had fewer than whoever asks now.
     """
     here = device_name(default_device()).partition(",")[0]
     found: dict[tuple[Any, ...], list[float]] = {}
-    for run in all_runs(results=results, damaged=False):
+    for run in all_runs(damaged=False):
         now = run.status
         own = (run.path / "ema.safetensors").exists() or (run.path / "checkpoints").exists()
         if own and str(now.get("device")).partition(",")[0] == here and now.get("step", 0) > 0:
@@ -114,54 +114,52 @@ def _seconds_per_update(results: Path | None = None) -> dict[tuple[Any, ...], fl
 
 
 def complete_run(
-    cell: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
-    results: Path | None = None,
-) -> Run:  # fmt: skip
+    cell: RunConfig, *, minutes: float | None = None, device: str | None = None, progress: bool = True
+) -> Run:
     """Train a cell, or go on with it, and score it; what is done is not done again. Stops when its minutes are over.
 
     A training that diverges is noted in the run's status and said on stderr; it raises nothing.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     try:
-        run = train_run(cell, minutes=minutes, device=device, progress=progress, results=results)
+        run = train_run(cell, minutes=minutes, device=device, progress=progress)
     except TrainingDiverged as error:
         print(f"{cell.run_id}: {error}", file=sys.stderr)
-        return Run(cell, results)
+        return Run(cell)
     if run.status["state"] == "done":
         score(run, device=device, deadline=deadline)
     return run
 
 
 def run(
-    study: Study, *, minutes: float | None = None, device: str | None = None, progress: bool = True,
-    results: Path | None = None,
-) -> pd.DataFrame:  # fmt: skip
+    study: Study, *, minutes: float | None = None, device: str | None = None, progress: bool = True
+) -> pd.DataFrame:
     """Complete the study's cells in this process, as in `to_do`, until done or out of minutes. Returns `status`."""
     deadline, wrong = None if minutes is None else time.monotonic() + 60 * minutes, {}
-    for cell in to_do(study, results):
+    for cell in to_do(study):
         left = None if deadline is None else (deadline - time.monotonic()) / 60
         if left is not None and left <= 0:
             break
         try:
-            complete(cell, minutes=left, device=device, progress=progress, results=results)
+            complete(cell, minutes=left, device=device, progress=progress)
         except UserError as error:  # of one cell: it does not stop the others
             wrong[cell.run_id] = str(error)
     if len(wrong) < len(study.cells):
-        write_tables(results)
+        write_tables()
     if wrong:
         first, *others = wrong
         more = f"; nor could {', '.join(others)}" if others else ""
         raise UserError(f"{len(wrong)} of {len(study.cells)} runs could not be done: {first}: {wrong[first]}{more}")
-    return status(study, results)
+    return status(study)
 
 
-def to_do(study: Study, results: Path | None = None) -> list[Cell]:
+def to_do(study: Study) -> list[Cell]:
     """The cells that lack something, in order, after those that are trained and lack scores.
 
     A slot of time is worth most where nothing can be lost any more.
     """
     trained, others = [], []
-    for cell, line in zip(study.cells, status(study, results).itertuples(), strict=True):
+    for cell, line in zip(study.cells, status(study).itertuples(), strict=True):
         made, _, due = line.scores.partition("/")
         if line.state != "done":
             others.append(cell)
@@ -223,14 +221,14 @@ def _ray_task(job: str, *, cells: dict[str, Cell], deadline: float | None, threa
         complete(cells[job], minutes=left, device=device)
 
 
-def ensure(configs: list[RunConfig], compute: bool, results: Path | None = None) -> list[Run]:
+def ensure(configs: list[RunConfig], compute: bool) -> list[Run]:
     """The runs of these configs that exist; with `compute`, those that do not are trained and scored first.
 
     A run of that id made with other settings is not one of them; it is named in a line.
     """
     if compute and configs:
-        run(Study("asked for", tuple(configs)), results=results)
-    existing = {(r.config.dataset, r.config.run_id): r for r in all_runs(results=results)}
+        run(Study("asked for", tuple(configs)))
+    existing = {(r.config.dataset, r.config.run_id): r for r in all_runs()}
     found = [existing[key] for c in configs if (key := (c.dataset, c.run_id)) in existing]
     for r in found:
         if r.config not in configs:
@@ -263,13 +261,12 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
             return
 
 
-def write_tables(results: Path | None = None) -> list[Path]:
+def write_tables() -> list[Path]:
     """results/tables/evaluations_<dataset>.csv: every score of every run and baseline, rebuilt from their own files."""
-    results = results_dir() if results is None else results
     paths = []
     for dataset in DATASETS:
-        if len(table := load_evaluations(dataset, results=results)):
-            paths.append(results / "tables" / f"evaluations_{dataset}.csv")
+        if len(table := load_evaluations(dataset)):
+            paths.append(results_dir() / "tables" / f"evaluations_{dataset}.csv")
             write_atomic(paths[-1], table.to_csv(index=False, float_format="%.6g"))
     return paths
 

@@ -110,11 +110,11 @@ class ToyCell:
         return f"{self.data}_{self.row}_T{self.T:02d}_{folder(self.preset).name}"
 
 
-def folder(preset: str, results: Path | None = None) -> Path:
+def folder(preset: str) -> Path:
     """Where a preset's results are; all but smoke share theirs, it never mixes with them."""
     if preset not in SETTINGS:
         raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(SETTINGS)}")
-    return (results_dir() if results is None else results) / ("toys_smoke" if preset == "smoke" else "toys")
+    return results_dir() / ("toys_smoke" if preset == "smoke" else "toys")
 
 
 def cells(
@@ -124,12 +124,12 @@ def cells(
     return tuple(ToyCell(d, row, T, preset) for T in steps for d in data for row in rows)
 
 
-def load(preset: str = "cpu", results: Path | None = None) -> pd.DataFrame:
+def load(preset: str = "cpu") -> pd.DataFrame:
     """All measured lines, `t` as text; columns that a data set does not have are NaN. Empty where nothing has run.
 
     Raises UserError for a file that is damaged, or of other settings or data than there are now.
     """
-    paths = [folder(preset, results) / f"{name}.csv" for name in TOYS]
+    paths = [folder(preset) / f"{name}.csv" for name in TOYS]
     found = [(path, path.stat()) for path in paths if path.exists()]
     tables = [_read(path, (at.st_ino, at.st_mtime_ns, at.st_size), SETTINGS[preset]) for path, at in found]
     if tables:
@@ -189,9 +189,9 @@ def run_cell(cell: ToyCell, progress: bool = False) -> tuple[pd.DataFrame, pd.Da
     return pd.DataFrame(lines), _shown(gan, data, row, chain[0])
 
 
-def keep(cell: ToyCell, lines: pd.DataFrame, shown: pd.DataFrame, results: Path | None = None) -> None:
+def keep(cell: ToyCell, lines: pd.DataFrame, shown: pd.DataFrame) -> None:
     """Put a cell's results into the files of its data, whole or not at all; other cells may be put there meanwhile."""
-    path = folder(cell.preset, results) / f"{cell.data}.csv"
+    path = folder(cell.preset) / f"{cell.data}.csv"
     with locked(path.parent):
         _put(cell, path.with_name(f"{cell.data}_shown.csv.xz"), shown)  # first: the lines say that the cell is done
         _put(cell, path, lines)
