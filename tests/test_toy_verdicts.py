@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import kendalltau
 
 from ddgan_core import UserError
 from ddgan_core.metrics.intervals import mean_interval
@@ -77,12 +78,26 @@ def test_rows_without_the_same_seeds_are_not_compared() -> None:
 def test_agreement_with_a_predicted_order() -> None:
     predicted = {"kl": 1.0, "squared_hellinger": 0.5, "reverse_kl": 0.0}
     table = [entry for row, v in predicted.items() for entry in lines(row, [v + 1.0] * 5) + lines(row, [v] * 5, T=4)]
-    assert agreement(pd.DataFrame(table), "w1", predicted) == (1.0, 0.0, 2)
+    found = agreement(pd.DataFrame(table), "w1", predicted)
+    assert (found["tau"], found["over_seeds"]) == pytest.approx((1.0, 0.0))
+    assert (found["place"], found["orders"], found["cells"]) == (1, 6, 2)
     backwards = {row: -v for row, v in predicted.items()}
-    assert agreement(pd.DataFrame(table), "w1", backwards)[0] == -1.0
-    mean, _, cells = agreement(pd.DataFrame(table), "w1", predicted | {"pearson": 2.0})
-    assert math.isnan(mean)
-    assert cells == 0
+    found = agreement(pd.DataFrame(table), "w1", backwards)
+    assert found["tau"] == pytest.approx(-1.0)
+    assert found["place"] == 6, "every other order agrees more"
+    nothing = agreement(pd.DataFrame(table), "w1", predicted | {"pearson": 2.0})
+    assert math.isnan(nothing["tau"])
+    assert nothing["cells"] == 0
+
+
+def test_agreement_is_kendalls_tau() -> None:
+    random = np.random.default_rng(0)
+    predicted = {"kl": 1.0, "squared_hellinger": 0.5, "reverse_kl": 0.0, "pearson": 0.5}  # two are equal
+    values = {row: random.integers(0, 4, 5).astype(float) for row in predicted}
+    found = agreement(pd.DataFrame([e for row, v in values.items() for e in lines(row, list(v))]), "w1", predicted)
+    order = list(predicted.values())
+    tau = [kendalltau(order, [values[row][k] for row in predicted]).statistic for k in range(5)]
+    assert found["tau"] == pytest.approx(np.mean(np.nan_to_num(tau)))
 
 
 def test_not_told_from_the_best_is_not_yet_as_good() -> None:
