@@ -99,7 +99,11 @@ def kernel_errors(fake: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> dic
 
 
 def neighbour_errors(fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"]) -> dict[str, float]:
-    """{name: half-width} of precision, recall, density and coverage, as `metrics.precision_recall` defines them."""
+    """{name: half-width} of precision, recall, density and coverage, as `metrics.precision_recall` defines them.
+
+    Recall's is about twice too wide: whether a real image is recalled depends on several fakes together, and what is of
+    higher order a jackknife counts more than once (Efron and Stein 1981). Measured: results/LOG.md, 2026-11-26.
+    """
     return {name: half_width(values) for name, values in neighbours_without(fake, real).items()}
 
 
