@@ -210,8 +210,8 @@ def test_chains_cut_short_stand_beside_the_whole_one(monkeypatch):
     scored += [{"run_id": "js", "divergence": "js", "sampler": "ddgan", "steps": 4, "frechet": 1.0}]
     monkeypatch.setattr(rows, "load_evaluations", lambda *_: pd.DataFrame([common | row for row in scored]))
     table = rows.cut_short("smoke")
-    assert table.loc[(4, "kl")].tolist() == [9, 8, 7, 6]
-    assert table.loc[(4, "alpha_bar")].tolist() == pytest.approx(make_schedule("vp", 4).alpha_bar[1:].tolist())
+    assert table.loc[("smoke", 4, "kl")].tolist() == [9, 8, 7, 6]
+    assert table.loc[("smoke", 4, "alpha_bar")].tolist() == pytest.approx(make_schedule("vp", 4).alpha_bar[1:].tolist())
     assert len(table) == 2, "what was not cut short is left out"
     monkeypatch.setattr(rows, "load_evaluations", lambda *_: pd.DataFrame([common | scored[-1]]))
     assert not len(rows.cut_short("smoke"))

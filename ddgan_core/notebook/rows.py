@@ -115,8 +115,13 @@ def scores_against_T(preset: str, row: str) -> pd.DataFrame:
 def cut_short(preset: str) -> pd.DataFrame:
     """For each row and T sampled as published, its distance by the step at which the chain is begun; T is the whole.
 
-    By the preset's main features and N; the line alpha_bar has that of the step. Empty where no row was.
+    In each preset of `kin`, by its main features and N; the line alpha_bar has that of the step.
     """
+    tables = {name: found for name in kin(preset) if len(found := _cut_short(name))}
+    return pd.concat(tables, names=["preset"]) if tables else pd.DataFrame()
+
+
+def _cut_short(preset: str) -> pd.DataFrame:
     table = comparable(preset)
     table = table[(table["tag"] == "") & (table["method"] == "ddgan")] if len(table) else table
     cut = table[table["sampler"] == "truncated"] if len(table) else table
