@@ -46,7 +46,7 @@ lint: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found: install one, or name it: make PYTHON=/path/to/python3"; exit 2; }
 	@echo "Installing into $(VENV) with $(PYTHON), exact versions from constraints.txt: 1 to 5 minutes, once;"
-	@echo "about 2 GB of disk with CPU wheels of PyTorch, 8 GB with CUDA ones (README, 'CPU wheels')."
+	@echo "about 2 GB of disk with CPU wheels of PyTorch, 8 GB with CUDA ones (README, 'Data and installation')."
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -10,7 +10,7 @@ and reverse KL (eqs. 20 and 23) decrease in v; the optimum is the same under v -
 `critic` is minus the bound, `generator` is what the model minimises; both give one value per image. They are written
 in fused form, because f*(g_f(v)) simplifies and overflows less; `identities` rebuilds them from f*, g_f and compares.
 
-Adding a row to `DIVERGENCES`, here or by `register`, is all it takes to have it trained, tested, plotted and tabled.
+A row of `DIVERGENCES`, here or by `register`, is trained, plotted and tabled; CONTRIBUTING.md says what its tests need.
 """
 
 import math

@@ -30,6 +30,14 @@ def test_links_lead_somewhere(name: str) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "Makefile"])
+def test_sections_that_are_named_are_there(name: str) -> None:
+    named = re.findall(r"README, [\"'](.+?)[\"']", (ROOT / name).read_text(encoding="utf-8"))
+    there = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert named
+    assert set(named) <= set(there)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_shows_figures_that_are_there(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
