@@ -36,6 +36,11 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     return path
 
 
+def trained_here(run: Run) -> bool:
+    """Whether this machine has weights or checkpoints of the run itself: of committed runs neither is there."""
+    return (run.path / "ema.safetensors").exists() or (run.path / "checkpoints").exists()
+
+
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, or None; a damaged one is passed over with a word on it.
 

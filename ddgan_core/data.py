@@ -188,7 +188,7 @@ def _cifar10(split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
 def _verified(path: Path, md5: str, url: str, dataset: str) -> Path:
     """The path, once a file with that MD5 is there."""
     if not path.exists():
-        _download(path, md5, url, dataset)
+        _download(path, url, dataset)
     found = hashlib.md5(path.read_bytes()).hexdigest()
     if found != md5:
         size = path.stat().st_size
@@ -198,7 +198,7 @@ def _verified(path: Path, md5: str, url: str, dataset: str) -> Path:
     return path
 
 
-def _download(path: Path, md5: str, url: str, dataset: str) -> None:
+def _download(path: Path, url: str, dataset: str) -> None:
     held = "FashionMNIST/raw" if dataset == "fashion_mnist" else path.name
     ways = (
         f"connect to the network; or point DDGAN_DATA (or --data-dir) at a folder that holds {held}; "

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError, __version__, data, runs
+from ddgan_core.checkpoints import trained_here
 from ddgan_core.evaluation.samples import load_model
 from ddgan_core.metrics import features
 from ddgan_core.provenance import code_version, device_name, usable_cores
@@ -79,19 +80,19 @@ def _bfloat16() -> str:
 
 
 def _time() -> str:
-    """By runs that were trained on this device, and what `bench` has measured on it."""
+    """By this machine's own runs on its device, and the tables of `bench` that name a device like it."""
     here = device_name("cuda" if torch.cuda.is_available() else "cpu")
     minutes: dict[str, list[float]] = {}
     for run in runs.all_runs():
-        if run.status["state"] == "done" and run.status.get("device") == here:
+        if trained_here(run) and run.status["state"] == "done" and run.status.get("device") == here:
             minutes.setdefault(f"{run.config.preset} {run.config.method}", []).append(run.status["seconds"] / 60)
     took = [f"{name} {statistics.median(each):.0f} minutes" for name, each in minutes.items()]
     tables = sorted((runs.results_dir() / "tables").glob("bench_*.csv"))
     done = [p.stem for p in tables if here in set(pd.read_csv(p).get("device", ()))]
-    return (
-        (f"on {here}: {', '.join(took)}" if took else f"no run was trained on {here} yet")
-        + ("; measured: " + ", ".join(done) if done else "; not measured: python -m ddgan_core bench training")
-    )  # fmt: skip
+    own = f"on {here}: {', '.join(took)}" if took else f"no run was trained here, on {here}, yet"
+    if not done:
+        return f"{own}; not measured: python -m ddgan_core bench training"
+    return f"{own}; bench tables of such a device, which are committed, perhaps from another machine: {', '.join(done)}"
 
 
 def _results() -> str:

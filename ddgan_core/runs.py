@@ -94,9 +94,11 @@ class RunConfig:
         for name in ("widths", "critic_widths"):
             if not getattr(self, name) or any(width < 8 or width % 8 for width in getattr(self, name)):
                 raise UserError(f"{name} = {getattr(self, name)}: channels in multiples of 8, finest resolution first")
-        for name in ("dataset", "divergence", "preset", "tag"):
-            if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*" if name != "tag" else r"[a-zA-Z0-9.-]*", getattr(self, name)):
-                raise UserError(f"{name} = {getattr(self, name)!r}: letters, digits, '.', '_' and '-' only")
+        for name in ("dataset", "divergence", "preset"):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", getattr(self, name)):
+                raise UserError(f"{name} = {getattr(self, name)!r}: small letters, digits, '.', '_' and '-' only")
+        if not re.fullmatch(r"[a-zA-Z0-9.-]*", self.tag):
+            raise UserError(f"tag = {self.tag!r}: letters, digits, '.' and '-' only; '_' parts the names in a run's id")
 
     @property
     def run_id(self) -> str:
@@ -214,13 +216,16 @@ class Run:
 
     @classmethod
     def open(cls, run_id: str, dataset: str | None = None, results: Path | None = None) -> "Run":
-        """An existing run by its id. Raises UserError naming the runs there are."""
+        """An existing run by its id. Raises UserError naming the dataset that has it, else the runs there are."""
         results = results_dir() if results is None else results
-        there = [path for path in sorted(results.glob("runs/*/*/config.json")) if dataset in (None, path.parts[-3])]
+        everywhere = sorted(results.glob("runs/*/*/config.json"))
+        there = [path for path in everywhere if dataset in (None, path.parts[-3])]
         found = [path for path in there if path.parent.name == run_id]
         if not found:
-            names = ", ".join(path.parent.name for path in there) or f"none in {results}"
-            raise UserError(f"run {run_id!r}{f' of {dataset}' if dataset else ''} does not exist: there are {names}")
+            names = "there are " + (", ".join(path.parent.name for path in there) or f"none in {results}")
+            if others := ", ".join(path.parts[-3] for path in everywhere if path.parent.name == run_id):
+                names = f"it is one of {others}"
+            raise UserError(f"run {run_id!r}{f' of {dataset}' if dataset else ''} does not exist: {names}")
         if len(found) > 1:
             sets = ", ".join(path.parent.parent.name for path in found)
             raise UserError(f"run {run_id!r} exists for several datasets ({sets}): say which with --dataset")

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError
+from ddgan_core.__main__ import main
 from ddgan_core.checkpoints import write_weights
 from ddgan_core.data import load_images
 from ddgan_core.evaluation import anatomy
@@ -46,6 +47,21 @@ def test_what_is_measured_is_kept_and_not_measured_again(run, monkeypatch):
 def test_too_few_images_are_refused(run):
     with pytest.raises(UserError, match="n = 39"):
         anatomy.measure([run], n=39)
+
+
+def test_features_that_do_not_fit_leave_no_table(run, results):
+    with pytest.raises(UserError, match="images of 8x8: fashion_classifier features take 28x28"):
+        anatomy.measure([run], n=80)
+    assert not list(results.rglob("*_digits.csv"))
+
+
+def test_without_weights_the_command_says_what_is_missing(run, capsys):
+    assert main(["anatomy", "--preset", "smoke", "--T", "3", "--tag", "own", "--threads", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "there is no run of --preset smoke --T 3 --tag own: train one, python -m ddgan_core train --preset" in said
+    (run.path / "ema.safetensors").unlink()
+    assert main(["anatomy", "--preset", "smoke", "--T", "2", "--threads", "1"]) == 2
+    assert "none of the 1 runs of --preset smoke --T 2 has weights here" in capsys.readouterr().err
 
 
 def test_real_images_against_themselves_have_ratio_one():

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ("train --dataset mnist", "'mnist' is not known: choose one of fashion_mnist, cifar10, digits"),
         ("train --seed -1", "'-1' is not a whole number of 0 or more"),
         ("train --tag a/b", "'a/b'"),
+        ("train --tag a_b", "'a_b': letters, digits, '.' and '-' only"),
         ("train --minutes 0", "'0' is not a number above 0"),
         ("train --minutes nan", "'nan' is not a number above 0"),
         ("train --threads 0", "'0' is not a whole number from 1 to 1024"),
@@ -76,22 +78,29 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ("train --set attention=maybe", "attention is true or false"),
         ("train --set precision=fp8", "'fp8': choose one of fp32, bf16"),
         ("train --set T=4", "--T"),
+        ("train --preset smoke --set updates=6", "--set updates=6: preset smoke has 30"),
+        ("train --set batch_size=32 --set updates=6", "give --tag NAME to keep it apart"),
         ("train --set speed=4", "give one of schedule, widths"),
         ("sample", "--run"),
         ("sample --run nothing_T04", "'nothing_T04' does not exist"),
-        ("sample --run nothing_T04 --dataset ../runs/digits", "'nothing_T04' of ../runs/digits does not exist"),
+        ("sample --run nothing_T04 --dataset ../runs/digits", "'../runs/digits' is not known: choose one of"),
+        ("sample --run nothing_T04 --dataset digits", "'nothing_T04' of digits does not exist"),
+        ("evaluate --run nothing_T04 --dataset mnist", "'mnist' is not known: choose one of"),
+        ("information --run nothing_T04 --dataset mnist", "'mnist' is not known: choose one of"),
+        ("study ship --run nothing_T04 --dataset mnist", "'mnist' is not known: choose one of"),
         ("sample --run nothing_T04 -n -3", "'-3' is not a whole number of 1 or more"),
         ("sample --run nothing_T04 -o grid.gif", ".png"),
         ("evaluate", "one of --run ID"),
         ("evaluate --run a --baseline real", "one of --run ID"),
         ("evaluate --baseline noise --steps 3 --sampler ddim", "--sampler and --steps: only with --run"),
         ("evaluate --images nowhere.npy --seed 1", "--seed: not with --images"),
-        ("evaluate --images nowhere.npy --dataset digits", "nowhere.npy: give a folder of .png files"),
+        ("evaluate --images nowhere.npy --dataset digits --features pixels", "nowhere.npy: give a folder of .png"),
         ("evaluate --run nothing_T04", "'nothing_T04' does not exist"),
-        ("evaluate --baseline fake --dataset digits", "'fake' is not known: choose real or noise"),
+        ("evaluate --baseline fake --dataset digits --features pixels", "'fake' is not known: choose real or noise"),
         ("evaluate --baseline real --dataset digits --n 1", "'1' is not a whole number of 2 or more"),
         ("evaluate --baseline real --dataset digits --features vgg", "'vgg' are not known"),
         ("evaluate --baseline real --dataset digits --features pixels vgg", "'vgg' are not known"),
+        ("evaluate --baseline real --dataset digits --features pixels fashion_classifier", "images of 8x8"),
         ("evaluate --baseline real --dataset digits --features pixels --reference validation", "'validation'"),
         ("evaluate --baseline real --dataset digits --features pixels --n 5000", "5000"),
         ("study status --preset huge", "'huge' is not known"),
@@ -110,6 +119,41 @@ def test_mistake_is_one_line_and_leaves_nothing(arguments, words, results, capfd
     assert words in err
     assert not out
     assert list(results.rglob("*")) == list(Path().rglob("*")) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["sample --run a -o", "study classifier -o", "study export -o", "report --preset smoke -o"]
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(line, monkeypatch, capsys):
+    """A folder in a file's place, a file in a folder's, a file above either; also where it is the default."""
+    Path("folder.png").mkdir()
+    Path("file").write_text("kept")
+    monkeypatch.setattr("ddgan_core.__main__.HANDLERS", {})  # nothing is begun
+    of_file = line.startswith(("sample", "study classifier"))
+    for at in ("folder.png" if of_file else "file", "file/a.png", "file/new/a.png"):
+        assert run(f"{line} {at}") == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert repr(at) in err
+        assert ("name a file" if at == "folder.png" else "'file' is a file, not a folder") in err
+    default = {"sample": "grid.png", "study classifier": "classifier.safetensors"}.get(line.split(" -")[0])
+    if default:
+        Path(default).mkdir()
+        assert run(line.removesuffix(" -o")) == 2
+        assert f"'{default}' is a folder" in capsys.readouterr().err
+    assert Path("file").read_text() == "kept"
+
+
+def test_what_a_preset_has_anyway_needs_no_tag(capsys):
+    assert run("train --preset smoke --T 1 --set batch_size=16 --set ema_decay=0.9 --minutes 1e-9") == 0
+    assert "non_saturating_js_T01_s0_smoke: running" in capsys.readouterr().out
+
+
+def test_piles_are_not_scored_by_the_first_of_features_that_do_not_fit(results, capsys):
+    np.save("mine.npy", np.zeros((4, 1, 8, 8), np.uint8))
+    assert run("evaluate --images mine.npy --dataset digits --features pixels fashion_classifier") == 2
+    assert "images of 8x8: fashion_classifier features take 28x28" in capsys.readouterr().err
+    assert list(results.rglob("*")) == []
 
 
 def test_mistake_in_a_process_of_its_own():
@@ -164,8 +208,9 @@ def test_threads_are_pinned_before_torch_is_imported() -> None:
 
 def test_train_sample_evaluate(results, capsys):
     """A run from nothing to a score; one that was stopped goes on; images do not depend on how they are asked for."""
-    train = ["train", "--preset", "smoke", "--divergence", "squared_hellinger", "--T", "2", "--set", "updates=6"]
-    name = "squared_hellinger_T02_s0_smoke"
+    train = ["train", "--preset", "smoke", "--divergence", "squared_hellinger", "--T", "2"]
+    train += ["--tag", "few", "--set", "updates=6"]
+    name = "squared_hellinger_T02_s0_smoke_few"
     assert main([*train, "--minutes", "1e-9"]) == 0
     assert f"{name}: running" in capsys.readouterr().out
     assert main(train) == 0
@@ -200,19 +245,19 @@ def test_train_sample_evaluate(results, capsys):
 
 
 def test_ddpm_is_sampled_in_fewer_steps(capsys):
-    assert run("train --preset smoke --method ddpm --set updates=4") == 0
-    assert run("sample --run ddpm_T50_s0_smoke -n 4 --sampler ddim --steps 5 -o grid.png") == 0
+    assert run("train --preset smoke --method ddpm --tag few --set updates=4") == 0
+    assert run("sample --run ddpm_T50_s0_smoke_few -n 4 --sampler ddim --steps 5 -o grid.png") == 0
     assert "ddim, 5 steps" in capsys.readouterr().out
 
 
 def test_diverged_training_ends_in_one_line(capsys):
-    arguments = "train --preset smoke --divergence wasserstein --set lr_critic=1e30 --set updates=50"
+    arguments = "train --preset smoke --divergence wasserstein --tag few --set lr_critic=1e30 --set updates=50"
     assert run(arguments) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("ddgan_core: training diverged: step ")
 
 
 def test_what_does_not_fit_into_memory_is_one_line(capsys):
-    assert run("train --preset smoke --set z_dim=100000000000000") == 1
+    assert run("train --preset smoke --tag wide --set z_dim=100000000000000") == 1
     assert capsys.readouterr().err == "ddgan_core: error: not enough memory for such widths, batches or images\n"
 
 
@@ -225,12 +270,12 @@ def test_study_status(capsys):
 
 
 def test_sigterm_leaves_a_run_to_go_on_with(results):
-    arguments = ["train", "--preset", "smoke", "--T", "1", "--set", "updates=1000000"]
+    arguments = ["train", "--preset", "smoke", "--T", "1", "--tag", "long", "--set", "updates=1000000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "ddgan_core", *arguments], env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    folder = results / "runs/digits/non_saturating_js_T01_s0_smoke"
+    folder = results / "runs/digits/non_saturating_js_T01_s0_smoke_long"
     try:
         for _ in range(1200):  # up to two minutes for a busy machine to import torch
             if (folder / ".lock").exists() or process.poll() is not None:
@@ -256,7 +301,7 @@ def test_doctor_names_what_is_missing(monkeypatch, tmp_path, capsys):
         assert hint in lines[name]
     for name in ("PyTorch", "packages", "digits", "disk", "threads", "bfloat16", "results"):
         assert lines[name].startswith("ok")
-    assert "no run was trained on" in lines["time of a run"]
+    assert "no run was trained here" in lines["time of a run"]
     assert list(tmp_path.glob("no-data")) == list(tmp_path.glob("cache")) == []
 
 
@@ -272,11 +317,13 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 
 
 def test_a_ddgan_of_many_steps_is_sampled_by_all_of_them(tmp_path: Path) -> None:
-    assert run("train --preset smoke --T 120 --set updates=1") == 0
-    assert run(f"sample --run non_saturating_js_T120_s0_smoke -n 1 -o {tmp_path / 'one.png'}") == 0
+    assert run("train --preset smoke --T 120 --tag one --set updates=1") == 0
+    assert run(f"sample --run non_saturating_js_T120_s0_smoke_one -n 1 -o {tmp_path / 'one.png'}") == 0
 
 
-def test_doctor_says_why_it_is_slow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_why_it_is_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], results: Path
+) -> None:
     from ddgan_core import doctor
 
     monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
@@ -286,6 +333,9 @@ def test_doctor_says_why_it_is_slow(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     config = configure("smoke", T=2)
     run = Run.create(config)
     run.set_status("done", seconds=180.0, device="CPU, 1 threads")
+    (run.path / "checkpoints").mkdir()
+    committed = Run.create(configure("smoke", T=1))  # whose weights and checkpoints are on another machine
+    committed.set_status("done", seconds=6000.0, device="CPU, 1 threads")
     assert main(["doctor", "--threads", "1"]) == 0
     lines = {line[6:30].strip(): line for line in capsys.readouterr().out.splitlines()}
     assert lines["device"].startswith("todo")
@@ -294,7 +344,14 @@ def test_doctor_says_why_it_is_slow(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "3.0 times as long" in lines["load"]
     assert "1 of 2 cores; the rest is free" in lines["threads"]
     assert "on CPU, 1 threads: smoke ddgan 3 minutes; not measured" in lines["time of a run"]
-    assert "1 finished runs of 1" in lines["results"]
+    assert "2 finished runs of 2" in lines["results"]
+    (results / "tables").mkdir()
+    (results / "tables" / "bench_training_cpu.csv").write_text('device\n"CPU, 1 threads"\n')
+    shutil.rmtree(run.path / "checkpoints")
+    assert main(["doctor", "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "no run was trained here, on CPU, 1 threads, yet; bench tables" in said
+    assert "perhaps from another machine: bench_training_cpu" in said
 
 
 def test_every_command_is_carried_out_by_something() -> None:

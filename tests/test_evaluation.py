@@ -129,6 +129,10 @@ def test_features_that_do_not_fit_are_refused_before_anything_is_drawn(monkeypat
     monkeypatch.setattr(samples, "sample_images", lambda *_: pytest.fail("drawn"))
     with pytest.raises(UserError, match="images of 8x8: fashion_classifier features take 28x28"):
         evaluate(run, n=20, features="fashion_classifier")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="images of 8x8"):
+        evaluate(run, n=20, features=["pixels", "fashion_classifier"])
+    assert run.evaluations.empty, "not even by the features that fit"
 
 
 def test_shipped_half_precision_weights_are_loaded_in_single() -> None:

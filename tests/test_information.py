@@ -75,6 +75,10 @@ def test_steps_share_what_there_is_to_decide(T: int) -> None:
 def test_a_ddpm_measures_it_and_a_ddgan_does_not(results: Path) -> None:
     run = train_run(configure("smoke", method="ddpm", updates=2), progress=False)
     table = pd.read_csv(measure(run, n=40))
+    with pytest.raises(UserError, match="n = 298: choose 2 to 297 images, all of digits's test split"):
+        measure(run, n=298)
+    assert set(table["n"]) == {40}
+    assert set(pd.read_csv(measure(run))["n"]) == {297}, "by default 500, or all there are"
     assert (table["error"].diff().dropna() <= 0).all()
     assert (table["snr"].diff().dropna() > 0).all()
     assert (results / "tables" / "information_digits.csv").is_file()

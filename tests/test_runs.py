@@ -116,6 +116,12 @@ def test_results_live_where_the_environment_says(results: Path) -> None:
     assert list(results.iterdir()) == []  # looking writes nothing
 
 
+def test_a_refused_tag_is_told_what_a_tag_may_be() -> None:
+    message = refusal(SMOKE.changed, tag="a_b")
+    assert "tag = 'a_b': letters, digits, '.' and '-' only" in message
+    assert "'_' and '-' only" in refusal(SMOKE.changed, preset="Cpu")
+
+
 def test_create_then_open(results: Path) -> None:
     run = Run.create(SMOKE)
     assert Run.open(SMOKE.run_id).config == SMOKE
@@ -136,7 +142,8 @@ def test_an_unknown_id_is_refused_with_the_ids_there_are(results: Path) -> None:
     message = refusal(Run.open, "kl_T04_s0_cpu")
     assert "'kl_T04_s0_cpu' does not exist" in message
     assert SMOKE.run_id in message
-    assert f"'{SMOKE.run_id}' of cifar10 does not exist: there are none in" in refusal(
+    assert "of cifar10 does not exist: there are none in" in refusal(Run.open, "kl_T04_s0_cpu", "cifar10")
+    assert f"'{SMOKE.run_id}' of cifar10 does not exist: it is one of digits" in refusal(
         Run.open, SMOKE.run_id, "cifar10"
     )
     for dataset in ("../runs/digits", "**", "/etc", "digits/.."):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError
+from ddgan_core.__main__ import main
 from ddgan_core.evaluation.scores import add_evaluation
 from ddgan_core.metrics.features import classifier_facts
 from ddgan_core.notebook.summary import (
@@ -20,6 +21,7 @@ from ddgan_core.notebook.summary import (
 from ddgan_core.runs import RunConfig, write_atomic
 
 ROOT = Path(__file__).parent.parent
+GAN = {"method": "ddgan", "divergence": "kl", "T": 4, "sampler": "ddgan", "steps": 4}
 
 
 def add(results: Path, run_id: str, n: int, frechet: float, **more: object) -> None:
@@ -37,11 +39,10 @@ def add(results: Path, run_id: str, n: int, frechet: float, **more: object) -> N
 
 
 def test_a_table_of_few_scores(results: Path) -> None:
-    gan = {"method": "ddgan", "divergence": "kl", "T": 4, "sampler": "ddgan", "steps": 4}
     more = {"frechet_error": 0.123, "precision": 0.8, "recall": 0.5, "recall_error": 0.01, "top_probability": 0.9}
-    add(results, "kl_T04_s0_cpu", 10_000, 5.678, **gan, **more)
-    add(results, "kl_T04_s0_cpu", 1_000, 1.0, **gan)  # of no column
-    add(results, "kl_T04_s0_cpu", 10_000, 9.0, **gan | {"sampler": "truncated", "steps": 2, "protocol": "as_published"})
+    add(results, "kl_T04_s0_cpu", 10_000, 5.678, **GAN, **more)
+    add(results, "kl_T04_s0_cpu", 1_000, 1.0, **GAN)  # of no column
+    add(results, "kl_T04_s0_cpu", 10_000, 9.0, **GAN | {"sampler": "truncated", "steps": 2, "protocol": "as_published"})
     add(results, "real", 10_000, 0.1)
     (results / "tables").mkdir()
     speed = "sampler,steps,preset,seconds_per_1000\nddgan,4,cpu,12.34\nddgan,4,full,1\n"
@@ -55,7 +56,7 @@ def test_a_table_of_few_scores(results: Path) -> None:
     }  # fmt: skip
     # With an Inception score, that comes first, and its precision and recall are the ones shown.
     add(results, "noise", 2_000, 300.0, features="inception", precision=0.1, recall=0.0)
-    add(results, "kl_T04_s0_cpu", 2_000, 40.0, features="inception", precision=0.4, recall=0.3, **gan)
+    add(results, "kl_T04_s0_cpu", 2_000, 40.0, features="inception", precision=0.4, recall=0.3, **GAN)
     table = results_table()
     assert table["FID, N = 2,000"].tolist() == ["40.0", "300.0", "–"], "what lacks the first comes last"
     assert table["precision"].tolist() == ["0.40", "0.10", "–"]
@@ -63,6 +64,7 @@ def test_a_table_of_few_scores(results: Path) -> None:
 
 
 def test_scores_of_two_networks_are_not_mixed(results: Path) -> None:
+    add(results, "kl_T04_s0_cpu", 10_000, 5.0, **GAN)
     add(results, "noise", 10_000, 99.0, features_hash="one")
     add(results, "noise", 10_000, 0.1, features_hash="another")
     with pytest.raises(UserError, match="2 scores of noise, fashion_classifier, N = 10,000"):
@@ -80,7 +82,7 @@ def test_times_are_those_of_the_bench(results: Path) -> None:
 
 
 def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path, results: Path) -> None:
-    add(results, "noise", 10_000, 99.0)
+    add(results, "kl_T04_s0_cpu", 10_000, 5.0, **GAN)
     table, page = results_table(), tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     assert write_table(page, table)
@@ -93,9 +95,24 @@ def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path, results: Pa
     assert page.read_text() == "no marks"
 
 
-def test_without_scores_it_says_what_to_do() -> None:
+def test_without_scores_of_a_model_it_says_what_to_do(results: Path) -> None:
     with pytest.raises(UserError, match="study run"):
         results_table()
+    add(results, "real", 10_000, 0.1)
+    add(results, "kl_T04_s0_cpu", 1_000, 1.0, **GAN)  # of no column
+    with pytest.raises(UserError, match="no scores of preset 'cpu'.*study run"):
+        results_table()
+
+
+def test_an_unknown_preset_leaves_the_file_as_it_was(results: Path, tmp_path: Path, capsys) -> None:  # noqa: ANN001
+    add(results, "real", 10_000, 0.1)
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\nall models\n{END}\n")
+    known = "'tiny' is not known: choose one of smoke, short, cpu, full"
+    for preset, said in (("tiny", known), ("full", "no scores of")):
+        assert main(["study", "table", "--preset", preset, "--write", str(page)]) == 2
+        assert said in capsys.readouterr().err
+    assert "all models" in page.read_text()
 
 
 def test_the_readme_has_the_table_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,8 @@ def bench_workers(
     def train(at_a_time: int, repeat: int) -> None:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             words = ["env", f"DDGAN_RESULTS={folder}", sys.executable, "-m", "ddgan_core", "train", "--threads", "1"]
-            words += ["--preset", "smoke", "--device", "cpu", "--set", f"updates={updates if repeat >= 0 else 1}"]
+            words += ["--preset", "smoke", "--device", "cpu", "--tag", "bench"]
+            words += ["--set", f"updates={updates if repeat >= 0 else 1}"]
             seeds = [str(seed) for seed in range(runs if repeat >= 0 else 1)]
             ended = local(seeds, lambda seed: [*words, "--seed", seed], at_a_time)
         if any(ended.values()):

@@ -4,7 +4,7 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 OWN_OPTIONS = ("dataset", "method", "divergence", "T", "seed", "preset", "tag")  # of `train`, so not for --set
 
@@ -47,11 +47,23 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
-def picture(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in (".png", ".npy") or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r}: a file that ends in .png (a grid) or .npy (uint8, [n, c, h, w])")
-    return path
+def output(kind: Literal["file", "folder", "picture"]) -> Callable[[str], Path]:
+    """An argument that says where a file, folder or picture is to be written, checked before any work is done."""
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if kind == "picture" and path.suffix not in (".png", ".npy"):
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: a file that ends in .png (a grid) or .npy (uint8, [n, c, h, w])"
+            )
+        if kind != "folder" and path.is_dir():
+            raise argparse.ArgumentTypeError(f"{text!r} is a folder: name a file, in it or elsewhere")
+        at = path if kind == "folder" else path.parent
+        if file := next((p for p in (at, *at.parents) if p.exists() and not p.is_dir()), None):
+            raise argparse.ArgumentTypeError(f"{text!r}: {str(file)!r} is a file, not a folder: name another place")
+        return path
+
+    return parse
 
 
 def setting(text: str) -> tuple[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ddgan_core import UserError, __version__
-from ddgan_core.commands.argument_types import folder, picture, positive, setting, share, whole
+from ddgan_core.commands.argument_types import folder, output, positive, setting, share, whole
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,8 +79,8 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument(
         "-o",
         "--output",
-        type=picture,
-        default=Path("grid.png"),
+        type=output("picture"),
+        default="grid.png",
         help="FILE.png or FILE.npy, replaced if it exists (default: %(default)s)",
     )
     this.add_argument("--seed", type=whole(0), default=0, help="image i of a seed is always the same (default: 0)")
@@ -157,7 +157,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     text = "Pack finished runs into at most 8 files of 16 MB, to be copied and imported elsewhere."
     this = command(parts, "export", "study_export", text, "study export -o out")
-    this.add_argument("-o", "--output", type=Path, default=Path("export"), metavar="FOLDER", help="(default: export)")
+    this.add_argument(
+        "-o", "--output", type=output("folder"), default="export", metavar="FOLDER", help="(default: export)"
+    )
     this.add_argument("--run", action="append", default=[], metavar="ID", help="only this run; may be repeated")
     this = command(parts, "import", "study_import", "Merge exported files.", "study import out/runs-1-of-1.zip")
     this.add_argument("files", nargs="+", type=Path)
@@ -169,7 +171,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     text = "Train the classifier behind fashion_classifier features anew (10 minutes on one core)."
     this = command(parts, "classifier", "study_classifier", text, "study classifier -o classifier.safetensors")
-    this.add_argument("-o", "--output", type=Path, default=Path("classifier.safetensors"), metavar="FILE")
+    this.add_argument("-o", "--output", type=output("file"), default="classifier.safetensors", metavar="FILE")
     computing(this, device=False)
 
     text = "Side by side with the peers, on this machine, on the same images."
@@ -236,7 +238,7 @@ def make_parser() -> argparse.ArgumentParser:
     this = command(commands, "information", "information", text, "information --run ddpm_T1000_s0_cpu --threads 1")
     this.add_argument("--run", required=True, metavar="ID", help="a DDPM")
     this.add_argument("--dataset", help="where two datasets have a run of that id")
-    this.add_argument("--n", type=whole(2), default=500, help="test images (default: %(default)s)")
+    this.add_argument("--n", type=whole(2), help="test images (default: 500, or all where there are fewer)")
     computing(this)
 
     this = command(
@@ -245,7 +247,7 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("notebooks", nargs="*", type=Path, help="only these (default: every numbered notebook)")
     this.add_argument("--preset", **preset)
     this.add_argument("--compute", action="store_true", help="train and score what is missing (default: read results)")
-    this.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="(default: results/report)")
+    this.add_argument("-o", "--output", type=output("folder"), metavar="FOLDER", help="(default: results/report)")
     computing(this, device=False)
 
     this = command(commands, "doctor", "doctor", "What is here, what is missing, and what to do about it.", "doctor")

@@ -1,10 +1,14 @@
-"""What commands share: threads, data and device, and options that would change nothing."""
+"""What commands share: threads, data and device, the run that is named, options that would change nothing."""
 
 import argparse
 import os
 import re
+from typing import TYPE_CHECKING
 
 from ddgan_core import UserError
+
+if TYPE_CHECKING:
+    from ddgan_core.runs import Run
 
 
 def prepare(args: argparse.Namespace) -> str:
@@ -23,6 +27,16 @@ def prepare(args: argparse.Namespace) -> str:
     if device != "cpu" and int(known[1] or 0) >= torch.cuda.device_count():
         raise UserError(f"device {device!r}: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def open_run(args: argparse.Namespace) -> "Run":
+    """The run of --run and --dataset. Raises UserError for a dataset that is not known, and a run that is not there."""
+    from ddgan_core.data import get_dataset
+    from ddgan_core.runs import Run
+
+    if args.dataset is not None:
+        get_dataset(args.dataset)
+    return Run.open(args.run, args.dataset)
 
 
 def refuse(args: argparse.Namespace, names: tuple[str, ...], because: str) -> None:

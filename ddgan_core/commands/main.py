@@ -6,7 +6,7 @@ import math
 import sys
 
 from ddgan_core import UserError
-from ddgan_core.commands.common import prepare, refuse
+from ddgan_core.commands.common import open_run, prepare, refuse
 
 
 def train(args: argparse.Namespace) -> int:
@@ -15,9 +15,15 @@ def train(args: argparse.Namespace) -> int:
     from ddgan_core.runner import train_run
 
     changes = dict(args.set) | ({"dataset": args.dataset} if args.dataset else {})
-    config = study.configure(
-        args.preset, method=args.method, divergence=args.divergence, T=args.T, seed=args.seed, tag=args.tag, **changes
-    )
+    of_preset = {"method": args.method, "divergence": args.divergence, "T": args.T, "seed": args.seed, "tag": args.tag}
+    config = study.configure(args.preset, **of_preset, **changes)
+    usual = study.configure(args.preset, **of_preset)
+    other = [name for name, _ in args.set if getattr(config, name) != getattr(usual, name)]
+    if other and not args.tag:
+        raise UserError(
+            f"--set {other[0]}={getattr(config, other[0])}: preset {args.preset} has {getattr(usual, other[0])}, and "
+            "the run would go under the study's own name: give --tag NAME to keep it apart"
+        )
     run = train_run(config, minutes=args.minutes, device=device)
     status = run.status
     print(f"{config.run_id}: {status['state']} at step {status.get('step', 0)} of {config.updates}, in {run.path}")
@@ -33,9 +39,9 @@ def sample(args: argparse.Namespace) -> int:
     import time
 
     from ddgan_core.evaluation import samples
-    from ddgan_core.runs import Run, write_atomic
+    from ddgan_core.runs import write_atomic
 
-    run = Run.open(args.run, args.dataset)
+    run = open_run(args)
     steps = args.steps or (min(run.config.T, 100) if run.config.method == "ddpm" else None)
     sampler, steps = samples.resolve_sampler(run, args.sampler, steps)
     start = time.perf_counter()
@@ -67,16 +73,13 @@ def evaluate(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from ddgan_core.evaluation import scoring
-    from ddgan_core.metrics.features import load_extractor
-    from ddgan_core.runs import Run
     from ddgan_core.study import write_tables
 
-    for name in args.features:
-        load_extractor(name, device)  # one that is missing shows before the others' scores are made
+    run = open_run(args) if args.run is not None else None
+    dataset, n = run.config.dataset if run else args.dataset or "fashion_mnist", args.n or 10_000
+    scoring.check_features(args.features, dataset, device)
     how = {"reference": args.reference, "device": device, "force": args.force}
-    dataset, n = args.dataset or "fashion_mnist", args.n or 10_000
-    if args.run is not None:
-        run = Run.open(args.run, args.dataset)
+    if run is not None:
         how |= {"sampler": args.sampler, "steps": args.steps, "features": args.features}
         table = scoring.evaluate(run, n=n, seed=args.seed or 0, **how)
     elif args.images is not None:
@@ -98,7 +101,12 @@ def anatomy(args: argparse.Namespace) -> int:
     from ddgan_core.evaluation.anatomy import measure
     from ddgan_core.notebook import rows
 
-    done = measure(rows.beside(args.preset, args.T, tag=args.tag), device=device, force=args.force)
+    runs = rows.beside(args.preset, args.T, tag=args.tag)
+    if not any(run.weights for run in runs):
+        which = f"--preset {args.preset} --T {args.T}" + (f" --tag {args.tag}" if args.tag else "")
+        missing = f"none of the {len(runs)} runs of {which} has weights here" if runs else f"there is no run of {which}"
+        raise UserError(f"{missing}: train one, python -m ddgan_core train {which}")
+    done = measure(runs, device=device, force=args.force)
     print(f"measured: {', '.join(done) or 'none, all are in the tables'}")
     return 0
 
@@ -106,9 +114,8 @@ def anatomy(args: argparse.Namespace) -> int:
 def information(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core.evaluation.information import measure
-    from ddgan_core.runs import Run
 
-    print(measure(Run.open(args.run, args.dataset), n=args.n, device=device))
+    print(measure(open_run(args), n=args.n, device=device))
     return 0
 
 

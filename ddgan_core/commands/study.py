@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from ddgan_core import UserError
-from ddgan_core.commands.common import default_threads, prepare, refuse
+from ddgan_core.commands.common import default_threads, open_run, prepare, refuse
 
 
 def asked_for(args: argparse.Namespace) -> Any:
@@ -113,9 +113,8 @@ def study_import(args: argparse.Namespace) -> int:
 
 def study_ship(args: argparse.Namespace) -> int:
     from ddgan_core import study
-    from ddgan_core.runs import Run
 
-    target = study.ship(Run.open(args.run, args.dataset))
+    target = study.ship(open_run(args))
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, half precision")
     return 0
 

@@ -33,6 +33,7 @@ GROUPS = 8  # of images, for intervals of what has no other
 LEAST = 30  # images of a class, below which its medians are left out
 DDIM_STEPS = 10  # a DDPM is looked at as its fast sampler leaves it
 SMOOTH = 128  # real images that `last_step` starts from
+REACH = ("precision", "recall", "coverage")  # scores of how far a pile reaches
 DIRECTIONS = ("horizontal", "vertical")  # of the stripes: rows differ, or columns do
 
 
@@ -57,7 +58,8 @@ def measure(
 
     Each by n samples of one seed: a DDGAN as it was trained, a DDPM by ten steps of DDIM. They are compared with the
     first n test images, and so are, as a control, the first n training images. Runs without weights are left out.
-    Raises UserError for runs of several datasets, and for n below two images a group and neighbour.
+    Raises UserError for runs of several datasets, for n below two images a group and neighbour, and, before anything is
+    written, for features that the images do not fit.
     """
     if n < 5 * GROUPS:
         raise UserError(f"n = {n}: {GROUPS} groups of images are compared, so {5 * GROUPS} or more are needed")
@@ -67,6 +69,7 @@ def measure(
     for run in (r for r in runs if r.weights):
         dataset = run.config.dataset
         real = load_images(dataset, "test")[0][:n]
+        load_extractor(features).check(real)
         steps = {"sampler": "ddim", "steps": DDIM_STEPS} if run.config.method == "ddpm" else {}
         sampler, count = resolve_sampler(run, **steps)
         row = "ddpm" if run.config.method == "ddpm" else run.config.divergence
@@ -214,8 +217,8 @@ def shares(modes: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def reach(modes: pd.DataFrame, scores: Sequence[str] = ("precision", "recall", "coverage")) -> pd.DataFrame:
-    """Scores of each pile of a table of `measure`, at its size of groups: columns row, score, value, low, high.
+def reach(modes: pd.DataFrame) -> pd.DataFrame:
+    """REACH of each pile of a table of `measure`, at its size of groups: columns row, score, value, low, high.
 
     Real images score below 1 too: the control's line, not 1, is what a perfect model would have.
     """
@@ -223,13 +226,11 @@ def reach(modes: pd.DataFrame, scores: Sequence[str] = ("precision", "recall", "
         return pd.DataFrame()
     return pd.DataFrame([
         {"row": row, "score": score} | _around(groups[score])
-        for row, groups in modes.groupby("row", sort=False) for score in scores
+        for row, groups in modes.groupby("row", sort=False) for score in REACH
     ])  # fmt: skip
 
 
-def differences(
-    modes: pd.DataFrame, row: str, scores: Sequence[str] = ("precision", "recall", "coverage")
-) -> pd.DataFrame:
+def differences(modes: pd.DataFrame, row: str, scores: Sequence[str] = REACH) -> pd.DataFrame:
     """A row's score less that of each other row, group by group: mean, its interval, and what the interval decides.
 
     All comparisons of one call share a level of 95 % (Bonferroni). One trained network stands for each row: the

@@ -26,6 +26,7 @@ from ddgan_core.shapes import Float, Tensor
 
 LEVELS = 40  # noise levels, evenly spread over the schedule's log snr
 BATCH = 250
+IMAGES = 500  # unless told otherwise
 
 
 @torch.no_grad()
@@ -54,15 +55,20 @@ def path_of(dataset: str) -> Path:
     return results_dir() / "tables" / f"information_{dataset}.csv"
 
 
-def measure(run: Run, *, n: int = 500, seed: int = 0, device: torch.device | str = "cpu") -> Path:
+def measure(run: Run, *, n: int | None = None, seed: int = 0, device: torch.device | str = "cpu") -> Path:
     """Write `path_of` the run's dataset: alpha_bar, snr, error and nats, from most noise to least.
 
-    By the first n test images, which the network has not seen. nats: I(x_0; x_t) of a whole image.
+    By the first n test images, which the network has not seen: by default `IMAGES`, or all where there are fewer.
+    nats: I(x_0; x_t) of a whole image. Raises UserError for a DDGAN, and for an n that the split does not have.
     """
     network, schedule = load_model(run, device)
     if not isinstance(network, NoisePredictor):
         raise UserError(f"run {run.config.run_id}: what noise leaves open is measured by a DDPM; give one")
-    images = to_float(load_images(run.config.dataset, "test")[0][:n]).to(device)
+    there = load_images(run.config.dataset, "test")[0]
+    n = min(IMAGES, len(there)) if n is None else n
+    if not 2 <= n <= len(there):
+        raise UserError(f"n = {n}: choose 2 to {len(there)} images, all of {run.config.dataset}'s test split")
+    images = to_float(there[:n]).to(device)
     log_snr = schedule.alpha_bar[1:].logit()
     wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), LEVELS, dtype=torch.float64)
     times = sorted({int((log_snr - w).abs().argmin()) + 1 for w in wanted}, reverse=True)

@@ -60,9 +60,21 @@ def evaluate(
         return sample_pile(run, sampler, steps, n, seed, batch_size, device, deadline)
 
     names = [features] if isinstance(features, str) else list(features)
+    check_features(names, config.dataset, device)
     how = {"weights": "ema", "sample_seed": seed, "n": n, "reference": reference}
     rows = [_row(path, whose | how, name, reference_n, draw, device, force) for name in names]
     return pd.concat(rows, ignore_index=True)
+
+
+def check_features(names: Sequence[str], dataset: str, device: torch.device | str = "cpu") -> None:
+    """Raises UserError if one of these extractors is missing or does not take the dataset's images.
+
+    Before the first of them is scored, so that a mistake leaves no row of the others.
+    """
+    known = get_dataset(dataset)
+    one = torch.zeros(1, known.channels, known.size, known.size, dtype=torch.uint8)
+    for name in names:
+        load_extractor(name, device).check(one)
 
 
 def _protocol(config: RunConfig, sampler: str, steps: int) -> str:

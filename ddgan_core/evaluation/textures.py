@@ -66,22 +66,22 @@ def fine(side: int) -> Tensor:
     return periods(side) <= FINE
 
 
-def median_ratio(some: Tensor, others: Tensor, draws: int = DRAWS, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def median_ratio(some: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Median over the first axis of some by that of others, its 95 % interval's low end and its high one.
 
     some: [n, ...], others: [m, ...], each result [...]. The interval is a percentile bootstrap over both piles.
     """
-    generator = random_generator(seed, "textures/bootstrap")
+    generator = random_generator(0, "textures/bootstrap")
 
     def drawn(pile: Tensor) -> Tensor:
         return pile[torch.randint(len(pile), (len(pile),), generator=generator)].quantile(0.5, dim=0)
 
-    replicates = torch.stack([drawn(some) / drawn(others) for _ in range(draws)])
+    replicates = torch.stack([drawn(some) / drawn(others) for _ in range(DRAWS)])
     low, high = replicates.quantile(torch.tensor([0.025, 0.975], dtype=replicates.dtype), dim=0)
     return some.quantile(0.5, dim=0) / others.quantile(0.5, dim=0), low, high
 
 
-def sameness(one: Tensor, other: Tensor, draws: int = DRAWS, seed: int = 0) -> tuple[float, float, float]:
+def sameness(one: Tensor, other: Tensor) -> tuple[float, float, float]:
     """Correlation of coefficients, complex [n, ...] both, over all images; low and high end of its 95 % interval.
 
     Phases count; the interval is a percentile bootstrap over images.
@@ -92,8 +92,8 @@ def sameness(one: Tensor, other: Tensor, draws: int = DRAWS, seed: int = 0) -> t
     sums = torch.stack(
         [(one * other.conj()).real.sum(1), one.abs().square().sum(1), other.abs().square().sum(1)], dim=1
     )
-    generator = random_generator(seed, "textures/bootstrap")
-    chosen = torch.randint(len(sums), (draws, len(sums)), generator=generator)
+    generator = random_generator(0, "textures/bootstrap")
+    chosen = torch.randint(len(sums), (DRAWS, len(sums)), generator=generator)
     totals = torch.cat([sums.sum(0, keepdim=True), sums[chosen].sum(1)])
     values = totals[:, 0] / (totals[:, 1] * totals[:, 2]).sqrt()
     low, high = values[1:].quantile(torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()

@@ -8,7 +8,7 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, studied
 from ddgan_core.figures.labels import label_of
-from ddgan_core.runs import results_dir, write_atomic
+from ddgan_core.runs import PRESETS, results_dir, write_atomic
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
 MEASURES = (
@@ -25,13 +25,16 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
     and confidence (the classifier's mean top probability); seconds for 1,000 images (`bench sampling`), preset, commit
     (of the scoring, with a + where files had changes). Every cell is text: half the width of the 95 % interval where
     there is one, a dash where nothing was measured. Runs with a tag are left out, and what is sampled by the source
-    paper's protocol. Raises UserError where nothing is scored yet.
+    paper's protocol. Raises UserError for an unknown preset, and where no model is scored yet: baselines alone would
+    take the place of a full table.
     """
+    if preset not in PRESETS:
+        raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(PRESETS)}")
     table = studied(load_evaluations(dataset, preset))
     if len(table):
         table = table[(table["reference"] == "test") & (table["tag"] == "") & (table["sample_seed"] == 0)]
     made = [(m, _measured(table, m)) for m in MEASURES if len(table) and len(_measured(table, m))]
-    if not made:
+    if not any((rows["method"] != "").any() for _, rows in made):
         raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
     table = pd.concat([rows for _, rows in made])
     speed = sampling_seconds(preset, table["device"].iloc[-1])

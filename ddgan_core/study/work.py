@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import run_weights, write_weights
+from ddgan_core.checkpoints import run_weights, trained_here, write_weights
 from ddgan_core.data import DATASETS
 from ddgan_core.evaluation.piles import TimeIsUp
 from ddgan_core.evaluation.samples import sample
@@ -107,8 +107,7 @@ def _seconds_per_update() -> dict[tuple[Any, ...], float]:
     found: dict[tuple[Any, ...], list[float]] = {}
     for run in all_runs(damaged=False):
         now = run.status
-        own = (run.path / "ema.safetensors").exists() or (run.path / "checkpoints").exists()
-        if own and str(now.get("device")).partition(",")[0] == here and now.get("step", 0) > 0:
+        if trained_here(run) and str(now.get("device")).partition(",")[0] == here and now.get("step", 0) > 0:
             found.setdefault(_size(run.config), []).append(now["seconds"] / now["step"])
     return {size: statistics.median(paces) for size, paces in found.items()}
 

@@ -197,9 +197,9 @@ def keep(cell: ToyCell, lines: pd.DataFrame, shown: pd.DataFrame) -> None:
         _put(cell, path, lines)
 
 
-def reference(data: str, seed: int, n: int = SAMPLES, purpose: str = "toy reference") -> Tensor:
-    """Exact samples [n, d] against which `w1` is measured; another purpose gives the floor of every measure."""
-    return TOYS[data].mixture.sample(n, random_generator(seed, purpose))
+def reference(data: str, seed: int, purpose: str = "toy reference") -> Tensor:
+    """Exact samples [SAMPLES, d] against which `w1` is measured; another purpose gives the floor of every measure."""
+    return TOYS[data].mixture.sample(SAMPLES, random_generator(seed, purpose))
 
 
 def floors(data: str, seeds: Sequence[int]) -> pd.DataFrame:
@@ -209,12 +209,12 @@ def floors(data: str, seeds: Sequence[int]) -> pd.DataFrame:
     )
 
 
-def shown_x_t(data: str, T: int, t: int = 2) -> Tensor:
-    """[1, 1]: the x_t of 1-D data that adds most to the expected KL(q(x_{t-1} | x_t) || its best Gaussian)."""
+def shown_x_t(data: str, T: int) -> Tensor:
+    """[1, 1]: the x_t of 1-D data, t = 2, that adds most to the expected KL(q(x_{t-1} | x_t) || its best Gaussian)."""
     mixture, schedule = TOYS[data].mixture, vp_schedule(T)
     x_t = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)[:, None]
-    q = true_posterior(mixture, schedule, x_t, t)
-    loss = mixture.diffused(schedule, t).log_prob(x_t).exp() * kl_divergence(q, q.best_gaussian())
+    q = true_posterior(mixture, schedule, x_t, 2)
+    loss = mixture.diffused(schedule, 2).log_prob(x_t).exp() * kl_divergence(q, q.best_gaussian())
     return x_t[loss.argmax()][None]
 
 
