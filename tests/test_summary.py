@@ -11,7 +11,9 @@ from ddgan_core.evaluation.scores import add_evaluation
 from ddgan_core.metrics.features import classifier_facts
 from ddgan_core.notebook.summary import (
     BEGIN,
+    CURVES,
     END,
+    curves_table,
     markdown,
     results_table,
     sampling_seconds,
@@ -34,7 +36,8 @@ def add(results: Path, run_id: str, n: int, frechet: float, **more: object) -> N
     folder = results / "runs" / "fashion_mnist" / run_id
     add_evaluation(results / "baselines" / "fashion_mnist.csv" if baseline else folder / "evaluations.csv", row)
     if not baseline:
-        config = RunConfig(preset="cpu", divergence="kl", T=4)
+        told = {name: row[name] for name in ("divergence", "T", "seed", "tag") if name in more}
+        config = RunConfig(preset="cpu", **{"divergence": "kl", "T": 4} | told)
         write_atomic(folder / "config.json", json.dumps(json.loads(config.to_json()) | {"hash": config.hash}))
 
 
@@ -115,9 +118,26 @@ def test_an_unknown_preset_leaves_the_file_as_it_was(results: Path, tmp_path: Pa
     assert "all models" in page.read_text()
 
 
+def test_curves_are_of_seed_0_as_trained(results: Path) -> None:
+    with pytest.raises(UserError, match="no scores of DDGANs of preset 'cpu'.*study run"):
+        curves_table(preset="cpu")
+    more = GAN | {"recall": 0.5, "coverage": 0.25}
+    for row, T, frechet in (("reverse_kl", 4, 5.64), ("squared_hellinger", 4, 7.0), ("reverse_kl", 2, 9.0)):
+        add(results, f"{row}_T{T:02d}_s0_cpu", 10_000, frechet, **more | {"divergence": row, "T": T, "steps": T})
+    other = {"sampler": "truncated", "steps": 2, "protocol": "as_published", "divergence": "reverse_kl"}
+    add(results, "reverse_kl_T04_s0_cpu", 10_000, 99.0, **more | other)
+    add(results, "reverse_kl_T04_s1_cpu", 10_000, 1.0, **more | {"divergence": "reverse_kl", "seed": 1})
+    add(results, "reverse_kl_T04_s0_cpu_plain", 10_000, 1.0, **more | {"divergence": "reverse_kl", "tag": "plain"})
+    assert curves_table(preset="cpu").to_numpy().tolist() == [
+        ["Squared Hellinger", "", "7.0 (0.50, 0.25)"], ["Reverse KL", "9.0 (0.50, 0.25)", "5.6 (0.50, 0.25)"]
+    ]  # fmt: skip
+
+
 def test_the_readme_has_the_table_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = text.split(BEGIN)[1].split(END)[0].strip()
     assert shown == markdown(results_table()), f"stale: {BEGIN[5:-4]}"
+    shown = text.split(CURVES[0])[1].split(CURVES[1])[0].strip()
+    assert shown == markdown(curves_table()), f"stale: {CURVES[0][5:-4]}"
     assert f"mean top probability, {classifier_facts()['test_top_probability']:.2f} on the test images" in text

@@ -147,6 +147,9 @@ def make_parser() -> argparse.ArgumentParser:
     this = command(parts, "table", "study_table", text, "study table --write README.md")
     this.add_argument("--preset", **preset)
     this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
+    this.add_argument(
+        "--curves", action="store_true", help="the GANs alone: a line for each divergence, a column for T"
+    )
 
     text = "Print a Slurm array script, an element for each missing run."
     this = command(parts, "slurm", "study_slurm", text, "study slurm --preset full --gpus 1 > study.sbatch")

@@ -65,13 +65,14 @@ def study_run(args: argparse.Namespace) -> int:
 
 
 def study_table(args: argparse.Namespace) -> int:
-    from ddgan_core.notebook.summary import markdown, results_table, write_table
+    from ddgan_core.notebook.summary import BEGIN, CURVES, END, curves_table, markdown, results_table, write_table
 
-    table = results_table(preset=args.preset)
+    table = curves_table(preset=args.preset) if args.curves else results_table(preset=args.preset)
     if args.write is None:
         print(markdown(table))
     else:
-        print(f"{args.write}: {'new results' if write_table(args.write, table) else 'as it was'}")
+        marks = CURVES if args.curves else (BEGIN, END)
+        print(f"{args.write}: {'new results' if write_table(args.write, table, marks) else 'as it was'}")
     return 0
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from ddgan_core import UserError
-from ddgan_core.evaluation.scores import load_evaluations, studied
+from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.figures.labels import label_of
 from ddgan_core.runs import PRESETS, results_dir, write_atomic
+from ddgan_core.study import PAPER_ROWS
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
 MEASURES = (
@@ -16,6 +17,10 @@ MEASURES = (
     ("classifier, N = 10,000", "fashion_classifier", 10_000, 2),
 )  # fmt: skip
 BEGIN, END = "<!-- results: python -m ddgan_core study table --write README.md -->", "<!-- end of results -->"
+CURVES = (
+    "<!-- curves: python -m ddgan_core study table --curves --preset short --write README.md -->",
+    "<!-- end of curves -->",
+)
 
 
 def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.DataFrame:
@@ -50,6 +55,25 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
         line |= {"preset": first["preset"], "commit": first["commit"] if first["preset"] else ""}
         lines.append((tuple(rows["frechet"].min() if len(rows) else math.inf for rows in at), line))
     return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])
+
+
+def curves_table(dataset: str = "fashion_mnist", preset: str = "short") -> pd.DataFrame:
+    """One line for each row of the source paper, a column for each T: squared distance (recall, coverage) of seed 0.
+
+    On the axis of most of the preset's scores. Every cell is text, empty where nothing was scored. Raises UserError
+    where no DDGAN is.
+    """
+    table = one_axis(studied(load_evaluations(dataset, preset)))
+    if len(table):
+        table = table[(table["sampler"] == "ddgan") & (table["tag"] == "") & (table["seed"] == 0)]
+    if not len(table):
+        raise UserError(f"no scores of DDGANs of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
+    rows = [name for name in PAPER_ROWS if name in set(table["divergence"])]
+    cells = {(r.divergence, r.T): f"{r.frechet:.1f} ({r.recall:.2f}, {r.coverage:.2f})" for r in table.itertuples()}
+    times = sorted({T for _, T in cells})
+    return pd.DataFrame(
+        [{"divergence": label_of(row)} | {f"T = {T}": cells.get((row, T), "") for T in times} for row in rows]
+    )
 
 
 def _measured(table: pd.DataFrame, measure: tuple[str, str, int, int]) -> pd.DataFrame:
@@ -105,18 +129,18 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> bool:
+def write_table(path: Path, table: pd.DataFrame, marks: tuple[str, str] = (BEGIN, END)) -> bool:
     """Put the table between the two marks of a markdown file. Returns whether that changed it.
 
     Raises UserError for a file that is not there or does not have the marks, in their order.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        head, rest = text.split(BEGIN)
-        _, tail = rest.split(END)
+        head, rest = text.split(marks[0])
+        _, tail = rest.split(marks[1])
     except (OSError, ValueError):
-        raise UserError(f"{path}: no such file, or not one {BEGIN} with an {END} after it") from None
-    new = f"{head}{BEGIN}\n{markdown(table)}\n{END}{tail}"
+        raise UserError(f"{path}: no such file, or not one {marks[0]} with an {marks[1]} after it") from None
+    new = f"{head}{marks[0]}\n{markdown(table)}\n{marks[1]}{tail}"
     if new != text:
         write_atomic(path, new)
     return new != text
