@@ -182,7 +182,7 @@ def _composed(row: Divergence, f: Pointwise, f_prime: Pointwise) -> tuple[Tensor
     return v, row.activation(v), u * f_prime(u) - f(u)
 
 
-@_identity("critic = f*(T_fake) - T_real", "activation", "f", "f_prime")
+@_identity("critic = f*(h_fake) - h_real", "activation", "f", "f_prime")
 def _composition(row: Divergence, activation: Pointwise, f: Pointwise, f_prime: Pointwise) -> Found:
     v, real, fake = _composed(row, f, f_prime)
     finite = fake[None, :].isfinite() & real[:, None].isfinite()
@@ -194,14 +194,14 @@ def _composition(row: Divergence, activation: Pointwise, f: Pointwise, f_prime: 
     )
 
 
-@_identity("generator = -f*(T_fake)", "activation", "f", "f_prime")
+@_identity("generator = -f*(h_fake)", "activation", "f", "f_prime")
 def _minimax(row: Divergence, activation: Pointwise, f: Pointwise, f_prime: Pointwise) -> Found:
     v, _, fake = _composed(row, f, f_prime)
     finite = fake.isfinite()
     return f"{int(finite.sum())} logits", _relative(row.generator(None, v)[finite], -fake[finite]), 1e-8
 
 
-@_identity("log_ratio inverts T* = f'(u)", "activation", "f_prime", "log_ratio")
+@_identity("log_ratio inverts h* = f'(u)", "activation", "f_prime", "log_ratio")
 def _inversion(row: Divergence, activation: Pointwise, f_prime: Pointwise, log_ratio: Pointwise) -> Found:
     v = _invertible_logits(log_ratio)
     return "g_f(v) and f' at the u of v", _relative(activation(v), f_prime(log_ratio(v).exp())), 1e-8

@@ -27,12 +27,12 @@ FOR_ALL = [
 NOT_FOR = {
     "jeffreys": {"f*(f'(u)) = u f'(u) - f(u)"},  # its f* needs Lambert's W
     "total_variation": {  # a kink at u = 1, and no finite optimal logit
-        "f''(1) = curvature", "log_ratio inverts T* = f'(u)", "the critic is stationary at log_ratio",
+        "f''(1) = curvature", "log_ratio inverts h* = f'(u)", "the critic is stationary at log_ratio",
         "the generator's weight is u^2 f''(u)",
     },
     "non_saturating_js": {  # f is the generator's, the bound is the critic's
         "f*(f'(u)) = u f'(u) - f(u)", "the activation maps into dom f*, non-decreasing",
-        "critic = f*(T_fake) - T_real", "generator = -f*(T_fake)", "log_ratio inverts T* = f'(u)",
+        "critic = f*(h_fake) - h_real", "generator = -f*(h_fake)", "log_ratio inverts h* = f'(u)",
         "the bound is tight for two Gaussians", "the bound is tight for discrete distributions",
         "no critic exceeds D_f",
     },
@@ -40,7 +40,7 @@ NOT_FOR = {
 }  # fmt: skip
 
 
-COMPOSED = {"critic = f*(T_fake) - T_real", "generator = -f*(T_fake)"}
+COMPOSED = {"critic = f*(h_fake) - h_real", "generator = -f*(h_fake)"}
 
 
 def failures(row: Divergence) -> set[str]:
@@ -84,14 +84,14 @@ def test_a_wrong_conjugate_is_caught() -> None:
 def test_a_decreasing_activation_is_caught() -> None:
     """Eqs. (20) and (23) as printed, beside our losses; and with losses that decrease too, the optimum unchanged."""
     assert failures(changed("squared_hellinger", activation=lambda v: 1 - v.exp())) == {
-        "the activation maps into dom f*, non-decreasing", "log_ratio inverts T* = f'(u)", *COMPOSED,
+        "the activation maps into dom f*, non-decreasing", "log_ratio inverts h* = f'(u)", *COMPOSED,
     }  # fmt: skip
     printed = changed(
         "squared_hellinger", activation=lambda v: 1 - v.exp(), log_ratio=lambda v: -2 * v,
         critic=lambda real, fake: real.exp() + (-fake).exp() - 2, generator=lambda _, fake: 1 - (-fake).exp(),
     )  # fmt: skip
     assert {"the activation maps into dom f*, non-decreasing", "a larger logit is more real"} <= failures(printed)
-    assert not failures(printed) & {"log_ratio inverts T* = f'(u)", *COMPOSED}
+    assert not failures(printed) & {"log_ratio inverts h* = f'(u)", *COMPOSED}
 
 
 @pytest.mark.parametrize(
@@ -115,20 +115,20 @@ def test_a_generator_of_another_divergence_is_caught() -> None:
     """ "-D": where the optimal logit is finite by its weight too, for total variation by its value alone."""
     raised = {"generator": lambda _, fake: -fake}
     assert failures(changed("squared_hellinger", **raised)) == {
-        "the generator's weight is u^2 f''(u)", "generator = -f*(T_fake)"
+        "the generator's weight is u^2 f''(u)", "generator = -f*(h_fake)"
     }  # fmt: skip
-    assert failures(changed("total_variation", **raised)) == {"generator = -f*(T_fake)"}
+    assert failures(changed("total_variation", **raised)) == {"generator = -f*(h_fake)"}
 
 
 def test_a_concave_f_a_wrong_ratio_and_a_bound_that_promises_too_much() -> None:
     assert "f is convex" in failures(changed("kl", f=lambda u: u.log()))
     assert failures(changed("reverse_kl", log_ratio=lambda v: 1.1 * v)) >= {
-        "log_ratio inverts T* = f'(u)", "the critic is stationary at log_ratio", "the generator's weight is u^2 f''(u)",
+        "log_ratio inverts h* = f'(u)", "the critic is stationary at log_ratio", "the generator's weight is u^2 f''(u)",
         "the bound is tight for two Gaussians", "the bound is tight for discrete distributions",
     }  # fmt: skip
     offset = changed("kl", critic=lambda real, fake: DIVERGENCES["kl"].critic(real, fake) - 0.1)
-    assert failures(offset) >= {"critic = f*(T_fake) - T_real", "no critic exceeds D_f", "no critic gains where P = Q"}
-    assert failures(changed("kl", activation=lambda v: v + 1)) >= {"log_ratio inverts T* = f'(u)"}
+    assert failures(offset) >= {"critic = f*(h_fake) - h_real", "no critic exceeds D_f", "no critic gains where P = Q"}
+    assert failures(changed("kl", activation=lambda v: v + 1)) >= {"log_ratio inverts h* = f'(u)"}
 
 
 def test_a_slope_that_float32_rounds_away_is_caught() -> None:
