@@ -85,7 +85,9 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
                 mec="0.2" if fill == "full" else colour, mew=0.6 if fill == "full" else 1.5, ms=8,
             )  # fmt: skip
         ax.set_xscale("log")
-        ax.set_xticks(sorted(table[x].unique()), [f"{u:,.0f}" for u in sorted(table[x].unique())])
+        ticks = sorted(table[x].unique())
+        ticks = [u for k, u in enumerate(ticks) if k == 0 or u > 1.3 * ticks[k - 1]]  # whose labels have room
+        ax.set_xticks(ticks, [f"{u:,.0f}" for u in ticks])
         ax.minorticks_off()
         ax.margins(x=0.12)
     (by_all, by_each), (recall, coverage) = axes
