@@ -118,7 +118,7 @@ def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], floa
         finish(ax, ends, bool(ends))
     ruler = f"{FEATURE_LABELS[timed['features'].iloc[0]]}\nN = {timed['n'].iloc[0]:,}" if len(timed) else "distance"
     axes[0].set(ylabel=f"{ruler}: lower is better", title="Quality")
-    axes[1].set(ylabel="recall: higher is better", title="Coverage")
+    axes[1].set(ylabel="recall: higher is better", title="Recall")
     return figure
 
 
