@@ -155,6 +155,45 @@ def pairs_figure(pairs: pd.DataFrame, pooled: pd.DataFrame, other: str) -> "Figu
     return figure
 
 
+def seeds_figure(table: pd.DataFrame, compared: pd.DataFrame) -> "Figure":
+    """Rows at one T: the distance of each training seed, and the ratio of every two rows' means with its interval.
+
+    table, compared: of `notebook.seeds`. A tick is a row's geometric mean; an interval that holds 1 is grey.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(13, 1.4 + 0.32 * max(6, len(compared))), width_ratios=(1, 1.2))
+    for ax, part in zip(axes, (table, compared), strict=True):
+        if not len(part):
+            finish(ax, [], False)
+    rows = list(dict.fromkeys(table["row"]))
+    for y, row in enumerate(rows):
+        own = table.loc[table["row"] == row, "frechet"]
+        axes[0].plot(own, [y] * len(own), ls="", marker=MARKERS[row], color=COLOURS[row], ms=8, alpha=0.75)
+        axes[0].vlines(np.exp(np.log(own).mean()), y - 0.3, y + 0.3, color=COLOURS[row], lw=2)
+    if rows:
+        axes[0].set(xlabel="squared distance of each seed", title="Seeds")
+        axes[0].set_yticks(range(len(rows)), [label_of(row) for row in rows])
+    for y, pair in enumerate(compared.itertuples()):
+        colour = "0.6" if pair.low <= 1 <= pair.high else "0.1"
+        axes[1].hlines(y, pair.low, pair.high, color=colour, lw=2)
+        axes[1].plot(pair.ratio, y, "o", color=colour, ms=6)
+    if len(compared):
+        names = [f"{label_of(pair.row)} / {label_of(pair.other)}" for pair in compared.itertuples()]
+        axes[1].set(xscale="log", xlabel="ratio of mean distances, all intervals together 95 %", title="Pairs of rows")
+        low, high = axes[1].get_xlim()
+        ratios = [r for r in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if low < r < high]
+        axes[1].set_xticks(ratios, [f"{r:g}" for r in ratios])
+        axes[1].minorticks_off()
+        axes[1].set_yticks(range(len(names)), names)
+        axes[1].axvline(1, color="0.6", lw=0.8, zorder=0)
+    for ax, part in zip(axes, (rows, compared), strict=True):
+        if len(part):
+            ax.set_ylim(len(part) - 0.5, -0.5)
+            ax.grid(axis="y", visible=False)
+    return figure
+
+
 def _dots(ax: "Axes", table: pd.DataFrame, by: str, order: Sequence[str], value: str, only: str | None = None) -> None:
     """A line of the plot for each of `order`, from the top; in it a dot with its interval for each row.
 

@@ -9,7 +9,7 @@ from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.figures.labels import label_of
 from ddgan_core.runs import PRESETS, results_dir, write_atomic
-from ddgan_core.study import PAPER_ROWS
+from ddgan_core.study import PAPER_ROWS, SWEEP_SEED
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
 MEASURES = (
@@ -58,22 +58,28 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
 
 
 def curves_table(dataset: str = "fashion_mnist", preset: str = "short") -> pd.DataFrame:
-    """One line for each row of the source paper, a column for each T: squared distance (recall, coverage) of seed 0.
+    """One line for each row of the source paper, a column for each T: squared distance (recall, coverage).
 
-    On the axis of most of the preset's scores. Every cell is text, empty where nothing was scored. Raises UserError
-    where no DDGAN is.
+    Means over seeds, the lowest and highest distance beside where there are several. On the axis of most of the
+    preset's scores. Every cell is text, empty where nothing was scored. Raises UserError where no DDGAN is.
     """
     table = one_axis(studied(load_evaluations(dataset, preset)))
     if len(table):
-        table = table[(table["sampler"] == "ddgan") & (table["tag"] == "") & (table["seed"] == 0)]
+        table = table[(table["sampler"] == "ddgan") & (table["tag"] == "") & (table["seed"] != SWEEP_SEED)]
     if not len(table):
         raise UserError(f"no scores of DDGANs of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
     rows = [name for name in PAPER_ROWS if name in set(table["divergence"])]
-    cells = {(r.divergence, r.T): f"{r.frechet:.1f} ({r.recall:.2f}, {r.coverage:.2f})" for r in table.itertuples()}
+    cells = {key: _cell(own) for key, own in table.groupby(["divergence", "T"])}
     times = sorted({T for _, T in cells})
     return pd.DataFrame(
         [{"divergence": label_of(row)} | {f"T = {T}": cells.get((row, T), "") for T in times} for row in rows]
     )
+
+
+def _cell(seeds: pd.DataFrame) -> str:
+    distance, mean = seeds["frechet"], seeds[["frechet", "recall", "coverage"]].mean()
+    between = f" [{distance.min():.1f} to {distance.max():.1f}]" if len(seeds) > 1 else ""
+    return f"{mean['frechet']:.1f}{between} ({mean['recall']:.2f}, {mean['coverage']:.2f})"
 
 
 def _measured(table: pd.DataFrame, measure: tuple[str, str, int, int]) -> pd.DataFrame:

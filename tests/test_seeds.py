@@ -1,0 +1,98 @@
+"""Seeds of one cell: their spread, and which rows differ by more; by scores whose answer is known."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import studentized_range
+
+from ddgan_core.figures.comparisons import seeds_figure
+from ddgan_core.notebook import seeds
+from ddgan_core.notebook.seeds import by_seed, compared, spread
+
+ROWS = ("non_saturating_js", "squared_hellinger", "wasserstein")
+
+
+def drawn(level: dict[str, float], deviation: float = 0.1, count: int = 3, seed: int = 0) -> pd.DataFrame:
+    """As `by_seed` gives it: so many seeds of each row about its geometric mean."""
+    random = np.random.default_rng(seed)
+    lines = [
+        {"row": row, "seed": k, "frechet": mean * math.exp(deviation * random.standard_normal()),
+         "recall": 0.4 + 0.1 * k, "coverage": 0.2}
+        for row, mean in level.items() for k in range(count)
+    ]  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def test_runs_are_those_of_one_T_as_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = {"sampler": "ddgan", "T": 4, "tag": "", "recall": 0.5, "coverage": 0.2}
+    lines = [
+        usual | {"divergence": "wasserstein", "seed": 0, "frechet": 9.0},
+        usual | {"divergence": "squared_hellinger", "seed": 1, "frechet": 3.0},
+        usual | {"divergence": "squared_hellinger", "seed": 0, "frechet": 2.0},
+        usual | {"divergence": "kl", "seed": 0, "frechet": 1.0},  # not of the paper's rows
+        usual | {"divergence": "wasserstein", "seed": 100, "frechet": 1.0},  # of the sweep
+        usual | {"divergence": "wasserstein", "seed": 1, "frechet": 1.0, "T": 2},
+        usual | {"divergence": "wasserstein", "seed": 1, "frechet": 1.0, "sampler": "truncated"},
+        usual | {"divergence": "wasserstein", "seed": 1, "frechet": 1.0, "tag": "plain"},
+    ]
+    monkeypatch.setattr(seeds, "kin", lambda preset: [preset])
+    monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame(lines))
+    assert by_seed("short")[["row", "seed", "frechet"]].to_numpy().tolist() == [
+        ["squared_hellinger", 0, 2.0], ["squared_hellinger", 1, 3.0], ["wasserstein", 0, 9.0],
+    ]  # fmt: skip
+    monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame())
+    assert not len(compared(by_seed("short")))
+    assert not len(spread(by_seed("short")))
+
+
+def test_the_spread_is_that_of_logarithms() -> None:
+    table = pd.DataFrame(
+        [(row, k, frechet, 0.5, 0.1 * k)
+         for row, own in (("a", (2.0, 8.0)), ("b", (1.0, 1.0, 1.0))) for k, frechet in enumerate(own)],
+        columns=["row", "seed", "frechet", "recall", "coverage"],
+    )  # fmt: skip
+    found = spread(table)
+    assert found.loc["a", ["seeds", "lowest", "highest"]].tolist() == [2, 2.0, 8.0]
+    assert found.loc["a", "distance"] == pytest.approx(4.0)
+    assert found.loc["a", "deviation"] == pytest.approx(math.log(4) / 2**0.5)
+    assert found.loc["a", ["recall", "coverage"]].tolist() == pytest.approx([0.5, 0.05])
+    assert found.loc["all, pooled", "seeds"] == 5
+    assert found.loc["all, pooled", "deviation"] == pytest.approx(math.log(4) / 2**0.5 / 3**0.5)  # of 3 freedoms
+
+
+def test_intervals_are_tukeys() -> None:
+    table = drawn(dict.fromkeys(ROWS, 10.0))
+    found = compared(table)
+    assert found[["row", "other"]].to_numpy().tolist() == [
+        [ROWS[0], ROWS[1]], [ROWS[0], ROWS[2]], [ROWS[1], ROWS[2]]
+    ]  # fmt: skip
+    half = studentized_range.ppf(0.95, 3, 6) * spread(table).loc["all, pooled", "deviation"] / 3**0.5
+    for line in found.itertuples():
+        assert math.log(line.high / line.ratio) == pytest.approx(half, rel=1e-4)
+        assert math.log(line.ratio / line.low) == pytest.approx(half, rel=1e-4)
+
+
+def test_rows_alike_are_rarely_told_apart_and_others_often_are() -> None:
+    def told(level: dict[str, float], seed: int) -> bool:
+        found = compared(drawn(level, seed=seed))
+        return bool(((found["low"] > 1) | (found["high"] < 1)).any())
+
+    alike = np.mean([told(dict.fromkeys(ROWS, 10.0), seed) for seed in range(100)])
+    assert alike <= 0.12  # of 100 draws at .05
+    assert np.mean([told(dict(zip(ROWS, (10.0, 10.0, 16.0), strict=True)), seed) for seed in range(20)]) > 0.9
+
+
+def test_the_figure_shows_each_seed_and_each_pair() -> None:
+    table = drawn({"non_saturating_js": 10.0, "squared_hellinger": 10.0, "wasserstein": 16.0})
+    left, right = seeds_figure(table, compared(table)).axes
+    assert [t.get_text() for t in left.get_yticklabels()] == [
+        "JS (non-saturating)",
+        "Squared Hellinger",
+        "Wasserstein-GP",
+    ]
+    assert sorted(x for line in left.lines[:3] for x in line.get_xdata()) == sorted(table["frechet"])
+    assert len(right.get_yticks()) == 3
+    for ax in seeds_figure(table.iloc[:0], compared(table.iloc[:0])).axes:
+        assert [t.get_text() for t in ax.texts] == ["not run yet"]
