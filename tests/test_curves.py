@@ -205,13 +205,22 @@ def test_chains_cut_short_stand_beside_the_whole_one(monkeypatch):
     due = scores_due(config)
     assert due == [("ddgan", 4, features, n)] + [("truncated", t, features, n) for t in (1, 2, 3)]
     assert len(scores_due(config.changed(seed=1))) == len(scores_due(config.changed(tag="plain"))) == 1
-    common = {"features": features, "n": n, "reference": "test", "sample_seed": 0, "tag": "", "method": "ddgan", "T": 4}
+    common = {"features": features, "n": n, "reference": "test", "sample_seed": 0, "tag": ""}
+    common |= {"method": "ddgan", "protocol": "as_trained", "T": 4}
     scored = [{"run_id": "kl", "divergence": "kl", "sampler": s, "steps": t, "frechet": 10.0 - t} for s, t, *_ in due]
+    scored[1:] = [row | {"protocol": "as_published"} for row in scored[1:]]
     scored += [{"run_id": "js", "divergence": "js", "sampler": "ddgan", "steps": 4, "frechet": 1.0}]
     monkeypatch.setattr(rows, "load_evaluations", lambda *_: pd.DataFrame([common | row for row in scored]))
     table = rows.cut_short("smoke")
     assert table.loc[("smoke", 4, "kl")].tolist() == [9, 8, 7, 6]
     assert table.loc[("smoke", 4, "alpha_bar")].tolist() == pytest.approx(make_schedule("vp", 4).alpha_bar[1:].tolist())
     assert len(table) == 2, "what was not cut short is left out"
+    _, drawn = rows.beside_cut_short("smoke")
+    assert sorted(drawn["sampler"]) == ["ddgan"] * 2 + ["truncated"] * 3, "each model with its own T, too"
+    scored += [dict(scored[1], T=2), dict(scored[0], T=2, steps=2), dict(scored[0], T=8, steps=8)]
+    _, drawn = rows.beside_cut_short("smoke")
+    assert sorted(drawn.loc[drawn["sampler"] == "ddgan", "T"]) == [2, 4, 4, 8]
+    assert set(drawn.loc[drawn["sampler"] == "truncated", "T"]) == {4}, "the longest T that was cut short"
     monkeypatch.setattr(rows, "load_evaluations", lambda *_: pd.DataFrame([common | scored[-1]]))
     assert not len(rows.cut_short("smoke"))
+    assert not len(rows.beside_cut_short("smoke")[1])

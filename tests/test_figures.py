@@ -234,6 +234,14 @@ def test_a_chain_cut_short_ends_in_the_whole_one():
     assert dotted == [[1, 2], [2, 4]]
 
 
+def test_ticks_close_together_leave_the_last_one():
+    _, ax = plt.subplots()
+    ax.set_xscale("log")
+    table = pd.concat([evaluations(T=10).iloc[:1].assign(steps=T) for T in range(1, 11)])
+    plots.fid_curve(ax, table)
+    assert [int(t) for t in ax.get_xticks()] == [10, 8, 6, 4, 3, 2, 1]
+
+
 def test_a_title_stands_above_the_images():
     plain, titled = (grids.image_grid(noise_images(4), columns=2, title=t) for t in ("", "whose they are"))
     assert titled.get_figheight() > plain.get_figheight()

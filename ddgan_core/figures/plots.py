@@ -189,8 +189,11 @@ def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
         ax.set_xscale("log")
     values = sorted(set(x))
     if len(values) <= 12 and all(float(v).is_integer() for v in values):
-        if ax.get_xscale() == "log":  # no label closer to the one before than it is wide
-            values = [v for i, v in enumerate(values) if i == 0 or v / values[i - 1] > 1.2]
+        if ax.get_xscale() == "log":  # from the largest down, no label closer to the one after than it is wide
+            shown = values[-1:]
+            for v in reversed(values):
+                shown += [v] * (shown[-1] / v > 1.2)
+            values = shown
         ax.set_xticks(values, [f"{int(v):,}" for v in values])
         ax.xaxis.set_minor_locator(NullLocator())
 

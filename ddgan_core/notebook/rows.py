@@ -9,7 +9,7 @@ from ddgan_core.data import get_dataset
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation import anatomy
 from ddgan_core.evaluation.samples import sample
-from ddgan_core.evaluation.scores import bounds, load_evaluations
+from ddgan_core.evaluation.scores import bounds, load_evaluations, studied
 from ddgan_core.figures import curves, grids, plots
 from ddgan_core.figures.labels import label_of
 from ddgan_core.runs import Run, RunConfig, all_runs
@@ -119,6 +119,22 @@ def cut_short(preset: str) -> pd.DataFrame:
     """
     tables = {name: found for name in kin(preset) if len(found := _cut_short(name))}
     return pd.concat(tables, names=["preset"]) if tables else pd.DataFrame()
+
+
+def beside_cut_short(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """As corrected beside as published: a preset's comparable scores, and of these what is to be drawn.
+
+    Drawn are DDGANs trained for their own T, and chains of the longest T that is also sampled from smaller t on: in the
+    preset of `kin` where that T is largest. Nothing is drawn without such chains.
+    """
+    found = {}
+    for name in kin(preset):
+        table = comparable(name)
+        own = table[(table["method"] == "ddgan") & (table["tag"] == "")] if len(table) else pd.DataFrame(columns=["T"])
+        cut = own[own["sampler"] == "truncated"] if len(own) else own
+        longest = cut[cut["T"] == cut["T"].max()]
+        found[name] = table, pd.concat([studied(own), longest]) if len(longest) else own.iloc[:0]
+    return max(found.values(), key=lambda pair: pair[1]["T"].max() if len(pair[1]) else 0)
 
 
 def _cut_short(preset: str) -> pd.DataFrame:
