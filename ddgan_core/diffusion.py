@@ -89,7 +89,7 @@ def cosine_schedule(T: int, offset: float = 0.008) -> Schedule:
     """alpha_bar(s) = f(s) / f(0) at s = t/T, f(s) = cos^2((s + offset) pi / (2 + 2 offset)), every beta at most 0.999.
 
     Nichol and Dhariwal 2021, eq. 17. It spreads the loss of signal evenly: .847 .494 .144 .0001 for T = 4, where
-    `vp_schedule` has .524 .079 .003 0, two steps of four on what is noise already.
+    `vp_schedule` has .524 .079 .003 0: its first step from noise decides next to nothing (notebook 13).
     """
     check_T(T)
     s = torch.linspace(0, 1, T + 1, dtype=torch.float64)

@@ -29,8 +29,8 @@ from ddgan_core.shapes import Float, Tensor
 LOG_2 = math.log(2)
 
 # Exponentials of the logit continue linearly beyond |log(q/p)| = 10: beyond a density ratio of 22,000 a critic's
-# opinion should still have a gradient, but no larger one. Within the bound the row is the divergence exactly;
-# beyond it reverse KL's critic has no minimum, both its terms being linear there (notebook 05 shows it).
+# opinion should still have a gradient, but no larger one. Within the bound the row is the divergence exactly; beyond
+# it reverse KL's critic has no minimum, both its terms being linear (notebook 05), nor others' critics to one side.
 LOG_RATIO_BOUND = 10.0
 
 Pointwise = Callable[[Tensor], Tensor]
@@ -96,8 +96,8 @@ _JS = Divergence(
 )
 
 # The critic is the one above and estimates Jensen-Shannon, but the model maximises log sigmoid(v), eq. (9). Given the
-# optimal critic it then minimises the softened reverse KL, 2 KL((P + Q)/2 || Q) (Shannon et al. 2020, table 1), and
-# that is the divergence the f-facts of this row describe: f, f' and curvature are the model's, not the critic's.
+# optimal critic it then minimises the softened reverse KL, 2 KL((P + Q)/2 || Q) (Shannon et al. 2020, up to a factor),
+# which is what the f-facts of this row describe: f, f' and curvature are the model's, not the critic's.
 _NON_SATURATING_JS = Divergence(
     name="non_saturating_js", label="JS (non-saturating)",
     latex=r"2\,\mathrm{KL}\left(\tfrac{P+Q}{2}\,\|\,Q\right)",

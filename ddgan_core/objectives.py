@@ -21,7 +21,8 @@ def critic_loss(
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Minus the variational bound on D_f(q(x_{t-1} | x_t) || p_theta(x_{t-1} | x_t)), eq. (16), at each image's t.
 
-    The fakes are detached: nothing here reaches the generator. With the loss come the logits of real and fake images.
+    Of `non_saturating_js` it is one on 2 JSD: the critic is that of `jensen_shannon`. The fakes are detached, so that
+    nothing here reaches the generator. With the loss come the logits of real and fake images.
     """
     v_real, v_fake = critic(x_prev_real, x_t, t).float(), critic(x_prev_fake.detach(), x_t, t).float()
     return row.critic(v_real, v_fake), v_real, v_fake

@@ -1,6 +1,7 @@
 """Figures of a training and of samples: what was not recorded is said, lines are named, slopes are in their units."""
 
 import math
+from types import SimpleNamespace
 
 import matplotlib as mpl
 
@@ -182,18 +183,35 @@ def test_rows_are_shown_by_what_their_critics_see(monkeypatch):
     assert not len(rows.critics("smoke", 3))
 
 
+def test_what_critics_saw_is_the_late_bound_at_t_1(monkeypatch):
+    def run(seed: int, T: int, tag: str = "") -> SimpleNamespace:
+        losses = [0.0] * 6 + [-0.2 / T, -0.4 / T]
+        config = configure("smoke", divergence="squared_hellinger", T=T, seed=seed, tag=tag)
+        return SimpleNamespace(config=config, history=pd.DataFrame({"critic_t1": losses}))
+
+    runs = [run(0, 2), run(0, 1), run(1, 4), run(0, 4, "plain")]
+    monkeypatch.setattr(rows, "all_runs", lambda _: runs)
+    found = rows.sight("smoke")
+    assert found.columns.tolist() == [1, 2]
+    assert found.loc["squared_hellinger"].tolist() == pytest.approx([0.3, 0.15])
+    monkeypatch.setattr(rows, "all_runs", lambda _: [])
+    assert not len(rows.sight("smoke"))
+
+
 def test_every_timed_model_has_its_place_in_the_trilemma():
     common = {"method": "ddgan", "sampler": "ddgan", "steps": 4, "frechet_error": 0.1}
-    common |= {"features": "inception", "n": 2_000}
+    common |= {"features": "inception", "n": 2_000, "tag": ""}
     scored = pd.DataFrame([
         common | {"divergence": "kl", "frechet": 4.0, "recall": 0.5},
         common | {"divergence": "none", "method": "ddpm", "sampler": "ddim", "frechet": 5.0, "recall": 0.7},
+        common | {"divergence": "none", "method": "ddpm", "sampler": "ddim", "frechet": 2, "recall": 0.8, "tag": "x5"},
         common | {"divergence": "wasserstein", "steps": 8, "frechet": 3.0, "recall": 0.6},  # was not timed
     ])  # fmt: skip
-    quality, coverage = comparisons.trilemma_figure(scored, {("ddgan", 4): 2.0, ("ddim", 4): 1.0}).axes
-    assert set(texts(quality)) == set(texts(coverage)) == {"KL", "DDPM, DDIM"}
+    quality, coverage = comparisons.trilemma_figure(scored, {("ddgan", 4): 2.0, ("ddim", 4): 1.0}, floor=1.0).axes
+    assert set(texts(coverage)) == {"KL", "DDPM, DDIM", "DDPM, DDIM, 5 × the updates"}
+    assert set(texts(quality)) == {*texts(coverage), "real images"}
     assert [line.get_xydata().tolist() for line in coverage.lines if line.get_marker() != "None"] == [
-        [[2.0, 0.5]], [[1.0, 0.7]]
+        [[2.0, 0.5]], [[1.0, 0.7]], [[1.0, 0.8]]
     ]  # fmt: skip
     assert quality.get_ylabel().startswith("FID (Inception features)\nN = 2,000")
     assert texts(comparisons.trilemma_figure(scored, {}).axes[0]) == ["not run yet"]

@@ -31,6 +31,7 @@ def test_runs_are_those_of_one_T_as_trained(monkeypatch: pytest.MonkeyPatch) -> 
         usual | {"divergence": "wasserstein", "seed": 0, "frechet": 9.0},
         usual | {"divergence": "squared_hellinger", "seed": 1, "frechet": 3.0},
         usual | {"divergence": "squared_hellinger", "seed": 0, "frechet": 2.0},
+        usual | {"divergence": "reverse_kl", "seed": 0, "frechet": 4.0},
         usual | {"divergence": "kl", "seed": 0, "frechet": 1.0},  # not of the paper's rows
         usual | {"divergence": "wasserstein", "seed": 100, "frechet": 1.0},  # of the sweep
         usual | {"divergence": "wasserstein", "seed": 1, "frechet": 1.0, "T": 2},
@@ -40,7 +41,7 @@ def test_runs_are_those_of_one_T_as_trained(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(seeds, "kin", lambda preset: [preset])
     monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame(lines))
     assert by_seed("short")[["row", "seed", "frechet"]].to_numpy().tolist() == [
-        ["squared_hellinger", 0, 2.0], ["squared_hellinger", 1, 3.0], ["wasserstein", 0, 9.0],
+        ["squared_hellinger", 0, 2.0], ["squared_hellinger", 1, 3.0], ["reverse_kl", 0, 4.0], ["wasserstein", 0, 9.0],
     ]  # fmt: skip
     monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame())
     assert not len(compared(by_seed("short")))

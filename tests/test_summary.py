@@ -36,7 +36,7 @@ def add(results: Path, run_id: str, n: int, frechet: float, **more: object) -> N
     folder = results / "runs" / "fashion_mnist" / run_id
     add_evaluation(results / "baselines" / "fashion_mnist.csv" if baseline else folder / "evaluations.csv", row)
     if not baseline:
-        told = {name: row[name] for name in ("divergence", "T", "seed", "tag") if name in more}
+        told = {name: row[name] for name in ("method", "divergence", "T", "seed", "tag") if name in more}
         config = RunConfig(preset="cpu", **{"divergence": "kl", "T": 4} | told)
         write_atomic(folder / "config.json", json.dumps(json.loads(config.to_json()) | {"hash": config.hash}))
 
@@ -46,12 +46,14 @@ def test_a_table_of_few_scores(results: Path) -> None:
     add(results, "kl_T04_s0_cpu", 10_000, 5.678, **GAN, **more)
     add(results, "kl_T04_s0_cpu", 1_000, 1.0, **GAN)  # of no column
     add(results, "kl_T04_s0_cpu", 10_000, 9.0, **GAN | {"sampler": "truncated", "steps": 2, "protocol": "as_published"})
+    add(results, "ddpm_T1000_s0_cpu_x5", 10_000, 7.0, method="ddpm", divergence="none", T=1000,
+        sampler="ddim", steps=4, tag="x5")  # fmt: skip
     add(results, "real", 10_000, 0.1)
     (results / "tables").mkdir()
     speed = "sampler,steps,preset,seconds_per_1000\nddgan,4,cpu,12.34\nddgan,4,full,1\n"
     (results / "tables" / "bench_sampling_cpu.csv").write_text(speed)
     table = results_table()
-    assert table["model"].tolist() == ["real training images", "DDGAN, KL"]
+    assert table["model"].tolist() == ["real training images", "DDGAN, KL", "DDPM, DDIM, 5 × the updates"]
     assert table.iloc[1].to_dict() == {
         "model": "DDGAN, KL", "steps": "4", "classifier, N = 10,000": "5.68 ± 0.12",
         "precision": "0.80", "recall": "0.50 ± 0.01", "confidence": "0.90",
@@ -61,9 +63,9 @@ def test_a_table_of_few_scores(results: Path) -> None:
     add(results, "noise", 2_000, 300.0, features="inception", precision=0.1, recall=0.0)
     add(results, "kl_T04_s0_cpu", 2_000, 40.0, features="inception", precision=0.4, recall=0.3, **GAN)
     table = results_table()
-    assert table["FID, N = 2,000"].tolist() == ["40.0", "300.0", "–"], "what lacks the first comes last"
+    assert table["FID, N = 2,000"].tolist() == ["40.0", "300.0", "–", "–"], "what lacks the first comes last"
     assert table["precision"].tolist() == ["0.40", "0.10", "–"]
-    assert table["classifier, N = 10,000"].tolist() == ["5.68 ± 0.12", "–", "0.10"]
+    assert table["classifier, N = 10,000"].tolist() == ["5.68 ± 0.12", "–", "0.10", "7.00"]
 
 
 def test_scores_of_two_networks_are_not_mixed(results: Path) -> None:

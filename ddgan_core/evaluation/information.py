@@ -3,7 +3,7 @@
 A step from x_t to x_{t-1} has to decide what x_t leaves open of the image and x_{t-1} does not. Two measures of it: the
 Bayes error e(t) = E|x_0 - E[x_0 | x_t]|^2 / d, of which the step takes e(t) - e(t - 1), and the information
 I(x_0; x_t), of which it adds I(x_0; x_{t-1}) - I(x_0; x_t). Both follow from e as a function of the signal-to-noise
-ratio snr = alpha_bar / (1 - alpha_bar) alone, since dI / d snr = d e / 2 (Guo, Shamai and Verdu 2005, theorem 1).
+ratio snr = alpha_bar / (1 - alpha_bar) alone, since dI / d snr = d e / 2 (Guo, Shamai and Verdu 2005, theorem 2).
 
 The network is no exact posterior mean, so that e is from above; where its answer is worse than knowing nothing of x_t,
 the variance about the data's mean image stands in.

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ddgan_core.evaluation.textures import FINE
 from ddgan_core.figures.curves import finish
-from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.figures.labels import label_ends, label_of, tag_label
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, MARKERS, plain_numbers
 
 if TYPE_CHECKING:
@@ -83,12 +83,15 @@ def modes_figure(shares: pd.DataFrame, scores: pd.DataFrame, row: str) -> "Figur
     return figure
 
 
-def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], float]) -> "Figure":
-    """Quality and coverage of every model against the time it takes: the trilemma of Xiao et al. 2021, figure 1.
+def trilemma_figure(
+    scored: pd.DataFrame, seconds: Mapping[tuple[str, int], float], floor: float | None = None
+) -> "Figure":
+    """Quality and recall of every model against the time it takes: the trilemma of Xiao et al. 2021, figure 1.
 
     scored: evaluations that share one axis. seconds: {(sampler, steps): seconds for 1,000 images}, as `bench sampling`
     has measured them in turns on one machine; what has no time there is left out. Bars are 95 % intervals over draws.
-    A row's points are joined in the order of their steps, which stand above at the mean of their times.
+    A row's points are joined in the order of their steps, which stand above at the mean of their times; hollow:
+    a run with a tag. floor: the distance of real images.
     """
     import matplotlib.pyplot as plt
 
@@ -97,14 +100,20 @@ def trilemma_figure(scored: pd.DataFrame, seconds: Mapping[tuple[str, int], floa
     timed = scored.assign(seconds=own).dropna(subset=["seconds"])
     for ax, score in zip(axes, ("frechet", "recall"), strict=True):
         ends = []
-        for (name, sampler), line in timed.dropna(subset=[score]).groupby(["divergence", "sampler"], sort=False):
+        kinds = timed.dropna(subset=[score]).groupby(["divergence", "sampler", "tag"], sort=False)
+        for (name, sampler, tag), line in kinds:
             ddpm, line = line["method"].iloc[0] == "ddpm", line.sort_values("steps")
             look, dashed = "ddpm" if ddpm else str(name), "--" if sampler == "ddim" else "-"
             error = line.get(f"{score}_error", pd.Series(np.nan, line.index))
-            ax.plot(line["seconds"], line[score], dashed, marker=MARKERS[look], color=COLOURS[look], lw=1.2)
+            fill = {"markerfacecolor": "white"} if tag else {}
+            ax.plot(line["seconds"], line[score], dashed, marker=MARKERS[look], color=COLOURS[look], lw=1.2, **fill)
             ax.vlines(line["seconds"], line[score] - error, line[score] + error, color=COLOURS[look], lw=1)
             label = f"DDPM, {'DDIM' if sampler == 'ddim' else sampler}" if ddpm else label_of(str(name))
+            label += f", {tag_label(str(tag))}" if tag else ""
             ends.append((line["seconds"].iloc[-1], line[score].iloc[-1], label, COLOURS[look]))
+        if ends and score == "frechet" and floor is not None:
+            ax.axhline(floor, color="0.6", lw=1.1, ls=":")
+            ends.append((float("nan"), floor, "real images", "0.45"))
         if ends:
             ax.set(xscale="log", xlabel="seconds for 1,000 images")
             plain_numbers(ax.xaxis)

@@ -1,5 +1,6 @@
 """Names written beside the lines of a plot instead of in a legend: where there is room for them."""
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,11 @@ End = tuple[float, float, str, Any]  # x, y, label, colour
 def label_of(row: str) -> str:
     """What a reader calls a row of the table; the name itself of one that is not registered here."""
     return DIVERGENCES[row].label if row in DIVERGENCES else row
+
+
+def tag_label(tag: str) -> str:
+    """What a reader calls a run's tag: "x5" of the study of budgets is a length of training."""
+    return f"{tag[1:]} × the updates" if re.fullmatch(r"x[\d.]+", tag) else tag
 
 
 def text_width(text: str, size: float) -> float:

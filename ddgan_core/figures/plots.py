@@ -16,7 +16,7 @@ from ddgan_core.data import DATASETS
 from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.evaluation.scores import AXIS
 from ddgan_core.figures.grids import DPI
-from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.figures.labels import label_ends, label_of, tag_label
 from ddgan_core.runs import write_atomic
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
     """(row name, label, line style) of the line each evaluation belongs to; dotted: the source paper's protocol."""
 
     def line(row: Any) -> tuple[str, str, str]:
-        tag = "" if pd.isna(row.tag) or not row.tag else f", {row.tag}"
+        tag = "" if pd.isna(row.tag) or not row.tag else f", {tag_label(row.tag)}"
         if row.method == "ddpm":
             how, ls = _DDPM_LOOKS.get(row.sampler, (row.sampler, "-"))
             return "ddpm", f"DDPM, {how}{tag}", ls

@@ -1,4 +1,4 @@
-"""The source paper's claims, each with a rule written before its runs, and the verdict that the results give it.
+"""The source paper's claims, each with a rule in words and in code, and the verdict that the results give it.
 
 Only scores that share one axis are used; a rule that lacks its runs answers "undecided" and says what is missing.
 """
@@ -251,7 +251,8 @@ CLAIMS = (
     ),
     Claim(
         "C7", "the choice of a divergence can be given a mathematical ground (announced)",
-        "notebook 09's: rows draw together as T grows. Rank correlation of T and the ratio of worst to best row, at "
-        "five T or more: supported if at most -0.7, contradicted if at least 0.7", _rows_merge,
+        "no finding of theirs; judged is what notebook 09 derives, that rows draw together as T grows. Correlation "
+        "of ranks of T and of worst over best row, at five T or more: supported if at most -0.7, contradicted if at "
+        "least 0.7", _rows_merge,
     ),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from ddgan_core.evaluation.scores import bounds, load_evaluations, studied
 from ddgan_core.figures import curves, grids, plots
 from ddgan_core.figures.labels import label_of
 from ddgan_core.runs import Run, RunConfig, all_runs
-from ddgan_core.study import SCORES, configure, ensure
+from ddgan_core.study import PAPER_ROWS, SCORES, configure, ensure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,6 +171,25 @@ def beside(preset: str, T: int, seed: int = 0, tag: str = "") -> list[Run]:
     """All runs of a preset and tag at one T and seed, and any DDPM of them: what a row is compared with."""
     runs = [r for r in all_runs(configure(preset).dataset) if (r.config.preset, r.config.tag) == (preset, tag)]
     return [r for r in runs if r.config.method == "ddpm" or (r.config.T, r.config.seed) == (T, seed)]
+
+
+def sight(preset: str) -> pd.DataFrame:
+    """What each row's critics saw at t = 1, by T: minus their loss there, a mean over the last quarter of training.
+
+    0: a critic that cannot tell real x_0 from fake ones. Of runs of the first seed without a tag, in the preset of
+    `kin` with most T.
+    """
+    most = kin(preset)[0]
+    runs = [r for r in all_runs(configure(preset).dataset) if r.config.preset == most]
+    seen = {
+        (r.config.divergence, r.config.T): -r.history["critic_t1"].tail(max(1, len(r.history) // 4)).mean()
+        for r in runs
+        if r.config.method == "ddgan" and r.config.seed == 0 and not r.config.tag and "critic_t1" in r.history
+    }
+    if not seen:
+        return pd.DataFrame()
+    table = pd.Series(seen).rename_axis(["row", "T"]).unstack()
+    return table.reindex([row for row in PAPER_ROWS if row in table.index])
 
 
 def critics(preset: str, T: int, seed: int = 0) -> pd.DataFrame:

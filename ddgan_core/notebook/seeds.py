@@ -27,8 +27,9 @@ def by_seed(preset: str, T: int = T_OF_SEEDS) -> pd.DataFrame:
         return pd.DataFrame(columns=["row", "seed", *SCORES])
     table = table[(table["sampler"] == "ddgan") & (table["T"] == T) & (table["tag"] == "")]
     table = table[table["divergence"].isin(PAPER_ROWS) & (table["seed"] != SWEEP_SEED)]
-    table = table.sort_values(["divergence", "seed"], key=lambda v: v.map(PAPER_ROWS.index) if v.dtype == object else v)
-    return table.rename(columns={"divergence": "row"})[["row", "seed", *SCORES]].reset_index(drop=True)
+    order = table["divergence"].map(PAPER_ROWS.index)
+    table = table.assign(order=order).sort_values(["order", "seed"]).rename(columns={"divergence": "row"})
+    return table[["row", "seed", *SCORES]].reset_index(drop=True)
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:

@@ -93,8 +93,8 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
     (by_all, by_each), (recall, coverage) = axes
     by_all.set(xlabel="updates, all steps together", title="Distance by the length of training")
     by_each.set(xlabel="updates of each step", title="Distance by what each step had of it")
-    recall.set(xlabel="updates of each step", title="Recall: real images near a sample", ylabel="higher is better")
-    coverage.set(xlabel="updates of each step", title="Coverage: real images with a sample near")
+    recall.set(xlabel="updates of each step", title="Recall: real images in a sample's ball", ylabel="higher is better")
+    coverage.set(xlabel="updates of each step", title="Coverage: real images whose ball has a sample")
     for ax in (by_all, by_each):
         ax.set_yscale("log")
         plain_numbers(ax.yaxis)

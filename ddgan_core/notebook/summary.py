@@ -7,7 +7,7 @@ import pandas as pd
 
 from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
-from ddgan_core.figures.labels import label_of
+from ddgan_core.figures.labels import label_of, tag_label
 from ddgan_core.runs import PRESETS, results_dir, write_atomic
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED
 
@@ -29,7 +29,7 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
     Columns: model, steps, a distance for each of MEASURES that has been made; by the first of these precision, recall
     and confidence (the classifier's mean top probability); seconds for 1,000 images (`bench sampling`), preset, commit
     (of the scoring, with a + where files had changes). Every cell is text: half the width of the 95 % interval where
-    there is one, a dash where nothing was measured. Runs with a tag are left out, and what is sampled by the source
+    there is one, a dash where nothing was measured. DDGANs with a tag are left out, and what is sampled by the source
     paper's protocol. Raises UserError for an unknown preset, and where no model is scored yet: baselines alone would
     take the place of a full table.
     """
@@ -37,12 +37,13 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
         raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(PRESETS)}")
     table = studied(load_evaluations(dataset, preset))
     if len(table):
-        table = table[(table["reference"] == "test") & (table["tag"] == "") & (table["sample_seed"] == 0)]
+        usual = (table["tag"] == "") | (table["method"] == "ddpm")
+        table = table[(table["reference"] == "test") & usual & (table["sample_seed"] == 0)]
     made = [(m, _measured(table, m)) for m in MEASURES if len(table) and len(_measured(table, m))]
     if not any((rows["method"] != "").any() for _, rows in made):
         raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
     table = pd.concat([rows for _, rows in made])
-    speed = sampling_seconds(preset, table["device"].iloc[-1])
+    speed = sampling_seconds(preset, table.loc[table["method"] != "", "device"].iloc[-1])
     lines = []
     for (run_id, sampler, steps), own in table.groupby(["run_id", "sampler", "steps"], sort=False):
         first = own.iloc[0]
@@ -111,7 +112,8 @@ def _model(row: pd.Series) -> str:
     if row["run_id"] in ("real", "noise"):
         return "real training images" if row["run_id"] == "real" else "noise"
     if row["method"] == "ddpm":
-        return f"DDPM, {'DDIM' if row['sampler'] == 'ddim' else row['sampler']}"
+        longer = f", {tag_label(row['tag'])}" if row["tag"] else ""
+        return f"DDPM, {'DDIM' if row['sampler'] == 'ddim' else row['sampler']}{longer}"
     name = row["divergence"]
     return f"DDGAN, {label_of(name)}" + (f", seed {row['seed']}" if row["seed"] else "")
 
