@@ -43,11 +43,13 @@ SCORES: dict[str, dict[str, list[tuple[str, int | None, str, int]]]] = {
         + [("shortened", n, "fashion_classifier", 1_000) for n in (10, 20, 50, 100, 200)]
         + [("retimed", n, "fashion_classifier", 1_000) for n in (10, 50, 200)],
     },
-    "full": {
-        "ddgan": [("ddgan", None, "fashion_classifier", 10_000)],
+    "full": {  # a GPU has time for Inception's features
+        "ddgan": [("ddgan", None, features, 10_000) for features in ("fashion_classifier", "inception")],
         "ddpm": [("ancestral", n, "fashion_classifier", 10_000) for n in (10, 20, 50, 100, 200, 500, 1000)]
         + [("ddim", n, "fashion_classifier", 10_000) for n in (10, 20, 50, 100)]
-        + [(s, n, "fashion_classifier", 10_000) for n in (10, 50, 200) for s in ("shortened", "retimed")],
+        + [(s, n, "fashion_classifier", 10_000) for n in (10, 50, 200) for s in ("shortened", "retimed")]
+        + [("ancestral", n, "inception", 10_000) for n in (10, 100, 1000)]
+        + [("ddim", 10, "inception", 10_000)],
     },
 }
 CUT_SHORT = (4, 10)  # T at which a row's first run is also sampled as the source paper does, from a smaller t on
