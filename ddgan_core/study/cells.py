@@ -149,12 +149,14 @@ def schedule_study(preset: str = "cpu") -> Study:
 def budget_study(preset: str = "cpu") -> Study:
     """JS trained twice or half as long as the preset's runs: does T count, or the updates that each step gets?
 
-    And a DDPM trained five times as long: what is still to be had from it.
+    At T = 8 with four critic steps to one of the generator: is it the critic that lacks them? And a DDPM trained five
+    times as long: what is still to be had from it.
     """
     cells = []
     for T, times in ((2, 2.0), (1, 2.0), (1, 0.5), (4, 2.0)):
         usual = configure(preset, T=T, tag=f"x{times:g}")
         cells.append(usual.changed(updates=max(1, round(times * usual.updates))))
+    cells.append(configure(preset, T=8, tag="critic4", critic_steps=4))
     usual = configure(preset, method="ddpm", tag="x5")
     cells.append(usual.changed(updates=5 * usual.updates))
     return Study(f"budget-{preset}", tuple(cells))
