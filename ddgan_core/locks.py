@@ -1,11 +1,11 @@
 """One process at a time: locks that die with the process that holds them."""
 
 import fcntl
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ddgan_core import UserError
 
@@ -17,9 +17,9 @@ def alone(lock: Path, who: str) -> Iterator[None]:
     with open(lock, "w") as file:
         for last in (False,) * 20 + (True,):  # for a second: who only asks (`is_held`) has the lock for a moment
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 if last:
                     raise UserError(f"{who} is being trained by another process: wait for it, or stop it") from None
                 time.sleep(0.05)
@@ -32,7 +32,7 @@ def is_held(lock: Path) -> bool:
         return False
     with open(lock) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # over NFS the other kind needs a file open for writing
+            _flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # over NFS the other kind needs a file open for writing
         except BlockingIOError:
             return True
     return False
@@ -40,11 +40,22 @@ def is_held(lock: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time adds to the files of a folder, the others wait; the lock is on the folder itself."""
+    """One process at a time adds to the files of a folder, the others wait: by a file in it.
+
+    Not by the folder itself, whose lock a server of files (NFS) does not pass on, nor by the file that `alone` holds
+    in the folder of a run, which may be scored by the process that trains it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with open(folder / ".write.lock", "w") as file:
+        _flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
+
+
+def _flock(file: IO[str], how: int) -> None:
+    """flock that names the file where the file system has no locks; BlockingIOError where another process has it."""
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, f"it cannot be locked ({error.strerror})", file.name) from None

@@ -38,9 +38,8 @@ def imported(paths: list[Path], there: Path) -> dict[str, str]:
 
 
 def files(results: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(results)): p.read_bytes() for p in results.rglob("*") if p.is_file() and p.name != ".lock"
-    }
+    found = [p for p in results.rglob("*") if p.is_file() and not p.name.endswith(".lock")]
+    return {str(p.relative_to(results)): p.read_bytes() for p in found}
 
 
 def repack(path: Path, run_id: str, **members: bytes | None) -> Path:
