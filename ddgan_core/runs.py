@@ -81,7 +81,7 @@ class RunConfig:
             )
         if self.precision not in PRECISIONS:
             raise UserError(f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
-        if not isinstance(self.T, int) or not 1 <= self.T <= 1000:
+        if not 1 <= self.T <= 1000:
             raise UserError(f"T = {self.T}: the number of diffusion steps is a whole number from 1 to 1000")
         for name in ("updates", "batch_size", "z_dim", "penalty_every", "critic_steps"):
             if getattr(self, name) < 1:
@@ -117,11 +117,6 @@ class RunConfig:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "RunConfig":
-        """Fields not there have their defaults. Raises UserError for an unknown field or an impossible value."""
-        return cls().changed(**json.loads(text))
 
     def changed(self, /, **changes: Any) -> "RunConfig":
         """A copy with some fields changed; numbers given as lists become tuples. Raises UserError on unknown fields."""
@@ -229,7 +224,11 @@ class Run:
         if len(found) > 1:
             sets = ", ".join(path.parent.parent.name for path in found)
             raise UserError(f"run {run_id!r} exists for several datasets ({sets}): say which with --dataset")
-        path = found[0]
+        return cls._read(found[0])
+
+    @classmethod
+    def _read(cls, path: Path) -> "Run":
+        """The run of a config.json in its place, runs/<dataset>/<run id>/ of a results folder, and checked."""
         stored = read_object(path)
         stored_hash = stored.pop("hash", None)
         try:
@@ -238,9 +237,9 @@ class Run:
             raise UserError(f"{path} is not a run's configuration: {error}") from None
         if stored_hash != config.hash:
             raise UserError(f"{path} was edited by hand: hash {stored_hash}, its content gives {config.hash}")
-        if (config.dataset, config.run_id) != (path.parent.parent.name, run_id):
+        if (config.dataset, config.run_id) != path.parts[-3:-1]:
             raise UserError(f"{path} belongs to run {config.run_id} of {config.dataset}: the folder was renamed")
-        run = cls(config, results)
+        run = cls(config, path.parents[3])
         now = run.status
         if now["state"] == "done" and now.get("step", config.updates) != config.updates:
             raise UserError(
@@ -302,7 +301,7 @@ def all_runs(dataset: str | None = None, damaged: bool = True) -> list[Run]:
     for path in sorted(results_dir().glob("runs/*/*/config.json")):
         if dataset in (None, path.parts[-3]):
             try:
-                found.append(Run.open(path.parent.name, path.parts[-3]))
+                found.append(Run._read(path))
             except UserError:
                 if damaged:
                     raise

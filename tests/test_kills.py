@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_a_killed_notebook_kernel_leaves_a_run_that_ends_as_if_undisturbed(resul
 from ddgan_core import runner, study
 from ddgan_core.runs import RunConfig
 runner.CHECKPOINT_SECONDS = -1
-made = study.ensure([RunConfig.from_json({config.to_json()!r})], compute=True)
+made = study.ensure([RunConfig().changed(**{asdict(config)!r})], compute=True)
 assert made[0].status["state"] == "done"
 """
     manager, client = start_new_kernel()
