@@ -73,6 +73,24 @@ def test_when_time_is_up_no_more_are_started() -> None:
     assert local(list(commands), commands.__getitem__, workers=1) == {"a": 0}
 
 
+def test_processes_are_spread_over_the_places_that_are_free(capfd: pytest.CaptureFixture[str]) -> None:
+    """The first holds its place while three others go through the second."""
+    code = "import sys, time; print(*sys.argv[1:]); time.sleep(2 if sys.argv[1] == 'a' else .1)"
+    jobs = ["a", "b", "c", "d"]
+    assert local(jobs, lambda job: [*python(code), job], 2, places=[["x"], ["y"]]) == dict.fromkeys(jobs, 0)
+    assert sorted(capfd.readouterr().out.splitlines()) == ["a x", "b y", "c y", "d y"]
+
+
+def test_the_last_lines_of_a_process_come_before_it_counts_as_ended(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Though who prints them is slow."""
+    slow = print
+    monkeypatch.setattr(executors, "print", lambda *a, **k: (time.sleep(0.2), slow(*a, **k)), raising=False)
+    assert local(["a"], lambda job: python("print('one\\ntwo\\nthree')"), workers=1) == {"a": 0}
+    assert capfd.readouterr().out == "one\ntwo\nthree\n"
+
+
 def test_no_workers_are_refused() -> None:
     with pytest.raises(UserError, match="workers = 0: 1 or more"):
         local(["a"], lambda job: python("0"), workers=0)
@@ -155,14 +173,14 @@ def test_processes_end_as_one_process_does(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "local"))
     start, begun = executors._start, []
 
-    def start_and_kill_the_first(words: list[str]) -> "subprocess.Popen[str]":
+    def start_and_kill_the_first(words: list[str]) -> "tuple[subprocess.Popen[str], threading.Thread]":
         begun.append(start(words))
         if len(begun) == 1:
             for _ in range(6000):
                 if list((tmp_path / "local").glob("runs/*/*/.lock")):
                     break
                 time.sleep(0.01)
-            begun[0].kill()
+            begun[0][0].kill()
         return begun[-1]
 
     monkeypatch.setattr(executors, "_start", start_and_kill_the_first)

@@ -128,7 +128,7 @@ def test_workers_are_given_what_lacks_something(results: Path, monkeypatch: pyte
     run(Study("", (whole,)), progress=False)
     runner.train_run(trained, progress=False)
     jobs = []
-    monkeypatch.setattr(study_work, "local", lambda cells, *rest: jobs.extend(cells) or {})
+    monkeypatch.setattr(study_work, "local", lambda cells, *rest, **how: jobs.extend(cells) or {})
     study.run_local(Study("", (whole, fresh, trained)), "smoke", "paper", workers=2)
     assert jobs == [trained.run_id, fresh.run_id]
 

@@ -137,7 +137,9 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument(
         "--minutes", type=positive, help="stop after so long; the same command goes on (default: to the end)"
     )
-    this.add_argument("--workers", type=whole(1), help="so many runs at a time, a process each")
+    this.add_argument(
+        "--workers", type=whole(1), help="so many runs at a time, a process each; on several GPUs, spread"
+    )
     this.add_argument("--on", choices=("local", "ray"), default="local", help="ray: tasks on a Ray cluster")
     this.add_argument("--address", help="of an existing Ray cluster, or auto (default: one started here)")
     this.add_argument("--gpus", type=share, help="GPUs for a Ray task, such as 0.25 (default: none)")

@@ -17,21 +17,24 @@ from contextlib import contextmanager
 from ddgan_core import UserError
 
 RETRIES = 3  # a process that dies goes on from its checkpoint, so trying again is cheap
+LAST_LINES = 5.0  # seconds to print what an ended process left; a child of its own may hold the pipe open for longer
 
 
 def local(
-    jobs: Sequence[str], command: Callable[[str], list[str] | None], workers: int, retries: int = RETRIES
-) -> dict[str, int]:
+    jobs: Sequence[str], command: Callable[[str], list[str] | None], workers: int, retries: int = RETRIES,
+    places: Sequence[list[str]] = ([],),
+) -> dict[str, int]:  # fmt: skip
     """Run `command(job)` for each job, `workers` processes at a time, in order; {job: exit status} of those started.
 
     A process that a signal killed is started again, `retries` times. A command of None means that time is up: no more
-    are started. What the processes print is printed line by line. On SIGTERM or Ctrl-C the processes get SIGTERM, leave
-    their checkpoints, and are waited for.
+    are started. places: words added to the command, of a place that fewest of the processes have at that time. What
+    the processes print is printed line by line. On SIGTERM or Ctrl-C the processes get SIGTERM, leave their
+    checkpoints, and are waited for.
     """
     if workers < 1:
         raise UserError(f"workers = {workers}: 1 or more")
     waiting, tries = list(jobs), dict.fromkeys(jobs, 0)
-    running: dict[str, subprocess.Popen[str]] = {}
+    running: dict[str, tuple[subprocess.Popen[str], threading.Thread, list[str]]] = {}
     ended: dict[str, int] = {}
     with _sigterm_as_exit():
         try:
@@ -41,10 +44,13 @@ def local(
                     if (words := command(job)) is None:
                         waiting.clear()
                         break
-                    running[job] = _start(words)
-                for job, process in list(running.items()):
+                    taken = [place for *_, place in running.values()]
+                    place = min(places, key=taken.count)
+                    running[job] = (*_start([*words, *place]), place)
+                for job, (process, reader, _) in list(running.items()):
                     if (code := process.poll()) is None:
                         continue
+                    reader.join(LAST_LINES)
                     del running[job]
                     if code < 0 and tries[job] < retries:
                         tries[job] += 1
@@ -54,22 +60,25 @@ def local(
                         ended[job] = code
                 time.sleep(0.05)
         finally:
-            for process in running.values():
+            for process, *_ in running.values():
                 process.terminate()
-            for process in running.values():
+            for process, reader, _ in running.values():
                 process.wait()
+                reader.join(LAST_LINES)
     return ended
 
 
-def _start(words: list[str]) -> "subprocess.Popen[str]":
+def _start(words: list[str]) -> "tuple[subprocess.Popen[str], threading.Thread]":
+    """The process, and the thread that prints what it prints."""
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
 
     def show() -> None:
         for line in process.stdout or ():
             print(line, end="", flush=True)
 
-    threading.Thread(target=show, daemon=True).start()
-    return process
+    reader = threading.Thread(target=show, daemon=True)
+    reader.start()
+    return process, reader
 
 
 @contextmanager

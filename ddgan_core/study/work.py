@@ -178,7 +178,8 @@ def run_local(
 ) -> pd.DataFrame:  # fmt: skip
     """The same with a process for each cell, `workers` at a time; the study must be one of STUDIES.
 
-    Raises UserError where a process ends in an error, when the others have ended.
+    Without a device, they are spread over the GPUs there are. Raises UserError where a process ends in an error, when
+    the others have ended.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
@@ -190,7 +191,9 @@ def run_local(
         left = (deadline - time.monotonic()) / 60
         return [*words, "--minutes", f"{left:.3f}"] if left > 0 else None
 
-    ended = local([cell.run_id for cell in to_do(study)], command, workers)
+    count = torch.cuda.device_count() if device is None and kind != "toys" else 0
+    places = [["--device", f"cuda:{k}"] for k in range(count)] if count > 1 else [[]]
+    ended = local([cell.run_id for cell in to_do(study)], command, workers, places=places)
     write_tables()
     if wrong := {cell: code for cell, code in ended.items() if code}:
         raise UserError(
