@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError, runner, study
+from ddgan_core.__main__ import main
 from ddgan_core.evaluation import samples, scoring
 from ddgan_core.evaluation.piles import TimeIsUp
 from ddgan_core.locks import alone, is_held
@@ -131,6 +132,43 @@ def test_workers_are_given_what_lacks_something(results: Path, monkeypatch: pyte
     monkeypatch.setattr(study_work, "local", lambda cells, *rest, **how: jobs.extend(cells) or {})
     study.run_local(Study("", (whole, fresh, trained)), "smoke", "paper", workers=2)
     assert jobs == [trained.run_id, fresh.run_id]
+
+
+def test_a_training_that_diverged_is_a_result_and_not_tried_again(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, good = (make_study("paper", "smoke").cells[k] for k in (1, 2))
+    Run.create(bad).set_status("failed", "step 3: the critic's loss is nan", step=3)
+    monkeypatch.setattr(study_work, "train_run", lambda cell, **how: pytest.fail("it was trained again"))
+    assert study.to_do(Study("", (bad, good))) == [good]
+    monkeypatch.setattr(study_work, "local", lambda cells, *rest, **how: dict.fromkeys(cells, 0))
+    for table in (run(Study("", (bad,))), study.run_local(Study("", (bad,)), "smoke", "paper", workers=2)):
+        (line,) = table.to_dict("records")
+        assert (line["state"], line["step"], line["minutes_left"] > 0) == ("failed", 3, False)
+        assert line["reason"].startswith("step 3: the critic's loss is nan; a result")
+        assert "`train` it" in line["reason"]
+    study.complete(bad)  # as a worker does whose list is older than the failure
+    assert Run(bad).status["state"] == "failed"
+    cells = ["--cell", bad.run_id, "--cell", good.run_id]
+    assert main(["study", "slurm", "--preset", "smoke", *cells]) == 0
+    assert f"jobs=({good.run_id})" in capsys.readouterr().out
+    assert main(["study", "slurm", "--preset", "smoke", *cells[:2]]) == 2
+    assert "is done or has failed: there is nothing to put into a queue" in capsys.readouterr().err
+
+
+def test_a_failed_run_is_tried_again_by_train(results: Path) -> None:
+    failed = Run.create(configure("smoke", T=1, updates=2))
+    failed.set_status("failed", "step 1: the critic's loss is nan", step=1)
+    assert runner.train_run(failed.config, progress=False).status["state"] == "done"
+
+
+def test_workers_are_spread_over_the_gpus(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(study_work, "local", lambda cells, *rest, places: asked.append(places) or {})
+    for count, device, kind in ((2, None, "paper"), (2, "cuda:1", "paper"), (2, None, "toys"), (1, None, "paper")):
+        monkeypatch.setattr(study_work.torch.cuda, "device_count", lambda count=count: count)
+        study.run_local(Study("", (configure("smoke", T=1),)), "smoke", kind, workers=2, device=device)
+    assert asked == [[["--device", "cuda:0"], ["--device", "cuda:1"]], [[]], [[]], [[]]]
 
 
 def test_a_slot_ends_with_a_checkpoint_and_the_next_goes_on(results: Path) -> None:

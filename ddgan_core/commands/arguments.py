@@ -131,7 +131,9 @@ def make_parser() -> argparse.ArgumentParser:
     of_study(this)
     this.add_argument("--json", action="store_true", help="for programs: a list of objects")
 
-    text = "Train and score what is missing, in order of what it tells."
+    text = (
+        "Train and score what is missing, in order of what it tells. What diverged is a result; `train` tries it again."
+    )
     this = command(parts, "run", "study_run", text, "study run --preset cpu --minutes 60 --workers 2 --threads 1")
     of_study(this)
     this.add_argument(
@@ -153,7 +155,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--curves", action="store_true", help="the GANs alone: a line for each divergence, a column for T"
     )
 
-    text = "Print a Slurm array script, an element for each missing run."
+    text = "Print a Slurm array script, an element for each run that `study run` would do."
     this = command(parts, "slurm", "study_slurm", text, "study slurm --preset full --gpus 1 > study.sbatch")
     of_study(this)
     this.add_argument("--minutes", type=positive, default=60.0, help="of each element (default: %(default)g)")

@@ -82,7 +82,7 @@ def study_slurm(args: argparse.Namespace) -> int:
 
     what = asked_for(args)
     if not (missing := [cell.run_id for cell in study.to_do(what)]):
-        raise UserError(f"every run of {what.name} is done: there is nothing to put into a queue")
+        raise UserError(f"every run of {what.name} is done or has failed: there is nothing to put into a queue")
     words = [sys.executable, "-m", "ddgan_core", "study", "run", "--study", args.study, "--preset", args.preset]
     words += ["--threads", str(args.threads), "--cell"]
     print(slurm_script(missing, words, minutes=args.minutes, cpus=args.threads, gpus=args.gpus or 0), end="")

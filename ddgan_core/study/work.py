@@ -59,7 +59,7 @@ def run_lines(cells: Sequence[RunConfig]) -> list[dict[str, Any]]:
             line |= _standing(cell, Run(cell))
         except UserError as error:
             line |= {"state": "damaged", "reason": str(error), "step": 0, "minutes": 0.0, "scores": "?"}
-        left = 0 if line["state"] == "done" else cell.updates - line["step"]
+        left = 0 if line["state"] in ("done", "failed") else cell.updates - line["step"]
         found.append(line | {"minutes_left": round(left * pace.get(_size(cell), math.nan) / 60, 1)})
     return found
 
@@ -75,6 +75,8 @@ def _standing(cell: RunConfig, run: Run) -> dict[str, Any]:
         state, reason = "differs", "made with other settings: delete it, or give the new ones a tag"
     elif state == "done" and run.weights is None:
         reason = "its weights are not here"
+    elif state == "failed":
+        reason += "; a result, and left as it is: to try again, `train` it, or delete its folder"
     return {
         "state": state, "reason": reason, "step": now.get("step", 0), "minutes": round(now.get("seconds", 0) / 60, 1),
         "scores": _scores_made(run, cell),
@@ -117,8 +119,11 @@ def complete_run(
 ) -> Run:
     """Train a cell, or go on with it, and score it; what is done is not done again. Stops when its minutes are over.
 
-    A training that diverges is noted in the run's status and said on stderr; it raises nothing.
+    A training that diverges is noted in the run's status and said on stderr; it raises nothing. One that did before is
+    not tried again: a run that passes by chance at the second trial would hide what claim C5 counts.
     """
+    if Run(cell).status["state"] == "failed":
+        return Run.create(cell)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     try:
         run = train_run(cell, minutes=minutes, device=device, progress=progress)
@@ -155,14 +160,14 @@ def run(
 def to_do(study: Study) -> list[Cell]:
     """The cells that lack something, in order, after those that are trained and lack scores.
 
-    A slot of time is worth most where nothing can be lost any more.
+    A slot of time is worth most where nothing can be lost any more. A training that diverged is a result.
     """
     trained, others = [], []
     for cell, line in zip(study.cells, status(study).itertuples(), strict=True):
         made, _, due = line.scores.partition("/")
-        if line.state != "done":
+        if line.state not in ("done", "failed"):
             others.append(cell)
-        elif made != due:
+        elif line.state == "done" and made != due:
             trained.append(cell)
     return trained + others
 
