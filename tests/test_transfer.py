@@ -66,7 +66,7 @@ def repack(path: Path, run_id: str, **members: bytes | None) -> Path:
 def test_what_arrives_is_what_left(made: Path, tmp_path: Path) -> None:
     paths, left_out = export_runs(tmp_path / "out")
     assert [path.name for path in paths] == ["runs-1-of-1.zip"]
-    assert left_out == []
+    assert left_out == {}
     there = tmp_path / "elsewhere"
     assert imported(paths, there) == {A: "new", B: "new"}
     for config in CONFIGS:
@@ -114,16 +114,37 @@ def test_an_unfinished_run_stays_and_is_replaced_by_the_finished_one(made: Path,
 
 
 def test_files_and_their_sizes_are_bounded(made: Path, tmp_path: Path) -> None:
+    """Room for one run to a file: one file leaves the other's weights out, and they are taken when they arrive."""
     sizes = [export_runs(tmp_path / name, [name])[0][0].stat().st_size for name in (A, B)]
     room = (max(sizes) + 1000) / 1e6
     paths, left_out = export_runs(tmp_path / "two", megabytes=room)
-    assert len(paths) == 2
+    assert (len(paths), left_out) == (2, {})
     assert all(path.stat().st_size <= room * 1e6 for path in paths)
-    paths, left_out = export_runs(tmp_path / "one", megabytes=room, files=1)
-    assert (len(paths), len(left_out)) == (1, 1)
-    with pytest.raises(UserError, match="a file may have 0.001"):
-        export_runs(tmp_path / "small", megabytes=0.001)
+    there = tmp_path / "elsewhere"
+    paths, left_out = export_runs(tmp_path / "one", megabytes=room + 0.02, files=1)
+    assert (len(paths), left_out) == (1, {B: "weights"})
+    assert paths[0].stat().st_size <= (room + 0.02) * 1e6
+    assert imported(paths, there) == {A: "new", B: "new"}
+    assert [Run(config, there).weights is not None for config in CONFIGS] == [True, False]
+    scores = Run(CONFIGS[1], there).evaluations
+    more, left_out = export_runs(tmp_path / "rest", list(left_out), megabytes=room)
+    assert left_out == {}
+    assert imported([*more, *paths], there) == {B: "merged", A: "same"}
+    assert Run(CONFIGS[1], there).weights is not None
+    assert Run(CONFIGS[1], there).evaluations.equals(scores)
+
+
+def test_weights_larger_than_a_file_block_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, left_out = export_runs(tmp_path / "bare", megabytes=0.03)
+    assert left_out == dict.fromkeys((A, B), "weights larger than a file")
+    assert imported(paths, tmp_path / "elsewhere") == {A: "new", B: "new"}
+    assert export_runs(tmp_path / "small", megabytes=0.001) == ([], dict.fromkeys((A, B), "all of it"))
     assert not (tmp_path / "small").exists()
+    monkeypatch.setattr("ddgan_core.study.transfer.export_runs", lambda *_: export_runs(tmp_path, megabytes=0.03))
+    assert main(["study", "export"]) == 0
+    assert f"no room for {A}, {B} (weights larger than a file): copy what `study ship`" in capsys.readouterr().err
 
 
 NO_OBJECTS = (b"[]", b"null", b"{", b"\xff\xff", b"[" * 100_000)

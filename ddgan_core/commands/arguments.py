@@ -162,7 +162,7 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--threads", type=whole(1), default=4, help="CPU threads of each element (default: %(default)s)")
     this.add_argument("--gpus", type=whole(0), help="GPUs of each element (default: none)")
 
-    text = "Pack finished runs into at most 8 files of 16 MB, to be copied and imported elsewhere."
+    text = "Pack finished runs into at most 8 files of 16 MB, to be imported elsewhere; weights last."
     this = command(parts, "export", "study_export", text, "study export -o out")
     this.add_argument(
         "-o", "--output", type=output("folder"), default="export", metavar="FOLDER", help="(default: export)"

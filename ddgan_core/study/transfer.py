@@ -1,8 +1,8 @@
 """Finished runs from one machine to another, as a few zip files: what a lent GPU has to hand back.
 
-A file holds whole runs: config, status, history, scores and samples, and the EMA weights in half precision. Importing
-checks everything before it writes anything: names, hashes, that what reads a run can read it, that what is there
-already is the same.
+A file holds runs: config, status, history, scores and samples, and, as far as there is room, the EMA weights in half
+precision; those may come later. Importing checks everything before it writes anything: names, hashes, that what reads a
+run can read it, that what is there already is the same.
 """
 
 import io
@@ -26,6 +26,8 @@ from ddgan_core.runs import Run, RunConfig, all_runs, read_object, results_dir, 
 MEGABYTES, FILES = 16.0, 8  # a file and how many of them, at most
 RUN_FILES = ("status.json", "config.json", "history.csv", "evaluations.csv", "samples.png")
 WEIGHTS = "weights.safetensors"
+OVERHEAD = 1000  # bytes that a zip file takes for a member's name and place, at most
+EVERYTHING, ITS_WEIGHTS, TOO_LARGE = "all of it", "weights", "weights larger than a file"  # what found no room
 LARGEST = 64e6  # bytes of all that a zip file holds: more is no run of this study
 ENDED = ("done", "failed")
 WORDS = ("same", "merged", "new")
@@ -34,49 +36,63 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def export_runs(
     folder: Path, run_ids: Sequence[str] = (), *, megabytes: float = MEGABYTES, files: int = FILES
-) -> tuple[list[Path], list[str]]:
+) -> tuple[list[Path], dict[str, str]]:
     """Pack finished and failed runs into at most so many zip files of at most so many megabytes (10^6 bytes) each.
 
-    run_ids: only these, by default every run. Returns the files, and the ids of the runs that found no room: export
-    those by their ids. Raises UserError for an unknown id, one of a run that has not ended, or a run that is larger
-    than a file may be.
+    Everything but weights goes first, then weights while there is room. run_ids: only these, by default every run.
+    Returns the files, and {run id: what of it found no room}. Raises UserError for an unknown id, and for one of a run
+    that has not ended.
     """
     named = [Run.open(name) for name in dict.fromkeys(run_ids)]
     for run in named:
         if run.status["state"] not in ENDED:
             raise UserError(f"run {run.config.run_id} has not ended ({run.status['state']}): go on with it first")
     runs = named or [run for run in all_runs() if run.status["state"] in ENDED]
-    packed = [(run, _pack(run)) for run in runs]
-    bins: list[list[tuple[Run, bytes]]] = []
-    left_out = []
-    for run, content in sorted(packed, key=lambda pair: -len(pair[1])):  # first fit, the largest first
-        if len(content) + 1000 > megabytes * 1e6:
-            raise UserError(f"run {run.config.run_id} takes {len(content) / 1e6:.1f} MB: a file may have {megabytes:g}")
-        room = (b for b in bins if sum(len(c) for _, c in b) + len(content) + 1000 * (len(b) + 1) <= megabytes * 1e6)
-        if (chosen := next(room, None)) is not None:
-            chosen.append((run, content))
-        elif len(bins) < files:
-            bins.append([(run, content)])
-        else:
-            left_out.append(run.config.run_id)
-    paths = []
-    for number, chosen in enumerate(bins, 1):
+    room, packed = int(megabytes * 1e6), list[dict[str, bytes]]()
+
+    def fits(members: dict[str, bytes], content: bytes) -> bool:
+        return sum(map(len, members.values())) + len(content) + OVERHEAD * (len(members) + 1) <= room
+
+    def placed(run: Run, content: bytes) -> bool:
+        """Is it in the first file that has room, or a new one?"""
+        chosen = next((members for members in packed if fits(members, content)), None)
+        if chosen is None and len(packed) < files and fits({}, content):
+            packed.append(chosen := {})
+        if chosen is not None:
+            chosen[_member(run)] = content
+        return chosen is not None
+
+    left_out = {run.config.run_id: EVERYTHING for run in runs if not placed(run, _pack(run, weights=False))}
+    for run in runs:
+        home = next((members for members in packed if _member(run) in members), None)
+        if home is None or run.weights is None:
+            continue
+        bare, whole = home.pop(_member(run)), _pack(run, weights=True)
+        if not placed(run, whole):
+            home[_member(run)] = bare
+            left_out[run.config.run_id] = ITS_WEIGHTS if fits({}, whole) else TOO_LARGE
+    packed = [members for members in packed if members]
+    paths = [folder / f"runs-{number}-of-{len(packed)}.zip" for number in range(1, len(packed) + 1)]
+    for path, members in zip(paths, packed, strict=True):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # its members are compressed already
-            for run, content in chosen:
-                archive.writestr(f"{run.config.dataset}/{run.config.run_id}.zip", content)
-        paths.append(folder / f"runs-{number}-of-{len(bins)}.zip")
-        write_atomic(paths[-1], buffer.getvalue())
+            for name, content in members.items():
+                archive.writestr(name, content)
+        write_atomic(path, buffer.getvalue())
     return paths, left_out
 
 
-def _pack(run: Run) -> bytes:
+def _member(run: Run) -> str:
+    return f"{run.config.dataset}/{run.config.run_id}.zip"
+
+
+def _pack(run: Run, weights: bool) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in RUN_FILES:
             if (path := run.path / name).exists():
                 archive.writestr(name, path.read_bytes())
-        if run.weights is not None:
+        if weights:
             tensors = {k: v.half() for k, v in run_weights(run).items()}
             archive.writestr(WEIGHTS, safetensors_bytes(tensors, {"config_hash": run.config.hash}))
     return buffer.getvalue()
