@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
+from ddgan_core.evaluation.scores import load_evaluations, one_axis, read_evaluations, studied
 from ddgan_core.notebook.ranking import preferred, read_answers
 from ddgan_core.notebook.rows import kin
 from ddgan_core.notebook.summary import sampling_times
@@ -88,9 +88,9 @@ def _score(run: Run) -> float:
     """The distance by which a trial of the sweep is judged, its first score that was due; NaN where it is not there."""
     sampler, steps, features, n = scores_due(run.config)[0]
     wanted = {"sampler": sampler, "steps": steps, "features": features, "n": n, "sample_seed": 0}
-    table = run.evaluations
-    table = table[table["reference"] == reference_split(run.config)] if len(table) else table
-    for column, value in wanted.items() if len(table) else ():
+    table = read_evaluations(run.path / "evaluations.csv")
+    table = table[table["reference"] == reference_split(run.config)]
+    for column, value in wanted.items():
         table = table[table[column] == value]
     return float(table.sort_values("reference_n")["frechet"].iloc[-1]) if len(table) else float("nan")
 

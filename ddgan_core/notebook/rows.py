@@ -9,7 +9,7 @@ from ddgan_core.data import get_dataset
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation import anatomy
 from ddgan_core.evaluation.samples import sample
-from ddgan_core.evaluation.scores import bounds, load_evaluations, studied
+from ddgan_core.evaluation.scores import bounds, load_evaluations, read_evaluations, studied
 from ddgan_core.figures import curves, grids, plots
 from ddgan_core.figures.labels import label_of
 from ddgan_core.runs import Run, RunConfig, all_runs
@@ -55,7 +55,7 @@ def samples(run: Run | None) -> Any:
 
 def scores(run: Run | None) -> Any:
     """The run's evaluations, a line each, frechet_error half of a 95 % interval over draws; else a line."""
-    table = run.evaluations if run else pd.DataFrame()
+    table = read_evaluations(run.path / "evaluations.csv") if run else pd.DataFrame()
     return table.reindex(columns=SCORE_COLUMNS).round(4) if len(table) else "no scores yet"
 
 
