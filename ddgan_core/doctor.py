@@ -15,6 +15,7 @@ from ddgan_core.checkpoints import trained_here
 from ddgan_core.evaluation.samples import load_model
 from ddgan_core.metrics import features
 from ddgan_core.provenance import code_version, device_name, usable_cores
+from ddgan_core.runner import default_device
 
 PACKAGES = ("torchvision", "numpy", "pandas", "scipy", "scikit-learn", "clean-fid", "papermill", "jupyterlab")
 
@@ -81,7 +82,7 @@ def _bfloat16() -> str:
 
 def _time() -> str:
     """By this machine's own runs on its device, and the tables of `bench` that name a device like it."""
-    here = device_name("cuda" if torch.cuda.is_available() else "cpu")
+    here = device_name(default_device())
     minutes: dict[str, list[float]] = {}
     for run in runs.all_runs():
         if trained_here(run) and run.status["state"] == "done" and run.status.get("device") == here:

@@ -19,8 +19,10 @@ def prepare(args: argparse.Namespace) -> str:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
+    from ddgan_core.runner import default_device
+
     torch.set_num_threads(threads)
-    device = getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = getattr(args, "device", None) or default_device()
     known = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
     if not known:
         raise UserError(f"device {device!r} is not known: choose cpu, cuda or cuda:N")

@@ -23,7 +23,7 @@ from ddgan_core.diffusion import diffuse_pair, random_generator, sample_posterio
 from ddgan_core.divergences import Divergence
 from ddgan_core.progress import Progress
 from ddgan_core.shapes import Float, Int, Tensor
-from ddgan_core.toys.mixtures import GaussianMixture
+from ddgan_core.toys.mixtures import GaussianMixture, covariance_root
 
 BLOCK = 32  # updates whose random numbers are drawn at once: a generator for each would cost as much as the networks
 
@@ -98,8 +98,7 @@ class ToyGAN:
         betas = (0.5, 0.9)
         self.optimiser = torch.optim.Adam(self.generator.parameters(), settings.lr_generator, betas, fused=True)
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), settings.lr_critic, betas, fused=True)
-        values, vectors = torch.linalg.eigh(mixture.covariances)
-        self._roots = (vectors * values.clamp(min=0).sqrt()[..., None, :]).float().expand(len(mixture.weights), d, d)
+        self._roots = covariance_root(mixture.covariances).float().expand(len(mixture.weights), d, d)
         self._means, self._cumulative = mixture.means.float(), mixture.weights.cumsum(0).float()
         self._blocks: dict[str, tuple[int, Tensor, Tensor]] = {}
 

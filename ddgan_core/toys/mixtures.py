@@ -46,7 +46,7 @@ class GaussianMixture:
         chosen = chosen.T.reshape(*shape, 1, 1)
         means = self.means.expand(*shape, *self.means.shape[-2:])
         mean = means.gather(-2, chosen.expand(*shape, 1, self.d)).squeeze(-2)
-        roots = _root(self.covariances)
+        roots = covariance_root(self.covariances)
         roots = roots.expand(*shape, *roots.shape[-3:])
         root = roots.gather(-3, chosen[..., None].expand(*shape, 1, self.d, self.d)).squeeze(-3)
         noise = torch.randn(*shape, self.d, generator=generator, dtype=torch.float64)
@@ -169,7 +169,7 @@ def _identity(d: int) -> Tensor:
     return torch.eye(d, dtype=torch.float64)
 
 
-def _root(covariances: Tensor) -> Tensor:
+def covariance_root(covariances: Tensor) -> Tensor:
     """R with R R^T = covariance, by eigh: unlike Cholesky's it exists for points too."""
     values, vectors = torch.linalg.eigh(covariances)
     return vectors * values.clamp(min=0).sqrt()[..., None, :]
