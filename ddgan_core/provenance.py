@@ -18,6 +18,13 @@ def device_name(device: "torch.device | str") -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
+def provenance(device: "torch.device | str") -> dict[str, str]:
+    """{"device", "torch", "commit"}: what a row says beside its numbers. To be asked before the work begins."""
+    import torch
+
+    return {"device": device_name(device), "torch": torch.__version__, "commit": code_version()}
+
+
 def usable_cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -44,6 +44,31 @@ def test_what_is_measured_is_kept_and_not_measured_again(run, monkeypatch):
         )
 
 
+def test_rows_of_before_their_origin_was_noted_are_kept_as_they_are(run, monkeypatch):
+    made = ["device", "torch", "commit"]
+    monkeypatch.setattr(anatomy, "provenance", lambda _: dict(zip(made, ("a CPU", "2.9.1", "0012345"), strict=True)))
+    anatomy.measure([run], n=80, features="pixels")
+    for kind in ("textures", "modes", "stripes"):
+        assert anatomy.table(kind, "digits")[made].drop_duplicates().to_numpy().tolist() == [
+            ["a CPU", "2.9.1", "0012345"]
+        ]
+        path = anatomy._path(kind, "digits")
+        anatomy.table(kind, "digits").drop(columns=made).to_csv(path, index=False)
+    before = anatomy.table("modes", "digits")
+    assert anatomy.measure([run], n=80, features="pixels") == [], "they are known"
+    other = Run.create(run.config.changed(seed=1))
+    other.set_status("done")
+    (other.path / "ema.safetensors").write_bytes((run.path / "ema.safetensors").read_bytes())
+    monkeypatch.setattr(anatomy, "sample", lambda *_, **__: load_images("digits", "test")[0][:80])
+    monkeypatch.setattr(anatomy, "last_step", lambda *_: [{"change": "none"}])
+    assert anatomy.measure([run, other], n=80, features="pixels") == [other.config.run_id]
+    after = anatomy.table("modes", "digits")
+    assert after.loc[after["run_id"] == other.config.run_id, "commit"].tolist() == ["0012345"] * anatomy.GROUPS
+    old = after[after["run_id"] != other.config.run_id]
+    assert old[made].isna().all(axis=None)
+    pd.testing.assert_frame_equal(old[list(before)], before)
+
+
 def test_too_few_images_are_refused(run):
     with pytest.raises(UserError, match="n = 39"):
         anatomy.measure([run], n=39)

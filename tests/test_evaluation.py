@@ -246,7 +246,7 @@ def test_the_commit_is_that_of_the_code_that_draws(monkeypatch: pytest.MonkeyPat
         version[0] = "after"
         return draw(*arguments)
 
-    monkeypatch.setattr(scoring, "code_version", lambda: version[0])
+    monkeypatch.setattr("ddgan_core.provenance.code_version", lambda: version[0])
     monkeypatch.setattr(scoring, "sample_pile", meanwhile)
     assert evaluate(make_run(DDGAN), n=20, features="pixels").iloc[0]["commit"] == "before"
 

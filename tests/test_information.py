@@ -12,6 +12,7 @@ from ddgan_core import UserError
 from ddgan_core.diffusion import Schedule, linear_schedule, vp_schedule
 from ddgan_core.evaluation.information import bayes_errors, decided, integrate_error, measure
 from ddgan_core.networks import NoisePredictor
+from ddgan_core.provenance import code_version, device_name
 from ddgan_core.runner import train_run
 from ddgan_core.study import configure
 
@@ -78,6 +79,9 @@ def test_a_ddpm_measures_it_and_a_ddgan_does_not(results: Path) -> None:
     with pytest.raises(UserError, match="n = 298: choose 2 to 297 images, all of digits's test split"):
         measure(run, n=298)
     assert set(table["n"]) == {40}
+    assert table[["device", "torch", "commit"]].drop_duplicates().to_numpy().tolist() == [
+        [device_name("cpu"), torch.__version__, code_version()]
+    ]
     assert set(pd.read_csv(measure(run))["n"]) == {297}, "by default 500, or all there are"
     assert (table["error"].diff().dropna() <= 0).all()
     assert (table["snr"].diff().dropna() > 0).all()

@@ -26,6 +26,7 @@ from ddgan_core.metrics.distances import precision_recall
 from ddgan_core.metrics.features import classify, load_extractor
 from ddgan_core.metrics.intervals import mean_interval
 from ddgan_core.networks import Generator
+from ddgan_core.provenance import provenance
 from ddgan_core.runs import Run, results_dir, write_atomic
 from ddgan_core.shapes import Tensor, UInt8
 
@@ -43,7 +44,7 @@ def table(kind: str, dataset: str, runs: Sequence[Run] | None = None) -> pd.Data
     runs: only these, as they are now configured, and real images; by default all, whatever their T, seed and tag.
     """
     path = _path(kind, dataset)
-    known = pd.read_csv(path, dtype={"hash": str, "classes": str}) if path.is_file() else pd.DataFrame()
+    known = pd.read_csv(path, dtype={"hash": str, "classes": str, "commit": str}) if path.is_file() else pd.DataFrame()
     if runs is None or not len(known):
         return known
     wanted = known["hash"].isin({run.config.hash for run in runs})
@@ -65,7 +66,7 @@ def measure(
         raise UserError(f"n = {n}: {GROUPS} groups of images are compared, so {5 * GROUPS} or more are needed")
     if len({run.config.dataset for run in runs}) > 1:
         raise UserError("the runs are of several datasets: measure those of one at a time")
-    done: list[str] = []
+    done, made = list[str](), provenance(device)
     for run in (r for r in runs if r.weights):
         dataset = run.config.dataset
         real = load_images(dataset, "test")[0][:n]
@@ -79,14 +80,14 @@ def measure(
         if (force and not done) or not _there(known, {"run_id": "real"} | _size(key)):
             train = load_images(dataset, "train")[0][:n]
             control = {"run_id": "real", "row": "real", "hash": "", "sampler": "", "steps": 0} | _size(key)
-            _add("textures", dataset, control, textures(train, real, dataset))
-            _add("modes", dataset, control, modes(train, real, dataset, features))
+            _add("textures", dataset, control, textures(train, real, dataset), made)
+            _add("modes", dataset, control, modes(train, real, dataset, features), made)
         if force or not _there(known, key):
             images = sample(run, n, seed=seed, device=device, **steps)
-            _add("textures", dataset, key, textures(images, real, dataset))
+            _add("textures", dataset, key, textures(images, real, dataset), made)
             if run.config.method == "ddgan":
-                _add("stripes", dataset, key, last_step(run, load_images(dataset, "test")[0], seed, device))
-            _add("modes", dataset, key, modes(images, real, dataset, features))  # last: it tells what is done
+                _add("stripes", dataset, key, last_step(run, load_images(dataset, "test")[0], seed, device), made)
+            _add("modes", dataset, key, modes(images, real, dataset, features), made)  # last: it tells what is done
             done.append(run.config.run_id)
     return done
 
@@ -274,9 +275,12 @@ def _there(known: pd.DataFrame, key: dict[str, Any]) -> bool:
     return bool(len(known)) and bool((known[list(key)] == pd.Series(key)).all(axis=1).any())
 
 
-def _add(kind: str, dataset: str, key: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Put rows under a key into a table, in place of all that was known of the run: one n, seed and features each."""
-    new, path = pd.DataFrame([key | row for row in rows]), _path(kind, dataset)
+def _add(kind: str, dataset: str, key: dict[str, Any], rows: list[dict[str, Any]], made: dict[str, str]) -> None:
+    """Put rows under a key into a table, in place of all that was known of the run: one n, seed and features each.
+
+    made: provenance, no part of the key; rows of before it was noted are known without.
+    """
+    new, path = pd.DataFrame([key | row | made for row in rows]), _path(kind, dataset)
     with locked(path.parent):
         known = table(kind, dataset)
         if len(known):

@@ -20,7 +20,7 @@ from ddgan_core.evaluation.reference import SHIPPED, extract, reference_features
 from ddgan_core.evaluation.scoring import NEAREST
 from ddgan_core.metrics.distances import Moments, class_statistics, frechet_distance, kernel_distance, precision_recall
 from ddgan_core.metrics.features import class_probabilities, load_extractor
-from ddgan_core.provenance import code_version, device_name
+from ddgan_core.provenance import provenance
 from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.shapes import Float, Int, Tensor, UInt8
 
@@ -101,7 +101,7 @@ def calibrate(
     if min(*sizes, *floor_sizes) < 40 or draws < 2:
         raise UserError(f"sizes of {min(*sizes, *floor_sizes)}, draws = {draws}: 40 images and 2 draws or more")
     extractor = load_extractor(features, device)
-    code_version()  # of the code that measures: files may change meanwhile
+    made = provenance(device)  # of the code that measures: files may change meanwhile
     moments = reference_moments(dataset, "test", test, extractor)
     target, pool = reference_features(test, extractor), reference_features(train, extractor)
     probabilities = _probabilities(train, dataset, device)
@@ -130,8 +130,7 @@ def calibrate(
     facts = {
         "dataset": dataset, "features": extractor.name, "features_hash": extractor.hash, "reference": "test",
         "reference_n": len(test), "test_hash": data_hash(test), "train_hash": data_hash(train), "draws": draws,
-        "nearest": NEAREST, "classes": CLASSES, "blur_pixels": BLUR, "device": device_name(device),
-        "torch": torch.__version__, "commit": code_version(),
+        "nearest": NEAREST, "classes": CLASSES, "blur_pixels": BLUR, **made,
     }  # fmt: skip
     stem = f"calibration_{dataset}_{features}"
     write_atomic(folder / f"{stem}.csv", table.to_csv(index=False, float_format="%.6g"))

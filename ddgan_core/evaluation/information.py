@@ -21,6 +21,7 @@ from ddgan_core.data import load_images, to_float
 from ddgan_core.diffusion import Schedule, diffuse, random_generator
 from ddgan_core.evaluation.samples import load_model
 from ddgan_core.networks import NoisePredictor
+from ddgan_core.provenance import provenance
 from ddgan_core.runs import Run, results_dir, write_atomic
 from ddgan_core.shapes import Float, Tensor
 
@@ -37,10 +38,10 @@ def bayes_errors(
     prior = float((images - images.mean(0)).square().mean())
     errors = []
     for t in times:
-        total, generator = 0.0, random_generator(seed, "information", t, images.device)
+        total, generator = 0.0, random_generator(seed, "information", t)
         for x_0 in images.split(BATCH):
             at = torch.full((len(x_0),), t, device=images.device)
-            noise = torch.randn(x_0.shape, generator=generator, device=images.device)
+            noise = torch.randn(x_0.shape, generator=generator).to(images.device)  # the same noise on every device
             x_t = diffuse(schedule, x_0, at, noise)
             alpha_bar = float(schedule.alpha_bar[t])
             eps = network(x_t, schedule.time[at]).float()
@@ -56,7 +57,7 @@ def path_of(dataset: str) -> Path:
 
 
 def measure(run: Run, *, n: int | None = None, seed: int = 0, device: torch.device | str = "cpu") -> Path:
-    """Write `path_of` the run's dataset: alpha_bar, snr, error and nats, from most noise to least.
+    """Write `path_of` the run's dataset: alpha_bar, snr, error and nats, from most noise to least, and by what.
 
     By the first n test images, which the network has not seen: by default `IMAGES`, or all where there are fewer.
     nats: I(x_0; x_t) of a whole image. Raises UserError for a DDGAN, and for an n that the split does not have.
@@ -68,7 +69,7 @@ def measure(run: Run, *, n: int | None = None, seed: int = 0, device: torch.devi
     n = min(IMAGES, len(there)) if n is None else n
     if not 2 <= n <= len(there):
         raise UserError(f"n = {n}: choose 2 to {len(there)} images, all of {run.config.dataset}'s test split")
-    images = to_float(there[:n]).to(device)
+    images, made = to_float(there[:n]).to(device), provenance(device)
     log_snr = schedule.alpha_bar[1:].logit()
     wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), LEVELS, dtype=torch.float64)
     times = sorted({int((log_snr - w).abs().argmin()) + 1 for w in wanted}, reverse=True)
@@ -76,7 +77,7 @@ def measure(run: Run, *, n: int | None = None, seed: int = 0, device: torch.devi
     table["snr"] = table["alpha_bar"] / (1 - table["alpha_bar"])
     table["error"] = np.minimum.accumulate(bayes_errors(network, schedule, images, times, seed))  # less noise, no worse
     table["nats"] = images[0].numel() * integrate_error(table["snr"], table["error"])
-    facts = {"run_id": run.config.run_id, "hash": run.config.hash, "n": len(images), "sample_seed": seed}
+    facts = {"run_id": run.config.run_id, "hash": run.config.hash, "n": len(images), "sample_seed": seed} | made
     path = path_of(run.config.dataset)
     write_atomic(path, table.assign(**facts).to_csv(index=False, float_format="%.6g"))
     return path

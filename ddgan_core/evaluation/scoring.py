@@ -26,7 +26,7 @@ from ddgan_core.metrics.distances import (
 )
 from ddgan_core.metrics.features import class_probabilities, classify, load_extractor
 from ddgan_core.metrics.intervals import GROUPS, class_errors, frechet_interval, kernel_errors, neighbour_errors
-from ddgan_core.provenance import code_version, device_name
+from ddgan_core.provenance import provenance
 from ddgan_core.runs import Run, RunConfig, results_dir
 from ddgan_core.shapes import Tensor, UInt8
 
@@ -146,7 +146,7 @@ def _row(
     there = there[same_key(there, row)]
     if len(there) and not force:
         return there.reset_index(drop=True)
-    row |= {"torch": torch.__version__, "commit": code_version()}  # of the code that draws: files may change meanwhile
+    row |= provenance(device)  # of the code that draws: files may change meanwhile
     # First, for it refuses features that the images do not fit, and statistics of others; drawing may take hours.
     moments = reference_moments(row["dataset"], row["reference"], target, extractor)
     images, seconds = draw()
@@ -171,8 +171,7 @@ def _row(
         row |= class_statistics(probabilities)
         errors |= class_errors(probabilities) if enough else {}
     row |= {f"{name}_error": value for name, value in errors.items()}
-    row |= {"seconds_per_image": seconds, "device": device_name(device)}
-    return add_evaluation(path, row)
+    return add_evaluation(path, row | {"seconds_per_image": seconds})
 
 
 def _check_same_kind(images: Tensor, target: Tensor) -> None:
