@@ -16,6 +16,7 @@ from ddgan_core.evaluation import samples, scoring
 from ddgan_core.evaluation.samples import load_model, sample, sample_chain
 from ddgan_core.evaluation.scores import COLUMNS, load_evaluations, read_evaluations
 from ddgan_core.evaluation.scoring import evaluate, evaluate_baseline, evaluate_images
+from ddgan_core.metrics.distances import kernel_distance, precision_recall
 from ddgan_core.metrics.features import load_extractor
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.provenance import code_version
@@ -258,6 +259,18 @@ def test_each_score_carries_an_interval_and_its_companions() -> None:
     assert real[["precision", "recall", "coverage"]].min() > 0.5
     assert noise[["precision", "coverage"]].max() == 0
     assert noise["kernel"] > 10 * abs(real["kernel"])
+
+
+@pytest.mark.parametrize("n", [30, 60])
+def test_a_score_is_that_of_the_distances_with_an_interval_or_without(n: int, tmp_path: Path) -> None:
+    """Below 40 images there is none; above, values and intervals come from one look at each pair."""
+    fake, real = (load_images("digits", split)[0][:n] for split in ("train", "test"))
+    np.save(tmp_path / "mine.npy", fake.numpy())
+    row = evaluate_images(tmp_path / "mine.npy", "digits", features="pixels").iloc[0]
+    a, b = (load_extractor("pixels")(pile) for pile in (fake, real))
+    expected = precision_recall(b, a) | {"kernel": kernel_distance(a, b)}
+    assert row[list(expected)].to_dict() == pytest.approx(expected, rel=1e-9)
+    assert (row[[f"{name}_error" for name in expected]].notna() == (n >= 40)).all()
 
 
 def test_images_from_elsewhere_are_scored_by_their_pixels(tmp_path: Path, results: Path) -> None:

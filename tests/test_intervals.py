@@ -11,9 +11,9 @@ from ddgan_core.metrics.intervals import (
     frechet_interval,
     group_of,
     half_width,
-    kernel_errors,
+    kernel_interval,
     mean_interval,
-    neighbour_errors,
+    neighbour_intervals,
     neighbours_without,
     student_quantile,
 )
@@ -99,13 +99,24 @@ def test_an_order_in_the_samples_does_not_widen_it() -> None:
     assert frechet_interval(ordered, standard(8))[1] < 1.5 * frechet_interval(x, standard(8))[1]
 
 
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices in pieces, as those of the study's thousands of samples are."""
+    for module in ("distances", "intervals"):
+        monkeypatch.setattr(f"ddgan_core.metrics.{module}.CHUNK", 32)
+
+
+@pytest.mark.usefixtures("small_chunks")
 def test_the_kernels_sums_are_those_of_the_samples_that_stay() -> None:
     fake, real = draw(90, 4, 0, 0.2), draw(70, 4, 1)
     group = group_of(90)
     without = [kernel_distance(fake[group != g], real) for g in range(20)]
-    assert kernel_errors(fake, real)["kernel"] == pytest.approx(half_width(without), rel=1e-9)
+    value, half = kernel_interval(fake, real)
+    assert half == pytest.approx(half_width(without), rel=1e-9)
+    assert value == pytest.approx(kernel_distance(fake, real), rel=1e-10)
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("tight", [False, True])
 def test_neighbours_are_those_of_the_samples_that_stay(tight: bool) -> None:
     """Also where one group's fakes are all each other's neighbours, so that few of those looked at first may stay."""
@@ -114,7 +125,7 @@ def test_neighbours_are_those_of_the_samples_that_stay(tight: bool) -> None:
     if tight:
         fake[group == 1] = 2 + 1e-3 * fake[group == 1]
     found = neighbours_without(fake, real, groups=3)
-    for g in range(3):
+    for g in range(4):  # of the last there are none
         for name, value in precision_recall(real, fake[group != g]).items():
             assert float(found[name][g]) == pytest.approx(value), (name, g)
 
@@ -126,10 +137,12 @@ def test_intervals_of_neighbours_and_of_the_kernel_cover() -> None:
     widths: dict[str, list[float]] = {}
     for seed in range(150):
         fake = draw(n, d, seed, 0.4, 0.8)
-        for name, value in (precision_recall(real, fake) | {"kernel": kernel_distance(fake, real)}).items():
+        for name, (value, half) in (neighbour_intervals(fake, real) | {"kernel": kernel_interval(fake, real)}).items():
             values.setdefault(name, []).append(value)
-        for name, half in (neighbour_errors(fake, real) | kernel_errors(fake, real)).items():
             widths.setdefault(name, []).append(half)
+    assert {name: values[name][-1] for name in values if name != "kernel"} == pytest.approx(
+        precision_recall(real, fake)
+    )
     shares = {name: covered(values[name], widths[name]) for name in values}
     too_wide = {name: np.mean(widths[name]) / (2.09 * np.std(values[name])) for name in values}
     assert all(share > 0.9 for share in shares.values()), shares

@@ -25,7 +25,7 @@ from ddgan_core.metrics.distances import (
     precision_recall,
 )
 from ddgan_core.metrics.features import class_probabilities, classify, load_extractor
-from ddgan_core.metrics.intervals import GROUPS, class_errors, frechet_interval, kernel_errors, neighbour_errors
+from ddgan_core.metrics.intervals import GROUPS, class_errors, frechet_interval, kernel_interval, neighbour_intervals
 from ddgan_core.provenance import provenance
 from ddgan_core.runs import Run, RunConfig, results_dir
 from ddgan_core.shapes import Tensor, UInt8
@@ -161,10 +161,12 @@ def _row(
     nearest = min(row["n"], reference_n, NEAREST)
     if nearest >= LEAST_NEIGHBOURS:
         real, fake = reference_features(target[:nearest], extractor), found[:nearest]
-        row["kernel"] = kernel_distance(fake, real)
-        row |= precision_recall(real, fake)
         if nearest >= 2 * GROUPS:
-            errors |= kernel_errors(fake, real) | neighbour_errors(fake, real)
+            pairs = {"kernel": kernel_interval(fake, real)} | neighbour_intervals(fake, real)
+            row |= {name: value for name, (value, _) in pairs.items()}
+            errors |= {name: half for name, (_, half) in pairs.items()}
+        else:
+            row |= {"kernel": kernel_distance(fake, real)} | precision_recall(real, fake)
     if row["dataset"] == "fashion_mnist":
         own = extractor.name == "fashion_classifier"  # whose features are there already
         probabilities = class_probabilities(found) if own else classify(images, device)

@@ -80,16 +80,19 @@ def kernel_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"]) -> float:
     """
     _check_pair(x, y, 2)
     x, y = x.double(), y.double()
+    across = sum(float(kernel(part, y).sum()) for part in x.split(CHUNK))
+    return own_kernel(x) + own_kernel(y) - 2 * across / (len(x) * len(y))
 
-    def total(a: Tensor, b: Tensor) -> float:
-        return sum(float((part @ b.T).div_(a.shape[1]).add_(1).pow_(3).sum()) for part in a.split(CHUNK))
 
-    def own(a: Tensor) -> float:
-        """The mean over pairs of different points."""
-        diagonal = float((a.square().sum(1) / a.shape[1] + 1).pow(3).sum())
-        return (total(a, a) - diagonal) / (len(a) * (len(a) - 1))
+def kernel(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix of (a.b / d + 1)^3."""
+    return (a @ b.T).div_(a.shape[1]).add_(1).pow_(3)
 
-    return own(x) + own(y) - 2 * total(x, y) / (len(x) * len(y))
+
+def own_kernel(x: Tensor) -> float:
+    """The kernel's mean over pairs of different points."""
+    diagonal = float((x.square().sum(1) / x.shape[1] + 1).pow(3).sum())
+    return (sum(float(kernel(part, x).sum()) for part in x.split(CHUNK)) - diagonal) / (len(x) * (len(x) - 1))
 
 
 def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"], k: int = 3) -> dict[str, float]:

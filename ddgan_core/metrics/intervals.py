@@ -18,11 +18,14 @@ from ddgan_core.metrics.distances import (
     class_statistics,
     distances,
     frechet_distance,
+    kernel,
     neighbour_distances,
+    own_kernel,
 )
 from ddgan_core.shapes import Float, Tensor
 
 GROUPS = 20
+K = 3  # the neighbour that a ball reaches, as `precision_recall` has it
 
 
 def half_width(without: Sequence[float] | Float[Tensor, " g"]) -> float:
@@ -82,68 +85,75 @@ def _merged(parts: Sequence[Moments]) -> Moments:
     return total
 
 
-def kernel_errors(fake: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> dict[str, float]:
-    """{"kernel": half-width} of `metrics.kernel_distance`, from the kernel's sums over pairs of groups."""
+def kernel_interval(fake: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> tuple[float, float]:
+    """`metrics.kernel_distance` and the half-width of its interval, from the kernel's sums over pairs of groups."""
     x, y = fake.double(), real.double()
-    member = torch.nn.functional.one_hot(group_of(len(x)), GROUPS).double()
-    within, across = torch.zeros(GROUPS, GROUPS, dtype=torch.float64), torch.zeros(GROUPS, dtype=torch.float64)
+    member = _members(group_of(len(x)), GROUPS)
+    across = torch.zeros(GROUPS + 1, dtype=torch.float64)
+    within = across.diag()
     for part, own in zip(x.split(CHUNK), member.split(CHUNK), strict=True):
-        within += own.T @ ((part @ x.T / x.shape[1] + 1) ** 3 @ member)
-        across += own.T @ ((part @ y.T / x.shape[1] + 1) ** 3).sum(1)
+        within += own.T @ (kernel(part, x) @ member)
+        across += own.T @ kernel(part, y).sum(1)
     diagonal = member.T @ (x.square().sum(1) / x.shape[1] + 1) ** 3
     left = len(x) - member.sum(0)
-    # The term of pairs of reals is the same whoever is left out.
     pairs = within.sum() - 2 * within.sum(1) + within.diagonal() - (diagonal.sum() - diagonal)
     without = pairs / (left * (left - 1)) - 2 * (across.sum() - across) / (left * len(y))
-    return {"kernel": half_width(without)}
+    # The term of pairs of reals is the same whoever is left out.
+    return float(without[-1]) + own_kernel(y), half_width(without[:-1])
 
 
-def neighbour_errors(fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"]) -> dict[str, float]:
-    """{name: half-width} of precision, recall, density and coverage, as `metrics.precision_recall` defines them.
+def _members(group: Tensor, groups: int) -> Tensor:
+    """[n, groups + 1]: one-hot; last comes a group of nobody, which leaves everybody in when it is left out."""
+    return torch.nn.functional.one_hot(group, groups + 1).double()
+
+
+def neighbour_intervals(fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"]) -> dict[str, tuple[float, float]]:
+    """{name: (value, half-width)} of precision, recall, density and coverage, as in `metrics.precision_recall`.
 
     Recall's is about twice too wide: whether a real image is recalled depends on several fakes together, and what is of
     higher order a jackknife counts more than once (Efron and Stein 1981). Measured: results/LOG.md, 2026-11-26.
     """
-    return {name: half_width(values) for name, values in neighbours_without(fake, real).items()}
+    without = neighbours_without(fake, real)
+    return {name: (float(values[-1]), half_width(values[:-1])) for name, values in without.items()}
 
 
 def neighbours_without(
-    fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"], k: int = 3, groups: int = GROUPS
-) -> dict[str, Float[Tensor, " g"]]:
-    """The four metrics with each group of fakes left out: what that many calls of `precision_recall` would give."""
+    fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"], groups: int = GROUPS
+) -> dict[str, Float[Tensor, " h"]]:
+    """The four metrics with each group of fakes left out, and, last, with none: what `precision_recall` would give."""
     fake, real = fake.double(), real.double()
     group = group_of(len(fake), groups)
-    member = torch.nn.functional.one_hot(group, groups).double()
-    real_radius, fake_radius = neighbour_distances(real, k), _radii_without(fake, group, k, groups)
+    member = _members(group, groups)
+    real_radius, fake_radius = neighbour_distances(real, K), _radii_without(fake, group, groups + 1)
     inside, balls = torch.zeros(len(fake), dtype=torch.float64), torch.zeros(len(fake), dtype=torch.float64)
-    recalled, covered = torch.zeros(groups, dtype=torch.float64), torch.zeros(groups, dtype=torch.float64)
+    recalled, covered = torch.zeros(2, groups + 1, dtype=torch.float64)
     for d, radius in zip(distances(real, fake), real_radius.split(CHUNK), strict=True):
         hits = (d < radius[:, None]).double()
         inside, balls = torch.maximum(inside, hits.amax(0)), balls + hits.sum(0)
         covering = hits @ member
         covered += (covering.sum(1, keepdim=True) - covering > 0).sum(0)
-        for g in range(groups):
+        for g in range(groups + 1):
             recalled[g] += ((d < fake_radius[:, g]) & (group != g)).any(1).sum()
     left = len(fake) - member.sum(0)
     return {
         "precision": (inside.sum() - inside @ member) / left, "recall": recalled / len(real),
-        "density": (balls.sum() - balls @ member) / (k * left), "coverage": covered / len(real),
+        "density": (balls.sum() - balls @ member) / (K * left), "coverage": covered / len(real),
     }  # fmt: skip
 
 
-def _radii_without(x: Tensor, group: Tensor, k: int, groups: int) -> Float[Tensor, "n g"]:
-    """From each point to its k-th nearest other one that is not of group g, for each g."""
+def _radii_without(x: Tensor, group: Tensor, groups: int) -> Float[Tensor, "n g"]:
+    """From each point to its K-th nearest other one that is not of group g, for each g."""
     radii = []
     for d in distances(x, x):
-        seen = min(len(x), 8 * (k + 1))
+        seen = min(len(x), 8 * (K + 1))
         while True:
             near, index = d.topk(seen, dim=1, largest=False)
             kept = group[index][:, :, None] != torch.arange(groups)
-            if seen == len(x) or int(kept.sum(1).min()) > k:
+            if seen == len(x) or int(kept.sum(1).min()) > K:
                 break
             seen = min(len(x), 4 * seen)
         # The nearest of all is the point itself, where its own group is not the one left out; elsewhere no one asks.
-        radii.append(near.gather(1, (kept.cumsum(1) == k + 1).int().argmax(1)))
+        radii.append(near.gather(1, (kept.cumsum(1) == K + 1).int().argmax(1)))
     return torch.cat(radii)
 
 
