@@ -127,6 +127,31 @@ class Formula:
         return 7.0
 
 
+def test_the_peers_network_stays_on_the_device_that_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in a DataParallel, which would take it to the GPUs it sees; on the meta device, so that it shows."""
+    weights, given = tmp_path / "weights.pt", {}
+    weights.write_bytes(b"")
+
+    class Peer:
+        @staticmethod
+        def InceptionV3W(folder: str, download: bool) -> torch.nn.Module:
+            assert (Path(folder) / "inception-2015-12-05.pt").exists()
+            assert not download
+            return torch.nn.Linear(1, 1)
+
+        @staticmethod
+        def get_folder_features(folder: str, model: torch.nn.Module, **how: object) -> None:
+            given.update(how, model=model)
+
+    monkeypatch.setattr(metrics, "_cleanfid", lambda module: Peer)
+    monkeypatch.setattr(metrics, "inception_file", lambda: weights)
+    metrics._peer_network.__wrapped__("meta")("folder")
+    assert type(given["model"]) is torch.nn.Linear
+    assert {str(p.device) for p in given["model"].parameters()} == {str(given["device"])} == {"meta"}
+
+
 def test_without_weights_every_row_is_a_named_gap(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def bench_metrics(
             row |= ratio(measured.get(PEER), measured[name], "ratio")
             row |= ratio(measured.get(PEER), measured[name], "cpu_ratio", "cpu")
             row |= {"fid": fids[name], "fid_change": fids[name] - fids.get(OURS, float("nan"))}
-        rows.append(row | provenance(device))
+        rows.append(row | provenance(device) | {"clean_fid": _cleanfid_version()})
     if PEER in features:  # their formula as well: it is part of what is to agree
         theirs = [f.numpy() for f in features[PEER]]
         rows[0]["fid"] = float(_cleanfid("fid").fid_from_feats(*theirs))
@@ -127,7 +128,7 @@ def _autocast(device: torch.device) -> Contestant:
 
 
 def _peer(device: torch.device) -> Contestant:
-    """clean-fid's folder features with the network as it builds it, the weights from here instead of a download.
+    """clean-fid's folder features with its network, on this one device, the weights from here instead of a download.
 
     Batches of 32, the default of its compute_fid. Its 12 workers serve a GPU; on a CPU they would take the cores from
     the network they feed, so that there it is left to load in its own process, which is to its advantage. That process
@@ -161,7 +162,8 @@ def _peer_network(device: str) -> Callable[[str], np.ndarray]:
     fid, network = _cleanfid("fid"), _cleanfid("inception_torchscript")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "inception-2015-12-05.pt").symlink_to(inception_file().resolve())
-        model = torch.nn.DataParallel(network.InceptionV3W(folder, download=False).to(device).eval())
+        # Without the DataParallel that it comes in: that takes every GPU it sees, whichever device was asked for.
+        model = network.InceptionV3W(folder, download=False).to(device).eval()
     workers = 0 if device == "cpu" else 12
     how = {"num_workers": workers, "batch_size": 32, "device": torch.device(device), "mode": "clean", "verbose": False}
     return lambda folder: fid.get_folder_features(folder, model, **how)
@@ -179,6 +181,14 @@ def _cleanfid(module: str) -> Any:
 
     mend_torchvision()
     return importlib.import_module(f"cleanfid.{module}")
+
+
+def _cleanfid_version() -> str:
+    """Empty where it is not installed."""
+    try:
+        return version("clean-fid")
+    except PackageNotFoundError:
+        return ""
 
 
 def bench_network(n: int = 16, *, repeats: int = 3) -> pd.DataFrame:
