@@ -22,6 +22,7 @@ def test_every_loop_is_timed(results: Path) -> None:
     assert (table.speedup_low <= table.speedup).all()
     written = pd.read_csv(results / "tables" / "bench_training_cpu_8.csv")
     assert {"device", "torch", "commit"} <= set(written.columns)
+    assert "clean_fid" not in written, "which has no part in it"
     with pytest.raises(UserError, match="updates = 3: a multiple of the penalty's interval, 16"):
         bench_training(8, preset="cpu", dataset="digits", updates=3)
 

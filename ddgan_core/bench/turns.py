@@ -5,7 +5,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
@@ -75,18 +74,7 @@ def median(seconds: Sequence[Seconds], clock: str = "wall") -> float:
 
 def provenance(device: torch.device | str) -> dict[str, str]:
     """The columns that say where a row was measured."""
-    return {
-        "device": device_name(device), "torch": torch.__version__, "clean_fid": version_of("clean-fid"),
-        "commit": code_version(),
-    }  # fmt: skip
-
-
-def version_of(package: str) -> str:
-    """Empty where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+    return {"device": device_name(device), "torch": torch.__version__, "commit": code_version()}
 
 
 def written(rows: list[dict[str, Any]], name: str) -> pd.DataFrame:

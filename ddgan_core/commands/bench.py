@@ -7,7 +7,7 @@ from ddgan_core.commands.common import prepare, refuse
 
 
 def show(table: Any, digits: int) -> int:
-    print(table.drop(columns=["torch", "clean_fid", "commit"]).round(digits).to_string(index=False))
+    print(table.round(digits).to_string(index=False))
     return 0
 
 
