@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from ddgan_core.bench import peers
 from ddgan_core.bench.mend import mend_torchvision
 from ddgan_core.bench.peers import CONTESTANTS, OURS, bench_ddpm
 from ddgan_core.data import load_images
+from ddgan_core.runs import RunConfig
 from ddgan_core.study import configure
 
 
@@ -20,12 +22,29 @@ def test_every_peer_has_a_line_and_an_absent_one_says_why(results: Path, monkeyp
     monkeypatch.setattr(peers, "CONTESTANTS", {OURS: CONTESTANTS[OURS], "zebra": _absent})
     table = bench_ddpm(8, 4, preset="smoke", updates=1, repeats=2, dataset="digits")
     assert table["library"].tolist() == [OURS, "zebra"] * 2
+    assert table["job"].unique().tolist() == ["training update, batch 8", "4 samples, DDIM in 10 steps"]
     ours, zebra = (table[table["library"] == name] for name in (OURS, "zebra"))
     assert (ours["ratio"] == 1).all()
     assert (ours["seconds"] > 0).all()
     assert zebra["seconds"].isna().all()
     assert set(zebra["gap"]) == {"No module named 'zebra': pip install '.[bench]'"}
     assert len(pd.read_csv(results / "tables" / "bench_ddpm_cpu.csv")) == 4
+
+
+def test_all_are_given_the_presets_numbers_and_one_precision(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of preset full, whose own is bfloat16: in it, only this package would autocast."""
+    given = []
+
+    def noted(config: RunConfig, *_: object) -> peers.Jobs:
+        given.append(config)
+        return lambda: torch.eye(9).inverse(), lambda n: torch.eye(n).inverse()
+
+    monkeypatch.setattr(peers, "CONTESTANTS", {OURS: noted, "zebra": noted})
+    table = bench_ddpm(preset="full", repeats=1, dataset="digits")
+    full = configure("full", method="ddpm", dataset="digits")
+    assert full.precision == "bf16"
+    assert given == [full.changed(precision="fp32")] * 2
+    assert table["job"][0] == f"training update, batch {full.batch_size}"
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)

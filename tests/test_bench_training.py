@@ -10,7 +10,7 @@ from ddgan_core import UserError
 from ddgan_core.bench import training
 from ddgan_core.bench.limits import KINDS, bench_limits, bench_sampling, breakdown
 from ddgan_core.bench.training import LOOPS, PRODUCT, PRODUCT_BF16, bench_training, loop_step
-from ddgan_core.data import load_images
+from ddgan_core.data import load_images, to_float
 from ddgan_core.study import configure
 
 
@@ -53,6 +53,16 @@ def test_the_loops_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     for one, other in zip(*ends, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2 * config.lr_critic)
         assert (one - other).abs().median() < 1e-6
+
+
+@pytest.mark.parametrize("uint8", [True, False])
+def test_batches_do_not_end(uint8: bool) -> None:
+    images = load_images("digits")[0][:5]
+    batches = training._batches(images, 2, uint8, "cpu")
+    found = torch.cat([next(batches) for _ in range(7)])
+    assert found.shape == (14, *images.shape[1:])
+    known = {image.numpy().tobytes() for image in to_float(images)}
+    assert {image.numpy().tobytes() for image in found} <= known
 
 
 def test_samplers_are_timed_by_steps(results: Path) -> None:

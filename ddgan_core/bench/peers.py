@@ -35,8 +35,8 @@ Jobs = tuple[Callable[[], object], Callable[[int], Tensor]]
 
 
 def bench_ddpm(
-    batch_size: int = 32, n: int = 64, *, preset: str = "cpu", updates: int = 8, repeats: int = 3, device: str = "cpu",
-    dataset: str = "fashion_mnist",
+    batch_size: int | None = None, n: int = 64, *, preset: str = "cpu", updates: int = 8, repeats: int = 3,
+    device: str = "cpu", dataset: str = "fashion_mnist",
 ) -> pd.DataFrame:  # fmt: skip
     """Seconds of a training update and of n samples by ten DDIM steps, every contestant in turn, the order reversed.
 
@@ -44,8 +44,12 @@ def bench_ddpm(
     peer is slower; cpu_ratio: in CPU time of this process. parameters: of the network, equal for all. gap: why a row
     has no numbers. All work in one process, so that the peers' turns have the memory that this package keeps
     (`memory`): alone they sample more slowly. Written to results/tables/bench_ddpm_<device>.csv.
+
+    batch_size: by default the preset's. Whatever the preset's precision, all compute in float32: autocast is this
+    package's own, and the peers' loops have none.
     """
-    config = configure(preset, method="ddpm", dataset=dataset, batch_size=batch_size)
+    config = configure(preset, method="ddpm", dataset=dataset, precision="fp32")
+    config = config if batch_size is None else config.changed(batch_size=batch_size)
     images, _ = load_images(dataset)
     contestants: dict[str, Jobs] = {}
     gaps: dict[str, str] = {}
@@ -65,7 +69,7 @@ def bench_ddpm(
     parameters = sum(p.numel() for p in _network(config).parameters())
     rows: list[dict[str, Any]] = []
     for job, do, per in (
-        (f"training update, batch {batch_size}", train, updates),
+        (f"training update, batch {config.batch_size}", train, updates),
         (f"{n} samples, DDIM in {DDIM_STEPS} steps", sample, 1),
     ):
         seconds = take_turns({name: functools.partial(do, name) for name in contestants}, repeats, device)
@@ -97,7 +101,7 @@ def _diffusers(config: RunConfig, images: UInt8[Tensor, "n c h w"], device: str)
     from diffusers import DDIMScheduler, DDPMScheduler
     from diffusers.training_utils import EMAModel
 
-    network, batches = _network(config).to(device), _batches(images, config.batch_size, device)
+    network, batches = _network(config).to(device), loader_batches(images, config.batch_size, device)
     adam = torch.optim.AdamW(network.parameters(), lr=config.lr_generator)
     average = EMAModel(network.parameters(), decay=config.ema_decay)
     noising, ddim = DDPMScheduler(config.T), DDIMScheduler(config.T)
@@ -146,7 +150,7 @@ def _denoising_diffusion_pytorch(config: RunConfig, images: UInt8[Tensor, "n c h
         _SelfConditioned(_network(config), images.shape[1]), image_size=images.shape[2], timesteps=config.T,
         sampling_timesteps=DDIM_STEPS, objective="pred_noise", beta_schedule="linear",
     ).to(device)  # fmt: skip
-    batches = _batches(images, config.batch_size, device)
+    batches = loader_batches(images, config.batch_size, device)
     adam = torch.optim.Adam(diffusion.parameters(), lr=config.lr_generator, betas=(0.9, 0.99))
     average = EMA(diffusion, beta=config.ema_decay, update_every=10).to(device)
 
@@ -168,8 +172,8 @@ CONTESTANTS: dict[str, Callable[[RunConfig, UInt8[Tensor, "n c h w"], str], Jobs
 }
 
 
-def _batches(images: UInt8[Tensor, "n c h w"], batch_size: int, device: str) -> Iterator[Tensor]:
-    """Float images in [-1, 1], without end."""
+def loader_batches(images: UInt8[Tensor, "n c h w"], batch_size: int, device: str) -> Iterator[Tensor]:
+    """Float images in [-1, 1], without end, from a shuffling DataLoader as is usual."""
     loader = DataLoader(TensorDataset(to_float(images)), batch_size, shuffle=True, drop_last=True)
     while True:
         yield from (x.to(device) for (x,) in loader)

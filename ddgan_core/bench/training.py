@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 from ddgan_core import UserError
+from ddgan_core.bench.peers import loader_batches
 from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
 from ddgan_core.data import load_images, to_float
 from ddgan_core.diffusion import diffuse_pair
@@ -149,10 +149,8 @@ def loop_step(config: RunConfig, images: Tensor, loop: Loop, device: str) -> Cal
 
 
 def _batches(images: Tensor, batch_size: int, uint8: bool, device: str) -> Iterator[Tensor]:
-    """Float batches without end: drawn on the device, or from a shuffling DataLoader as is usual."""
+    """Float batches without end: drawn on the device, or as in the peers' loops."""
     if not uint8:
-        loader = DataLoader(TensorDataset(to_float(images)), batch_size, shuffle=True, drop_last=True)
-        while True:
-            yield from (x.to(device) for (x,) in loader)
+        yield from loader_batches(images, batch_size, device)
     while True:
         yield to_float(images[torch.randint(len(images), (batch_size,), device=images.device)])

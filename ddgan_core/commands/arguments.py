@@ -206,6 +206,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = "A DDPM's training and sampling beside diffusers and denoising-diffusion-pytorch, with one network."
     this = command(parts, "ddpm", "bench_ddpm", text, "bench ddpm --threads 1")
     this.add_argument("--preset", **preset)
+    this.add_argument("--batch-size", type=whole(1), help="(default: the preset's)")
     this.add_argument("--repeats", type=whole(1), default=3, help="turns of each (default: %(default)s)")
     computing(this)
     text = "Seconds for a thousand images against the number of steps, by each sampler, at one size of network."

@@ -36,7 +36,7 @@ def bench_ddpm(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core.bench.peers import bench_ddpm
 
-    return show(bench_ddpm(preset=args.preset, repeats=args.repeats, device=device), 3)
+    return show(bench_ddpm(args.batch_size, preset=args.preset, repeats=args.repeats, device=device), 3)
 
 
 def bench_sampling(args: argparse.Namespace) -> int:
