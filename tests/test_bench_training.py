@@ -1,16 +1,19 @@
 """What is timed computes what it should, and the tables say where they were made. Nothing here is about time itself."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.bench import training
+from ddgan_core.bench import limits, training
 from ddgan_core.bench.limits import KINDS, bench_limits, bench_sampling, breakdown
 from ddgan_core.bench.training import LOOPS, PRODUCT, PRODUCT_BF16, bench_training, loop_step
 from ddgan_core.data import load_images, to_float
+from ddgan_core.sampling import fast_batch
 from ddgan_core.study import configure
 
 
@@ -83,6 +86,7 @@ def test_arithmetic_is_counted(results: Path) -> None:
     assert table.gflop["copy"] == 0
     assert table.gb_per_s["copy"] > 0
     assert table.gflop[table.index.str.startswith("training")].item() > 0
+    assert f"sampling, {fast_batch('cpu')} images, T = 4" in table.index
     parts = pd.read_csv(results / "tables" / "bench_breakdown_cpu.csv")
     assert parts["share"].sum() == pytest.approx(1, abs=1e-4)
     assert (parts.set_index("kind")["share"][["convolution", "convolution, backward", "normalisation"]] > 0).all()
@@ -94,9 +98,30 @@ def test_the_parts_of_an_update_are_told_by_their_names() -> None:
     kernel = torch.randn(32, 32, 3, 3)
     parts = breakdown(lambda: (torch.conv2d(x, kernel), small @ small), updates=1)
     share = {part["kind"]: part["share"] for part in parts}
-    assert list(share) == [*KINDS, "other"]
+    assert list(share) == [*KINDS, "other", "idle"]
     assert share["convolution"] > 0.5 > share["matrix product"] > 0
     assert share["optimiser and average"] == share["convolution, backward"] == 0
+
+
+def test_an_update_that_waits_is_idle() -> None:
+    """At least for the 50 ms that it sleeps, and with all else for no longer than the whole took."""
+    x, begin = torch.randn(64, 64), time.perf_counter()
+    parts = breakdown(lambda: (x @ x, time.sleep(0.05)), updates=3)
+    assert {part["kind"]: part["seconds"] for part in parts}["idle"] >= 0.05
+    assert 3 * sum(part["seconds"] for part in parts) <= time.perf_counter() - begin
+
+
+def test_a_gpus_time_is_its_kernels() -> None:
+    """What started them, and the stretch that they lie in, are listed with the same time."""
+    cpu, cuda = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
+
+    def event(device_type: torch.autograd.DeviceType, named: bool = False) -> SimpleNamespace:
+        times = {"self_cpu_time_total": 5e6, "self_device_time_total": 2e6}
+        return SimpleNamespace(device_type=device_type, is_user_annotation=named, **times)
+
+    events = [event(cuda), event(cpu), event(cuda, named=True)]
+    assert [limits._own_seconds(e, "cuda") for e in events] == [2, 0, 0]
+    assert limits._own_seconds(event(cpu), "cpu") == 5
 
 
 @pytest.mark.parametrize("preset", ["cpu", "full"])

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
+from ddgan_core.bench.turns import median, provenance, ratio, take_turns, timed, written
 from ddgan_core.data import get_dataset, load_images
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.networks import make_model
@@ -77,7 +77,8 @@ def bench_limits(
     Ceilings: a square matrix product, a large convolution, and a copy (bytes read and written); the library of matrix
     products is not the one of convolutions, and may reach half as much. gflop: 10^9 multiplications and additions,
     convolutions and matrix products only, as torch counts them. gflop_per_s: the best of the repeats. share: of the
-    higher ceiling's. Written to results/tables/bench_limits_<device>.csv, and `breakdown` of the update beside it.
+    higher ceiling's. Sampled are as many images as `sample` draws at a time on such a device. Written to
+    results/tables/bench_limits_<device>.csv, and `breakdown` of the update beside it.
     """
     kind = torch.device(device).type
     config = configure(preset, T=4, dataset=dataset, penalty_every=10**9)
@@ -94,10 +95,10 @@ def bench_limits(
     trainer.update()  # the first has the penalty
     info = get_dataset(dataset)
     step = _chain(config, "ddgan", 4, device)
-    shape = (info.channels, info.size, info.size)
+    shape, n = (info.channels, info.size, info.size), fast_batch(device)
 
     def draw() -> None:
-        for _ in sample_images(step, 4, shape, 64, 0, device, 64):
+        for _ in sample_images(step, 4, shape, n, 0, device, n):
             pass
 
     work: dict[str, Callable[[], Any]] = {
@@ -105,7 +106,7 @@ def bench_limits(
         "convolution, 3x3, 256 channels": lambda: wide(x),
         "copy": lambda: target.copy_(block),
         f"training update, batch {config.batch_size}": trainer.update,
-        "sampling, 64 images, T = 4": draw,
+        f"sampling, {n} images, T = 4": draw,
     }
     gflops = {name: _gflop(do) for name, do in work.items()}
     seconds = take_turns({name: lambda _, do=do: do() for name, do in work.items()}, repeats, device)
@@ -139,21 +140,34 @@ KINDS = {
 
 
 def breakdown(update: Callable[[], Any], device: str = "cpu", updates: int = 4) -> list[dict[str, Any]]:
-    """Seconds of an update by kind of work, by torch's profiler, whose own cost is in them; share: of all of them."""
+    """Seconds of an update by kind of work, by torch's profiler, whose own cost is in them; share: of all of them.
+
+    idle: the rest of the time on the clock, in which none of this runs: Python's, for which a GPU has to wait.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     activity = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
     with profile(activities=[activity]) as found:
-        for _ in range(updates):
-            update()
+        _, took = timed(lambda: [update() for _ in range(updates)], device)
     seconds = dict.fromkeys([*KINDS, "other"], 0.0)
     for event in found.key_averages():
         name = event.key.lower()
         kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
-        own = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
-        seconds[kind] += own / 1e6 / updates
+        seconds[kind] += _own_seconds(event, device) / updates
+    seconds["idle"] = max(0.0, took.wall / updates - sum(seconds.values()))
     total = sum(seconds.values())
     return [{"kind": kind, "seconds": value, "share": value / total} for kind, value in seconds.items()]
+
+
+def _own_seconds(event: Any, device: str) -> float:
+    """Of an operator without those that it calls; of a GPU's kernels, so that no time counts twice.
+
+    There a call that starts kernels, and a named stretch such as an optimiser's step, have their kernels' time as well.
+    """
+    if device != "cuda":
+        return event.self_cpu_time_total / 1e6
+    kernel = event.device_type != torch.autograd.DeviceType.CPU and not event.is_user_annotation
+    return event.self_device_time_total / 1e6 if kernel else 0.0
 
 
 def _gflop(do: Callable[[], Any]) -> float:
