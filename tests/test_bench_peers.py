@@ -28,7 +28,7 @@ def test_every_peer_has_a_line_and_an_absent_one_says_why(results: Path, monkeyp
     assert (ours["seconds"] > 0).all()
     assert zebra["seconds"].isna().all()
     assert set(zebra["gap"]) == {"No module named 'zebra': pip install '.[bench]'"}
-    assert len(pd.read_csv(results / "tables" / "bench_ddpm_cpu.csv")) == 4
+    assert len(pd.read_csv(results / "tables" / "bench_ddpm_smoke_cpu_8.csv")) == 4
 
 
 def test_all_are_given_the_presets_numbers_and_one_precision(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +45,7 @@ def test_all_are_given_the_presets_numbers_and_one_precision(results: Path, monk
     assert full.precision == "bf16"
     assert given == [full.changed(precision="fp32")] * 2
     assert table["job"][0] == f"training update, batch {full.batch_size}"
+    assert (results / "tables" / "bench_ddpm_full_cpu.csv").exists()
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)

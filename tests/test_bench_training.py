@@ -23,7 +23,7 @@ def test_every_loop_is_timed(results: Path) -> None:
     assert table.speedup[0] == 1
     assert (table.updates_per_s > 0).all()
     assert (table.speedup_low <= table.speedup).all()
-    written = pd.read_csv(results / "tables" / "bench_training_cpu_8.csv")
+    written = pd.read_csv(results / "tables" / "bench_training_smoke_cpu_8.csv")
     assert {"device", "torch", "commit"} <= set(written.columns)
     assert "clean_fid" not in written, "which has no part in it"
     with pytest.raises(UserError, match="updates = 3: a multiple of the penalty's interval, 16"):
@@ -74,7 +74,7 @@ def test_samplers_are_timed_by_steps(results: Path) -> None:
     assert list(zip(table.sampler, table.steps, strict=True)) == few
     assert (table.seconds_per_1000 > 0).all()
     assert table.speedup.isna().all()  # the thousand steps are not among them
-    assert (results / "tables" / "bench_sampling_cpu.csv").exists()
+    assert (results / "tables" / "bench_sampling_smoke_cpu.csv").exists()
 
 
 def test_arithmetic_is_counted(results: Path) -> None:
@@ -87,7 +87,7 @@ def test_arithmetic_is_counted(results: Path) -> None:
     assert table.gb_per_s["copy"] > 0
     assert table.gflop[table.index.str.startswith("training")].item() > 0
     assert f"sampling, {fast_batch('cpu')} images, T = 4" in table.index
-    parts = pd.read_csv(results / "tables" / "bench_breakdown_cpu.csv")
+    parts = pd.read_csv(results / "tables" / "bench_breakdown_smoke_cpu.csv")
     assert parts["share"].sum() == pytest.approx(1, abs=1e-4)
     assert (parts.set_index("kind")["share"][["convolution", "convolution, backward", "normalisation"]] > 0).all()
 

@@ -227,12 +227,12 @@ def test_doctor_says_why_it_is_slow(
     assert "on CPU, 1 threads: smoke ddgan 3 minutes; not measured" in lines["time of a run"]
     assert "2 finished runs of 2" in lines["results"]
     (results / "tables").mkdir()
-    (results / "tables" / "bench_training_cpu.csv").write_text('device\n"CPU, 1 threads"\n')
+    (results / "tables" / "bench_training_cpu_cpu_32.csv").write_text('device\n"CPU, 1 threads"\n')
     shutil.rmtree(run.path / "checkpoints")
     assert main(["doctor", "--threads", "1"]) == 0
     said = capsys.readouterr().out
     assert "no run was trained here, on CPU, 1 threads, yet; bench tables" in said
-    assert "perhaps from another machine: bench_training_cpu" in said
+    assert "perhaps from another machine: bench_training_cpu_cpu_32" in said
 
 
 def test_every_command_is_carried_out_by_something() -> None:

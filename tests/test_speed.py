@@ -24,15 +24,40 @@ def _closed_figures():
 
 
 def test_the_inventory_names_what_is_due(results: Path) -> None:
-    write_atomic(results / "tables" / "bench_limits_cuda.csv", "work,device,commit\ncopy,NVIDIA H100,abc+\n")
-    found = speed.inventory()
+    write_atomic(results / "tables" / "bench_limits_full_cuda.csv", "work,device,commit\ncopy,NVIDIA H100,abc+\n")
+    found = speed.inventory("full")
     assert found.loc[("arithmetic", "cuda"), ["device", "commit"]].tolist() == ["NVIDIA H100", "abc+"]
     assert found.loc[("arithmetic", "cpu"), "device"] == "not measured"
     due = found.loc[("training, batch 128", "cuda"), "command"]
-    assert due == "python -m ddgan_core bench training --batch-size 128 --device cuda"
+    assert due == "python -m ddgan_core bench training --batch-size 128 --preset full --device cuda"
     assert ("runs at a time", "cuda") not in found.index
+    assert speed.inventory("cpu").loc[("arithmetic", "cuda"), "device"] == "not measured", "of other networks"
     with pytest.raises(UserError, match="bench 'zebra' is not known: choose one of sampling"):
         speed.table("zebra")
+
+
+def test_a_table_is_of_the_preset_or_of_its_networks(results: Path) -> None:
+    def written(name: str) -> None:
+        write_atomic(results / "tables" / f"{name}.csv", f"name\n{name}\n")
+
+    def found(bench: str, preset: str) -> str:
+        rows = speed.table(bench, "cpu", preset)
+        return rows["name"].item() if len(rows) else ""
+
+    written("bench_sampling_cpu_cpu")
+    assert [found("sampling", preset) for preset in ("cpu", "short", "full")] == ["bench_sampling_cpu_cpu"] * 2 + [""]
+    written("bench_sampling_short_cpu")
+    assert found("sampling", "short") == "bench_sampling_short_cpu", "its own comes first"
+    assert found("sampling", "cpu") == "bench_sampling_cpu_cpu"
+    written("bench_metrics_cpu")
+    assert found("FID beside clean-fid", "full") == "bench_metrics_cpu", "which no preset changes"
+
+
+def test_the_committed_tables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the names by which they are committed, those with clean-fid's version in every table among them."""
+    monkeypatch.setenv("DDGAN_RESULTS", str(Path(__file__).parent.parent / "results"))
+    on_cpu = speed.inventory("cpu").xs("cpu", level="on")["device"]
+    assert on_cpu.tolist() == ["CPU, 1 threads"] * len(speed.BENCHES)
 
 
 def test_the_commands_that_are_due_exist() -> None:

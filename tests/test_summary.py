@@ -50,8 +50,9 @@ def test_a_table_of_few_scores(results: Path) -> None:
         sampler="ddim", steps=4, tag="x5")  # fmt: skip
     add(results, "real", 10_000, 0.1)
     (results / "tables").mkdir()
-    speed = "sampler,steps,preset,seconds_per_1000\nddgan,4,cpu,12.34\nddgan,4,full,1\n"
-    (results / "tables" / "bench_sampling_cpu.csv").write_text(speed)
+    for preset, seconds in (("cpu", 12.34), ("full", 1)):
+        text = f"sampler,steps,preset,seconds_per_1000\nddgan,4,{preset},{seconds}\n"
+        (results / "tables" / f"bench_sampling_{preset}_cpu.csv").write_text(text)
     table = results_table()
     assert table["model"].tolist() == ["real training images", "DDGAN, KL", "DDPM, DDIM, 5 × the updates"]
     assert table.iloc[1].to_dict() == {
@@ -79,10 +80,13 @@ def test_scores_of_two_networks_are_not_mixed(results: Path) -> None:
 def test_times_are_those_of_the_bench(results: Path) -> None:
     assert sampling_seconds("cpu", "CPU, 1 threads") == {}
     (results / "tables").mkdir()
-    head, cpu = "sampler,steps,preset,seconds_per_1000,speedup,speedup_low,speedup_high", "ddgan,4,cpu,12.5,80,70,90"
-    (results / "tables" / "bench_sampling_cpu.csv").write_text(f"{head}\n{cpu}\nddgan,4,full,1,1,1,1\n")
+    head = "sampler,steps,preset,seconds_per_1000,speedup,speedup_low,speedup_high"
+    for preset, line in (("cpu", "ddgan,4,cpu,12.5,80,70,90"), ("full", "ddgan,4,full,1,1,1,1")):
+        (results / "tables" / f"bench_sampling_{preset}_cpu.csv").write_text(f"{head}\n{line}\n")
     assert sampling_seconds("cpu", "CPU, 1 threads") == {("ddgan", 4): 12.5}
     assert sampling_times("cpu", "CPU, 1 threads").loc[("ddgan", 4), "speedup_high"] == 90
+    assert sampling_seconds("full", "CPU, 1 threads") == {("ddgan", 4): 1}
+    assert sampling_seconds("short", "CPU, 1 threads") == {("ddgan", 4): 12.5}, "of the same networks"
     assert sampling_seconds("cpu", "NVIDIA H100") == {}
 
 

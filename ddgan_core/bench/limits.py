@@ -31,7 +31,7 @@ def bench_sampling(
     n: by default as many as `sample` draws at a time on such a device.
 
     speedup: the thousand ancestral steps' seconds over this row's (NaN where these are not among the samplers), the
-    median over repeats with the lowest and highest. Written to results/tables/bench_sampling_<device>.csv.
+    median over repeats with the lowest and highest. Written to results/tables/bench_sampling_<preset>_<device>.csv.
     """
     info, n = get_dataset(dataset), fast_batch(device) if n is None else n
     shape = (info.channels, info.size, info.size)
@@ -49,7 +49,7 @@ def bench_sampling(
         row |= {"seconds_per_1000": 1000 / n * median(own)}
         row |= ratio(seconds.get(("ancestral", 1000)), own, "speedup")
         rows.append(row | provenance(device))
-    return written(rows, f"bench_sampling_{torch.device(device).type}")
+    return written(rows, f"bench_sampling_{preset}_{torch.device(device).type}")
 
 
 def configure_sampler(preset: str, dataset: str, sampler: str, steps: int) -> RunConfig:
@@ -78,7 +78,7 @@ def bench_limits(
     products is not the one of convolutions, and may reach half as much. gflop: 10^9 multiplications and additions,
     convolutions and matrix products only, as torch counts them. gflop_per_s: the best of the repeats. share: of the
     higher ceiling's. Sampled are as many images as `sample` draws at a time on such a device. Written to
-    results/tables/bench_limits_<device>.csv, and `breakdown` of the update beside it.
+    results/tables/bench_limits_<preset>_<device>.csv, and `breakdown` of the update beside it.
     """
     kind = torch.device(device).type
     config = configure(preset, T=4, dataset=dataset, penalty_every=10**9)
@@ -122,8 +122,8 @@ def bench_limits(
         if name == "copy":
             row |= {"gb_per_s": 2 * block.numel() * block.element_size() / best / 1e9}
         rows.append(row | provenance(device))
-    written([row | provenance(device) for row in breakdown(trainer.update, kind)], f"bench_breakdown_{kind}")
-    return written(rows, f"bench_limits_{kind}")
+    written([row | provenance(device) for row in breakdown(trainer.update, kind)], f"bench_breakdown_{preset}_{kind}")
+    return written(rows, f"bench_limits_{preset}_{kind}")
 
 
 # Kinds of work, by what the names of torch's operators hold; the first that fits.

@@ -43,10 +43,10 @@ def bench_ddpm(
     ratio: the peer's seconds over this package's, the median over repeats, with the lowest and highest: above 1, the
     peer is slower; cpu_ratio: in CPU time of this process. parameters: of the network, equal for all. gap: why a row
     has no numbers. All work in one process, so that the peers' turns have the memory that this package keeps
-    (`memory`): alone they sample more slowly. Written to results/tables/bench_ddpm_<device>.csv.
+    (`memory`): alone they sample more slowly. Written to results/tables/bench_ddpm_<preset>_<device>.csv.
 
-    batch_size: by default the preset's. Whatever the preset's precision, all compute in float32: autocast is this
-    package's own, and the peers' loops have none.
+    batch_size: by default the preset's; another is in the file's name, too. Whatever the preset's precision, all
+    compute in float32: autocast is this package's own, and the peers' loops have none.
     """
     config = configure(preset, method="ddpm", dataset=dataset, precision="fp32")
     config = config if batch_size is None else config.changed(batch_size=batch_size)
@@ -80,7 +80,8 @@ def bench_ddpm(
                 row |= ratio(seconds[name], seconds[OURS], "ratio")
                 row |= ratio(seconds[name], seconds[OURS], "cpu_ratio", "cpu")
             rows.append(row | {"gap": gaps.get(name, "")} | provenance(device))
-    return written(rows, f"bench_ddpm_{torch.device(device).type}")
+    another = "" if batch_size is None else f"_{batch_size}"
+    return written(rows, f"bench_ddpm_{preset}_{torch.device(device).type}{another}")
 
 
 def _network(config: RunConfig) -> NoisePredictor:

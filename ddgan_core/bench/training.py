@@ -56,7 +56,7 @@ def bench_training(
     updates: in each turn, a multiple of the preset's penalty interval, so that every turn has its share of penalties.
     updates_per_s: median over the repeats. speedup: the plain loop's seconds over this row's, the median over repeats,
     with the lowest and highest; cpu_speedup: in seconds of CPU time of this process, which other work on the machine
-    disturbs less. Written to results/tables/bench_training_<device>_<batch size>.csv.
+    disturbs less. Written to results/tables/bench_training_<preset>_<device>_<batch size>.csv.
     """
     config = configure(preset, T=4, dataset=dataset, batch_size=batch_size)
     if updates % config.penalty_every:
@@ -82,7 +82,7 @@ def bench_training(
         row |= {"repeats": repeats, "updates_per_s": rate, "images_per_s": rate * batch_size}
         row |= ratio(plain, own, "speedup") | ratio(plain, own, "cpu_speedup", "cpu")
         rows.append(row | provenance(device))
-    return written(rows, f"bench_training_{torch.device(device).type}_{batch_size}")
+    return written(rows, f"bench_training_{preset}_{torch.device(device).type}_{batch_size}")
 
 
 def loop_step(config: RunConfig, images: Tensor, loop: Loop, device: str) -> Callable[[], None]:

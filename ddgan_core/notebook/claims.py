@@ -80,7 +80,7 @@ def gather(preset: str, dataset: str) -> Evidence:
         asked.groupby(names)["frechet"].mean(),
         shares.loc[shares["answers"] >= ASKED, "share"] if len(shares) else pd.Series(dtype=float),
         len(answers),
-        sampling_times("cpu" if judged == "short" else judged, device),  # the same networks
+        sampling_times(judged, device),
     )
 
 

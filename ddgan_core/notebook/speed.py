@@ -9,32 +9,42 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.figures.labels import label_ends
 from ddgan_core.figures.plots import COLOURS, MARKERS, plain_numbers
+from ddgan_core.notebook.rows import SAME_NETWORKS
 from ddgan_core.runs import results_dir
 from ddgan_core.study import make_study, status
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# bench: (file in results/tables, the command that makes it); {} is cpu or cuda.
+# bench: (file in results/tables, the command that makes it); device is cpu or cuda. Some depend on no preset.
 BENCHES = {
-    "sampling": ("bench_sampling_{}", "bench sampling"),
-    "training, batch 32": ("bench_training_{}_32", "bench training --batch-size 32"),
-    "training, batch 128": ("bench_training_{}_128", "bench training --batch-size 128"),
-    "DDPM beside its peers": ("bench_ddpm_{}", "bench ddpm"),
-    "FID beside clean-fid": ("bench_metrics_{}", "bench metrics"),
-    "arithmetic": ("bench_limits_{}", "bench limits"),
-    "where an update's time goes": ("bench_breakdown_{}", "bench limits"),
-    "runs at a time": ("bench_workers_{}", "bench workers"),
+    "sampling": ("bench_sampling_{preset}_{device}", "bench sampling --preset {preset}"),
+    "training, batch 32": ("bench_training_{preset}_{device}_32", "bench training --batch-size 32 --preset {preset}"),
+    "training, batch 128": (
+        "bench_training_{preset}_{device}_128",
+        "bench training --batch-size 128 --preset {preset}",
+    ),
+    "DDPM beside its peers": ("bench_ddpm_{preset}_{device}", "bench ddpm --preset {preset}"),
+    "FID beside clean-fid": ("bench_metrics_{device}", "bench metrics"),
+    "arithmetic": ("bench_limits_{preset}_{device}", "bench limits --preset {preset}"),
+    "where an update's time goes": ("bench_breakdown_{preset}_{device}", "bench limits --preset {preset}"),
+    "runs at a time": ("bench_workers_{device}", "bench workers"),
 }
 DEVICES = ("cpu", "cuda")
 
 
-def table(bench: str, device: str = "cpu") -> pd.DataFrame:
-    """One of BENCHES as it was measured on a kind of device; empty where it was not. Raises UserError for no bench."""
+def table(bench: str, device: str = "cpu", preset: str = "cpu") -> pd.DataFrame:
+    """One of BENCHES as it was measured on a kind of device, with a preset's networks; empty where it was not.
+
+    The preset's own, else another's whose networks are the same. Raises UserError for no bench.
+    """
     if bench not in BENCHES:
         raise UserError(f"bench {bench!r} is not known: choose one of {', '.join(BENCHES)}")
-    path = results_dir() / "tables" / f"{BENCHES[bench][0].format(device)}.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+    for name in (preset, *(SAME_NETWORKS if preset in SAME_NETWORKS else ())):
+        path = results_dir() / "tables" / f"{BENCHES[bench][0].format(preset=name, device=device)}.csv"
+        if path.exists():
+            return pd.read_csv(path)
+    return pd.DataFrame()
 
 
 def device_of(measured: pd.DataFrame) -> str:
@@ -42,7 +52,7 @@ def device_of(measured: pd.DataFrame) -> str:
     return str(measured["device"].iloc[0]).replace(" 1 threads", " 1 thread")
 
 
-def inventory() -> pd.DataFrame:
+def inventory(preset: str = "cpu") -> pd.DataFrame:
     """For every bench and kind of device: the device and the commit it was measured on, or the command that is due.
 
     A commit with a + had changes that were not committed.
@@ -50,9 +60,11 @@ def inventory() -> pd.DataFrame:
     lines = []
     for bench, (_, command) in BENCHES.items():
         for device in DEVICES[:1] if bench == "runs at a time" else DEVICES:
-            found = table(bench, device)
+            found = table(bench, device, preset)
             here = ("not measured", "") if not len(found) else (found["device"].iloc[0], found["commit"].iloc[0])
-            again = f"python -m ddgan_core {command}" + ("" if bench == "runs at a time" else f" --device {device}")
+            again = f"python -m ddgan_core {command.format(preset=preset)}" + (
+                "" if bench == "runs at a time" else f" --device {device}"
+            )
             lines.append({"bench": bench, "on": device, "device": here[0], "commit": here[1], "command": again})
     return pd.DataFrame(lines).set_index(["bench", "on"])
 

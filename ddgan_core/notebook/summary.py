@@ -8,7 +8,8 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.figures.labels import label_of, tag_label
-from ddgan_core.runs import PRESETS, results_dir, write_atomic
+from ddgan_core.notebook import speed
+from ddgan_core.runs import PRESETS, write_atomic
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
@@ -43,7 +44,7 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
     if not any((rows["method"] != "").any() for _, rows in made):
         raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
     table = pd.concat([rows for _, rows in made])
-    speed = sampling_seconds(preset, table.loc[table["method"] != "", "device"].iloc[-1])
+    took = sampling_seconds(preset, table.loc[table["method"] != "", "device"].iloc[-1])
     lines = []
     for (run_id, sampler, steps), own in table.groupby(["run_id", "sampler", "steps"], sort=False):
         first = own.iloc[0]
@@ -52,7 +53,7 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
         line |= {m[0]: _with_error(rows, "frechet", m[3]) for (m, _), rows in zip(made, at, strict=True)}
         line |= {name: _with_error(at[0], name, 2) for name in ("precision", "recall")}
         line |= {"confidence": _with_error(at[0], "top_probability", 2)}
-        line |= {"s / 1,000 images": _short(speed.get((sampler, int(steps)), math.nan))}
+        line |= {"s / 1,000 images": _short(took.get((sampler, int(steps)), math.nan))}
         line |= {"preset": first["preset"], "commit": first["commit"] if first["preset"] else ""}
         lines.append((tuple(rows["frechet"].min() if len(rows) else math.inf for rows in at), line))
     return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])
@@ -97,11 +98,13 @@ def sampling_seconds(preset: str, device: str) -> dict[tuple[str, int], float]:
 
 
 def sampling_times(preset: str, device: str) -> pd.DataFrame:
-    """The table of `bench sampling` by sampler and steps: seconds_per_1000; speedup over 1000 steps, _low and _high."""
-    path = results_dir() / "tables" / f"bench_sampling_{'cpu' if device.startswith('CPU') else 'cuda'}.csv"
+    """The table of `bench sampling` by sampler and steps: seconds_per_1000; speedup over 1000 steps, _low and _high.
+
+    Of the preset's networks; device: as a row of scores names it.
+    """
     columns = ["sampler", "steps", "preset", "seconds_per_1000", "speedup", "speedup_low", "speedup_high"]
-    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
-    return table[table["preset"] == preset].set_index(["sampler", "steps"])
+    table = speed.table("sampling", "cpu" if device.startswith("CPU") else "cuda", preset)
+    return (table if len(table) else pd.DataFrame(columns=columns)).set_index(["sampler", "steps"])
 
 
 def _short(seconds: float) -> str:
