@@ -29,7 +29,7 @@ test: $(READY)
 	$(RUN) pytest -m "not slow"
 
 test-long: $(READY)
-	@echo "Slow tests: up to 25 minutes on 2 cores; those on real data are skipped where DDGAN_DATA does not lead to it."
+	@echo "Slow tests: up to 25 minutes on 2 cores; those on real data are skipped where DDGAN_DATA does not lead to it, one on a GPU where there is none."
 	$(RUN) pytest -m slow
 
 lab: $(READY)

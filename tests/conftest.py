@@ -1,4 +1,4 @@
-"""Every test runs with the shapes in the signatures checked, on one thread, and with results in a folder of its own."""
+"""Every test runs with the shapes in the signatures checked, on one thread of a CPU, with results in its own folder."""
 
 import os
 from collections.abc import Callable
@@ -7,6 +7,9 @@ from pathlib import Path
 # Before numpy and torch start their thread pools. CPU results depend on the number of threads.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
+# By default a GPU is used where there is one; but tests compare bit for bit, and fork, which CUDA does not survive.
+_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -33,6 +36,13 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("DDGAN_RESULTS", str(folder))
     return folder
+
+
+@pytest.fixture
+def with_gpus() -> dict[str, str]:
+    """The environment of a process that is to see the GPUs that are hidden from this one."""
+    others = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    return others if _GPUS is None else others | {"CUDA_VISIBLE_DEVICES": _GPUS}
 
 
 @pytest.fixture
