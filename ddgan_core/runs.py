@@ -27,7 +27,8 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Every number a training depends on, flat. Same config, device and thread count: same weights."""
+    """Every number a training depends on, flat. Same config and thread count: same weights, bit for bit on a CPU; on
+    a GPU up to rounding, which training enlarges."""
 
     # what is trained
     dataset: str = "fashion_mnist"
