@@ -176,9 +176,10 @@ class Trainer:
         loss.backward()
         gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        if not math.isfinite(loss.item() + norm.item()):
+        loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()  # at once: a GPU is waited for
+        if not math.isfinite(loss_value + norm_value):
             raise TrainingDiverged(
-                f"step {self.step}: the {player}'s loss is {loss.item():.4g} and its gradient norm {norm.item():.4g}; "
+                f"step {self.step}: the {player}'s loss is {loss_value:.4g} and its gradient norm {norm_value:.4g}; "
                 "stopped before this update"
             )
         self.means.add(f"gradient_{player}", norm)

@@ -142,6 +142,18 @@ def test_a_gradient_that_is_not_finite_stops_even_where_the_loss_is() -> None:
     assert equal(before, each.model.state_dict())
 
 
+@kinds
+def test_an_update_waits_for_its_device_once_for_each_player(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    for name in ("item", "tolist"):
+        read = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda x, read=read: reads.append(x.shape) or read(x))
+    each = trainer(kind)
+    each.update()
+    players = 1 if kind == "ddpm" else each.config.critic_steps + 1
+    assert reads == [torch.Size([2])] * players, "a loss and a gradient's norm"
+
+
 def losses_of_the_critic(monkeypatch: pytest.MonkeyPatch, updates: int, **changes: object) -> list[float]:
     """What the critic would descend at each step, with all networks held still."""
     seen: list[float] = []
