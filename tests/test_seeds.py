@@ -1,6 +1,7 @@
 """Seeds of one cell: their spread, and which rows differ by more; by scores whose answer is known."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from scipy.stats import studentized_range
 
 from ddgan_core.figures.comparisons import seeds_figure
 from ddgan_core.notebook import seeds
-from ddgan_core.notebook.seeds import by_seed, compared, spread
+from ddgan_core.notebook.seeds import broke_down, by_seed, compared, spread
 
 ROWS = ("non_saturating_js", "squared_hellinger", "wasserstein")
 
@@ -19,14 +20,14 @@ def drawn(level: dict[str, float], deviation: float = 0.1, count: int = 3, seed:
     random = np.random.default_rng(seed)
     lines = [
         {"row": row, "seed": k, "frechet": mean * math.exp(deviation * random.standard_normal()),
-         "recall": 0.4 + 0.1 * k, "coverage": 0.2}
+         "recall": 0.4 + 0.1 * k, "coverage": 0.2, "broken": False}
         for row, mean in level.items() for k in range(count)
     ]  # fmt: skip
     return pd.DataFrame(lines)
 
 
 def test_runs_are_those_of_one_T_as_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = {"sampler": "ddgan", "T": 4, "tag": "", "recall": 0.5, "coverage": 0.2}
+    usual = {"sampler": "ddgan", "T": 4, "tag": "", "recall": 0.5, "coverage": 0.2, "dataset": "digits", "run_id": "r"}
     lines = [
         usual | {"divergence": "wasserstein", "seed": 0, "frechet": 9.0},
         usual | {"divergence": "squared_hellinger", "seed": 1, "frechet": 3.0},
@@ -40,6 +41,7 @@ def test_runs_are_those_of_one_T_as_trained(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     monkeypatch.setattr(seeds, "kin", lambda preset: [preset])
     monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame(lines))
+    monkeypatch.setattr(seeds.Run, "open", lambda *_: SimpleNamespace(history=history([1.0] * 10)))
     assert by_seed("short")[["row", "seed", "frechet"]].to_numpy().tolist() == [
         ["squared_hellinger", 0, 2.0], ["squared_hellinger", 1, 3.0], ["reverse_kl", 0, 4.0], ["wasserstein", 0, 9.0],
     ]  # fmt: skip
@@ -53,7 +55,7 @@ def test_the_spread_is_that_of_logarithms() -> None:
         [(row, k, frechet, 0.5, 0.1 * k)
          for row, own in (("a", (2.0, 8.0)), ("b", (1.0, 1.0, 1.0))) for k, frechet in enumerate(own)],
         columns=["row", "seed", "frechet", "recall", "coverage"],
-    )  # fmt: skip
+    ).assign(broken=False)  # fmt: skip
     found = spread(table)
     assert found.loc["a", ["seeds", "lowest", "highest"]].tolist() == [2, 2.0, 8.0]
     assert found.loc["a", "distance"] == pytest.approx(4.0)
@@ -61,6 +63,31 @@ def test_the_spread_is_that_of_logarithms() -> None:
     assert found.loc["a", ["recall", "coverage"]].tolist() == pytest.approx([0.5, 0.05])
     assert found.loc["all, pooled", "seeds"] == 5
     assert found.loc["all, pooled", "deviation"] == pytest.approx(math.log(4) / 2**0.5 / 3**0.5)  # of 3 freedoms
+
+
+def history(gradients: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"gradient_generator": gradients})
+
+
+@pytest.mark.parametrize(
+    ("gradients", "broken"),
+    [([2.0] * 18 + [1e-3] * 2, True), ([2.0] * 18 + [3e-3] * 2, False), ([2.0] * 18 + [1e-5, 2.0], False),
+     ([1e-5] * 2 + [2.0] * 18, False)],
+    ids=["vanished", "small", "for a moment", "at first"],
+)  # fmt: skip
+def test_a_run_breaks_down_when_its_gradient_vanishes(gradients: list[float], broken: bool) -> None:
+    assert broke_down(history(gradients)) is broken
+
+
+def test_what_broke_down_is_counted_and_in_no_mean() -> None:
+    table = drawn({"squared_hellinger": 10.0, "total_variation": 18.0})
+    worse = pd.concat([table, table.iloc[-1:].assign(seed=3, frechet=400.0, broken=True)])
+    pd.testing.assert_frame_equal(compared(worse), compared(table))
+    found, without = spread(worse), spread(table)
+    assert found.loc["total_variation", ["seeds", "broke down"]].tolist() == [4, 1]
+    assert found.loc["all, pooled", ["seeds", "broke down"]].tolist() == [7, 1]
+    means = ["distance", "lowest", "highest", "deviation", "recall", "coverage"]
+    pd.testing.assert_frame_equal(found[means], without[means])
 
 
 def test_intervals_are_tukeys() -> None:

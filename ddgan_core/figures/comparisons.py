@@ -167,7 +167,8 @@ def pairs_figure(pairs: pd.DataFrame, pooled: pd.DataFrame, other: str) -> "Figu
 def seeds_figure(table: pd.DataFrame, compared: pd.DataFrame) -> "Figure":
     """Rows at one T: the distance of each training seed, and the ratio of every two rows' means with its interval.
 
-    table, compared: of `notebook.seeds`. A tick is a row's geometric mean; an interval that holds 1 is grey.
+    table, compared: of `notebook.seeds`. A tick is a row's geometric mean, hollow a run that broke down, which no mean
+    counts; an interval that holds 1 is grey.
     """
     import matplotlib.pyplot as plt
 
@@ -177,11 +178,14 @@ def seeds_figure(table: pd.DataFrame, compared: pd.DataFrame) -> "Figure":
             finish(ax, [], False)
     rows = list(dict.fromkeys(table["row"]))
     for y, row in enumerate(rows):
-        own = table.loc[table["row"] == row, "frechet"]
-        axes[0].plot(own, [y] * len(own), ls="", marker=MARKERS[row], color=COLOURS[row], ms=8, alpha=0.75)
-        axes[0].vlines(np.exp(np.log(own).mean()), y - 0.3, y + 0.3, color=COLOURS[row], lw=2)
+        for broken, own in table.loc[table["row"] == row].groupby("broken")["frechet"]:
+            look = {"marker": MARKERS[row], "color": COLOURS[row], "fillstyle": "none" if broken else "full"}
+            axes[0].plot(own, [y] * len(own), ls="", ms=8, alpha=0.75, **look)
+            if not broken:
+                axes[0].vlines(np.exp(np.log(own).mean()), y - 0.3, y + 0.3, color=COLOURS[row], lw=2)
     if rows:
-        axes[0].set(xlabel="squared distance of each seed", title="Seeds")
+        hollow = "; hollow: broke down" if table["broken"].any() else ""
+        axes[0].set(xlabel=f"squared distance of each seed{hollow}", title="Seeds")
         axes[0].set_yticks(range(len(rows)), [label_of(row) for row in rows])
     for y, pair in enumerate(compared.itertuples()):
         colour = "0.6" if pair.low <= 1 <= pair.high else "0.1"

@@ -1,7 +1,7 @@
 """Rows at one T by several training seeds: what a seed is worth, and which rows differ by more than seeds do.
 
 Distances are compared as logarithms, in which the rows' deviations between seeds are of one size, so that all rows
-together say how large it is.
+together say how large it is. A run that broke down is counted as that: its distance says where it stopped.
 """
 
 import math
@@ -11,58 +11,70 @@ import numpy as np
 import pandas as pd
 
 from ddgan_core.notebook.rows import comparable, kin
+from ddgan_core.runs import Run
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED
 
 T_OF_SEEDS = 4  # where the study trains each row by three seeds
 SCORES = ("frechet", "recall", "coverage")
+STALLED = 1e-3  # of its median in training: a generator's gradient that does not move it any more
+
+
+def broke_down(history: pd.DataFrame) -> bool:
+    """Did the generator's gradient vanish? By its median over the last tenth of training, against the time before."""
+    size, begin = history["gradient_generator"], max(1, len(history) // 10)
+    return bool(size.tail(begin).median() < STALLED * size.iloc[begin:-begin].median())
 
 
 def by_seed(preset: str, T: int = T_OF_SEEDS) -> pd.DataFrame:
-    """row, seed and SCORES of each run at T, as trained: of the preset of these networks with most T (`rows.kin`).
+    """row, seed, SCORES and broken of each run at T: of the preset of these networks with most T (`rows.kin`).
 
     Rows in the source paper's order, seeds rising. Empty where nothing is scored.
     """
     table = comparable(kin(preset)[0])
     if not len(table):
-        return pd.DataFrame(columns=["row", "seed", *SCORES])
+        return pd.DataFrame(columns=["row", "seed", *SCORES, "broken"])
     table = table[(table["sampler"] == "ddgan") & (table["T"] == T) & (table["tag"] == "")]
     table = table[table["divergence"].isin(PAPER_ROWS) & (table["seed"] != SWEEP_SEED)]
     order = table["divergence"].map(PAPER_ROWS.index)
-    table = table.assign(order=order).sort_values(["order", "seed"]).rename(columns={"divergence": "row"})
-    return table[["row", "seed", *SCORES]].reset_index(drop=True)
+    broken = [broke_down(Run.open(run.run_id, run.dataset).history) for run in table.itertuples()]
+    table = table.assign(order=order, broken=broken).sort_values(["order", "seed"])
+    return table.rename(columns={"divergence": "row"})[["row", "seed", *SCORES, "broken"]].reset_index(drop=True)
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
     """A line for each row of `by_seed`, and one for all.
 
-    seeds; distance: geometric mean; lowest, highest; deviation: standard deviation of the distance's logarithm, for all
-    rows pooled within them; recall, coverage: means.
+    seeds; broke down: how many of them, which the other columns leave out; distance: geometric mean; lowest, highest;
+    deviation: standard deviation of the distance's logarithm, for all rows pooled within them; recall, coverage: means.
     """
     lines = {}
-    for row, own in table.groupby("row", sort=False):
+    for row, every in table.groupby("row", sort=False):
+        own = every[~every["broken"].astype(bool)]
         log = np.log(own["frechet"])
         lines[row] = {
-            "seeds": len(own), "distance": math.exp(log.mean()), "lowest": own["frechet"].min(),
+            "seeds": len(every), "broke down": len(every) - len(own),
+            "distance": math.exp(log.mean()), "lowest": own["frechet"].min(),
             "highest": own["frechet"].max(), "deviation": log.std(),
             "recall": own["recall"].mean(), "coverage": own["coverage"].mean(),
         }  # fmt: skip
-    columns = ["seeds", "distance", "lowest", "highest", "deviation", "recall", "coverage"]
+    columns = ["seeds", "broke down", "distance", "lowest", "highest", "deviation", "recall", "coverage"]
     rows = pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns).rename_axis("row")
-    free = rows["seeds"] - 1
+    free = (rows["seeds"] - rows["broke down"] - 1).clip(lower=0)
     if free.sum() > 0:
         pooled = math.sqrt((free * rows["deviation"].fillna(0) ** 2).sum() / free.sum())
-        rows.loc["all, pooled", ["seeds", "deviation"]] = [rows["seeds"].sum(), pooled]
+        rows.loc["all, pooled", ["seeds", "broke down", "deviation"]] = [*rows[["seeds", "broke down"]].sum(), pooled]
     return rows
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
-    """For each two rows with two seeds or more: the ratio of their geometric mean distances, from low to high.
+    """For each two rows with two seeds or more that did not break down: the ratio of their geometric mean distances.
 
     Tukey's honest significant differences of the logarithms: in 95 of 100 studies of so many rows that do not differ
-    all intervals hold 1. Columns: row, other, ratio, low, high; empty for fewer than two such rows.
+    all intervals, from low to high, hold 1. Columns: row, other, ratio, low, high; empty for fewer than two such rows.
     """
     from scipy.stats import tukey_hsd
 
+    table = table[~table["broken"].astype(bool)]
     logs = {row: np.log(own["frechet"].to_numpy()) for row, own in table.groupby("row", sort=False) if len(own) > 1}
     lines = []
     if len(logs) > 1:
