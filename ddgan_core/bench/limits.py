@@ -8,10 +8,11 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddgan_core.bench.turns import median, provenance, ratio, take_turns, timed, written
+from ddgan_core.bench.turns import median, ratio, take_turns, timed, written
 from ddgan_core.data import get_dataset, load_images
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.networks import make_model
+from ddgan_core.provenance import provenance
 from ddgan_core.runs import RunConfig
 from ddgan_core.sampling import DDPM_STEPS, Step, ddgan_step, fast_batch, sample_images
 from ddgan_core.study import configure

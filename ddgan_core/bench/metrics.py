@@ -17,11 +17,12 @@ import torch
 
 from ddgan_core import UserError
 from ddgan_core.bench.mend import mend_torchvision
-from ddgan_core.bench.turns import Seconds, median, provenance, ratio, take_turns, timed, written
+from ddgan_core.bench.turns import Seconds, median, ratio, take_turns, timed, written
 from ddgan_core.data import load_images
 from ddgan_core.metrics.distances import Moments, frechet_distance
 from ddgan_core.metrics.features import inception_file, inception_layers, load_extractor
 from ddgan_core.metrics.inception import clean_resize, folded
+from ddgan_core.provenance import provenance
 from ddgan_core.shapes import Float, Tensor, UInt8
 
 Features = Float[Tensor, "n d"]

@@ -17,10 +17,11 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from ddgan_core.bench.mend import mend_torchvision
-from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
+from ddgan_core.bench.turns import median, ratio, take_turns, written
 from ddgan_core.data import get_dataset, load_images, to_float
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.networks import NoisePredictor
+from ddgan_core.provenance import provenance
 from ddgan_core.runs import RunConfig
 from ddgan_core.sampling import ddim_step, sample_images
 from ddgan_core.shapes import Tensor, UInt8

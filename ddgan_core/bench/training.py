@@ -15,9 +15,10 @@ import torch
 
 from ddgan_core import UserError
 from ddgan_core.bench.peers import loader_batches
-from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
+from ddgan_core.bench.turns import median, ratio, take_turns, written
 from ddgan_core.data import load_images, to_float
 from ddgan_core.diffusion import diffuse_pair
+from ddgan_core.provenance import provenance
 from ddgan_core.runs import RunConfig
 from ddgan_core.shapes import Tensor
 from ddgan_core.study import configure

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 import torch
 
-from ddgan_core.provenance import code_version, device_name
+from ddgan_core.provenance import code_version
 from ddgan_core.runs import results_dir, write_atomic
 
 Name = TypeVar("Name")
@@ -70,11 +70,6 @@ def ratio(peer: Sequence[Seconds] | None, own: Sequence[Seconds], label: str, cl
 def median(seconds: Sequence[Seconds], clock: str = "wall") -> float:
     """Over the turns, by one clock."""
     return statistics.median(getattr(turn, clock) for turn in seconds)
-
-
-def provenance(device: torch.device | str) -> dict[str, str]:
-    """The columns that say where a row was measured."""
-    return {"device": device_name(device), "torch": torch.__version__, "commit": code_version()}
 
 
 def written(rows: list[dict[str, Any]], name: str) -> pd.DataFrame:

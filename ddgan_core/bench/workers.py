@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from ddgan_core import UserError
-from ddgan_core.bench.turns import median, provenance, ratio, take_turns, written
-from ddgan_core.provenance import usable_cores
+from ddgan_core.bench.turns import median, ratio, take_turns, written
+from ddgan_core.provenance import provenance, usable_cores
 from ddgan_core.study.executors import local
 
 
