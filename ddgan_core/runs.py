@@ -53,6 +53,7 @@ class RunConfig:
     lr_final: float = 1e-5  # both learning rates follow a cosine down to this
     penalty_weight: float = 0.02
     penalty_every: int = 1  # lazy penalties are multiplied by this interval
+    level_weight: float = 0.0  # of the mean squared logit in the critic's loss, in every update
     critic_steps: int = 1
     ema_decay: float = 0.999
     precision: str = "fp32"  # or bf16 (autocast); on a GPU convolutions of fp32 are in TF32, PyTorch's default
@@ -87,7 +88,7 @@ class RunConfig:
         for name in ("updates", "batch_size", "z_dim", "penalty_every", "critic_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}: a whole number of 1 or more")
-        for name in ("seed", "lr_generator", "lr_critic", "lr_final", "penalty_weight"):
+        for name in ("seed", "lr_generator", "lr_critic", "lr_final", "penalty_weight", "level_weight"):
             if not 0 <= getattr(self, name) < float("inf"):  # NaN is refused too
                 raise UserError(f"{name} = {getattr(self, name)}: a finite number of 0 or more")
         if not 0 <= self.ema_decay < 1:

@@ -129,6 +129,8 @@ class Trainer:
             self.means.add(name, values, t)
         self.means.add("logit_largest", largest)
         total = loss.mean()
+        if config.level_weight > 0:  # holds the level of the logits (Karras et al. 2018, appendix A.1: of real images)
+            total = total + config.level_weight * (v_real.square() + v_fake.square()).mean()
         if self.step % config.penalty_every == 0 and config.penalty_weight > 0:
             mix = torch.rand(len(t), generator=generator, device=self.device)
             with self._autocast():

@@ -39,7 +39,7 @@ def test_a_config_survives_json(preset: str) -> None:
 def test_the_hash_covers_every_field() -> None:
     others = {
         "dataset": "digits", "schedule": "linear", "preset": "full", "tag": "x", "precision": "bf16",
-        "widths": (8,), "critic_widths": (8,), "critic_detail": True, "attention": True,
+        "widths": (8,), "critic_widths": (8,), "critic_detail": True, "attention": True, "level_weight": 1e-3,
     }  # fmt: skip
     base = RunConfig()
     hashes = {base.hash, base.changed(divergence="kl").hash, base.changed(method="ddpm", divergence="none").hash}

@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,14 @@ def test_the_papers_grid_is_whole() -> None:
     assert tuple(dict.fromkeys(c.T for c in cells[1:])) == PAPER_T
 
 
+def test_what_went_wrong_is_repeated_with_one_thing_changed() -> None:
+    for cell in make_study("causes", "short").cells:
+        usual = configure("short", divergence=cell.divergence, T=cell.T, seed=cell.seed)
+        changed = {f.name for f in fields(cell) if getattr(cell, f.name) != getattr(usual, f.name)}
+        assert len(changed - {"tag"}) == 1
+        assert usual.run_id in {c.run_id for c in make_study("paper", "short").cells}
+
+
 def test_a_longer_ddpm_is_scored_by_the_most_images_alone() -> None:
     """Samplers are compared by the preset's own run."""
     longer = make_study("budget", "cpu", ["ddpm_T1000_s0_cpu_x5"]).cells[0]
@@ -85,7 +94,9 @@ def test_cells_are_chosen_by_their_ids() -> None:
     assert tuple(c.run_id for c in make_study("paper", "smoke", wanted).cells) == wanted
     with pytest.raises(UserError, match="cell 'nothing' is not of study paper-smoke"):
         make_study("paper", "smoke", ["nothing"])
-    with pytest.raises(UserError, match="study 'toy' is not known: choose one of paper, sweep, schedule, budget, toys"):
+    with pytest.raises(
+        UserError, match="study 'toy' is not known: choose one of paper, sweep, schedule, budget, causes, toys"
+    ):
         make_study("toy")
 
 

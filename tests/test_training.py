@@ -10,6 +10,7 @@ import torch
 from ddgan_core import UserError, training
 from ddgan_core.diffusion import random_generator
 from ddgan_core.networks import Classifier
+from ddgan_core.objectives import critic_loss
 from ddgan_core.runs import PRESETS, RunConfig
 from ddgan_core.training import TimeMeans, Trainer, TrainingDiverged, train, train_classifier
 
@@ -178,6 +179,20 @@ def test_a_lazy_penalty_is_scaled_by_its_interval(monkeypatch: pytest.MonkeyPatc
         due = 3 * paid[step] if step % 3 == 0 else 0.0
         assert lazy[step] - none[step] == pytest.approx(due, rel=1e-3, abs=1e-6)
     assert min(paid) > 1e-3
+
+
+def test_a_level_weight_adds_the_mean_squared_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    squares = []
+
+    def seen(*of: object) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        loss, real, fake = critic_loss(*of)
+        squares.append(float((real.detach().square() + fake.detach().square()).mean()))
+        return loss, real, fake
+
+    monkeypatch.setattr(training, "critic_loss", seen)
+    (held,), (free,) = (losses_of_the_critic(monkeypatch, 1, level_weight=weight) for weight in (50.0, 0.0))
+    assert squares[0] == squares[1] > 1e-4
+    assert held - free == pytest.approx(50 * squares[0], rel=1e-3)
 
 
 def test_each_critic_step_sees_images_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,17 +149,26 @@ def schedule_study(preset: str = "cpu") -> Study:
 def budget_study(preset: str = "cpu") -> Study:
     """JS trained twice or half as long as the preset's runs: does T count, or the updates that each step gets?
 
-    At T = 8 with four critic steps to one of the generator: is it the critic that lacks them? And a DDPM trained five
-    times as long: what is still to be had from it.
+    And a DDPM trained five times as long: what is still to be had from it.
     """
     cells = []
     for T, times in ((2, 2.0), (1, 2.0), (1, 0.5), (4, 2.0)):
         usual = configure(preset, T=T, tag=f"x{times:g}")
         cells.append(usual.changed(updates=max(1, round(times * usual.updates))))
-    cells.append(configure(preset, T=8, tag="critic4", critic_steps=4))
     usual = configure(preset, method="ddpm", tag="x5")
     cells.append(usual.changed(updates=5 * usual.updates))
     return Study(f"budget-{preset}", tuple(cells))
+
+
+def causes_study(preset: str = "cpu") -> Study:
+    """Runs that went wrong, again with one thing changed that is held to be the cause.
+
+    JS at T = 8, whose critic saw nothing, with four critic steps to one of the generator; total variation at T = 4 and
+    10, where the logits had drifted away together, with a weight that holds their level.
+    """
+    critic = configure(preset, T=8, tag="critic4", critic_steps=4)
+    held = {"divergence": "total_variation", "tag": "level", "level_weight": 1e-3}
+    return Study(f"causes-{preset}", (critic, configure(preset, T=4, seed=1, **held), configure(preset, T=10, **held)))
 
 
 def toys_study(preset: str = "cpu", **chosen: Any) -> Study:
@@ -168,7 +177,8 @@ def toys_study(preset: str = "cpu", **chosen: Any) -> Study:
 
 
 STUDIES = {
-    "paper": paper_study, "sweep": sweep_study, "schedule": schedule_study, "budget": budget_study, "toys": toys_study,
+    "paper": paper_study, "sweep": sweep_study, "schedule": schedule_study, "budget": budget_study,
+    "causes": causes_study, "toys": toys_study,
 }  # fmt: skip
 
 
