@@ -1,0 +1,39 @@
+"""Runs that went wrong, each beside the same run with one thing changed that is held to be the cause."""
+
+from dataclasses import fields
+
+import pandas as pd
+
+from ddgan_core.notebook.rows import comparable, kin
+from ddgan_core.notebook.seeds import broke_down
+from ddgan_core.runs import RunConfig
+from ddgan_core.study import causes_study, configure, ensure
+
+LATE = 0.25  # of a training: what "late" means
+
+
+def causes(preset: str) -> pd.DataFrame:
+    """Two lines for each cell of `causes_study` that is scored as its twin is, of the preset of `kin` with most T.
+
+    Index: the twin's run, and what was changed. frechet, frechet_error, recall, coverage by the preset's main features
+    and N; late means over the last quarter of training: bound, minus the critic's loss at t = 1, and logit, of real and
+    fake images; broke down: as `seeds.broke_down` has it. Empty where nothing is scored.
+    """
+    most = kin(preset)[0]
+    table, lines = comparable(most), {}
+    for cell in causes_study(most).cells if len(table) else ():
+        usual = configure(most, divergence=cell.divergence, T=cell.T, seed=cell.seed)
+        scores = table[table["sampler"] == "ddgan"].set_index("run_id")
+        runs = [run for run in ensure([usual, cell], False) if run.config.run_id in scores.index]
+        for run in runs if len(runs) == 2 else ():
+            late = run.history.tail(max(1, round(LATE * len(run.history)))).mean()
+            line = scores.loc[run.config.run_id, ["frechet", "frechet_error", "recall", "coverage"]].to_dict()
+            line |= {"bound": -late["critic_t1"], "logit": (late["logit_real"] + late["logit_fake"]) / 2}
+            line |= {"broke down": broke_down(run.history)}
+            lines[usual.run_id, _change(usual, run.config)] = line
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["run", "change"]) if lines else pd.DataFrame()
+
+
+def _change(usual: RunConfig, other: RunConfig) -> str:
+    names = [f.name for f in fields(other) if f.name != "tag" and getattr(usual, f.name) != getattr(other, f.name)]
+    return ", ".join(f"{name} = {getattr(other, name):g}" for name in names) or "none"
