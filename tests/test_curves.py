@@ -208,7 +208,7 @@ def test_every_timed_model_has_its_place_in_the_trilemma():
         common | {"divergence": "wasserstein", "steps": 8, "frechet": 3.0, "recall": 0.6},  # was not timed
     ])  # fmt: skip
     quality, coverage = comparisons.trilemma_figure(scored, {("ddgan", 4): 2.0, ("ddim", 4): 1.0}, floor=1.0).axes
-    assert set(texts(coverage)) == {"KL", "DDPM, DDIM", "DDPM, DDIM, 5 × the updates"}
+    assert set(texts(coverage)) == {"KL", "DDPM, DDIM", "DDIM, 5 × updates"}
     assert set(texts(quality)) == {*texts(coverage), "real images"}
     assert [line.get_xydata().tolist() for line in coverage.lines if line.get_marker() != "None"] == [
         [[2.0, 0.5]], [[1.0, 0.7]], [[1.0, 0.8]]

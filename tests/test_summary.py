@@ -54,7 +54,7 @@ def test_a_table_of_few_scores(results: Path) -> None:
         text = f"sampler,steps,preset,seconds_per_1000\nddgan,4,{preset},{seconds}\n"
         (results / "tables" / f"bench_sampling_{preset}_cpu.csv").write_text(text)
     table = results_table()
-    assert table["model"].tolist() == ["real training images", "DDGAN, KL", "DDPM, DDIM, 5 × the updates"]
+    assert table["model"].tolist() == ["real training images", "DDGAN, KL", "DDPM, DDIM, 5 × updates"]
     assert table.iloc[1].to_dict() == {
         "model": "DDGAN, KL", "steps": "4", "classifier, N = 10,000": "5.68 ± 0.12",
         "precision": "0.80", "recall": "0.50 ± 0.01", "confidence": "0.90",

@@ -25,7 +25,7 @@ def label_of(row: str) -> str:
 
 def tag_label(tag: str) -> str:
     """What a reader calls a run's tag: "x5" of the study of budgets is a length of training."""
-    return f"{tag[1:]} × the updates" if re.fullmatch(r"x[\d.]+", tag) else tag
+    return f"{tag[1:]} × updates" if re.fullmatch(r"x[\d.]+", tag) else tag
 
 
 def text_width(text: str, size: float) -> float:
