@@ -53,3 +53,14 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDGAN_DATA", str(tmp_path / "no-data"))
     monkeypatch.setenv("DDGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def made(results: Path) -> Path:
+    """Results with two finished runs, those of `transferred`."""
+    from transferred import CONFIGS
+
+    from ddgan_core.study import Study, run
+
+    run(Study("", CONFIGS), progress=False)
+    return results

@@ -12,7 +12,7 @@ from ddgan_core.diffusion import random_generator
 from ddgan_core.networks import Classifier
 from ddgan_core.objectives import critic_loss
 from ddgan_core.runs import PRESETS, RunConfig
-from ddgan_core.training import TimeMeans, Trainer, TrainingDiverged, train, train_classifier
+from ddgan_core.training import Trainer, TrainingDiverged, train, train_classifier
 
 IMAGES = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 KINDS = {
@@ -237,31 +237,6 @@ def test_the_average_warms_up() -> None:
         each.update()
         for old, new, p in zip(before, each.ema.parameters(), each.model.parameters(), strict=True):
             assert torch.allclose(new, decay * old + (1 - decay) * p, atol=1e-6)
-
-
-def test_time_means_keep_each_t_apart() -> None:
-    means = TimeMeans(4, "cpu")
-    means.add("loss", torch.tensor([1.0, 3.0, 10.0]), torch.tensor([1, 1, 4]))
-    means.add("loss", torch.tensor([5.0]), torch.tensor([1]))
-    read = means.read()
-    assert (read["loss"], read["loss_t1"], read["loss_t4"]) == (4.75, 3.0, 10.0)
-    assert math.isnan(read["loss_t2"])
-    assert math.isnan(read["loss_t3"])
-    assert len(read) == 5
-    means.add("norm", torch.tensor(2.0))  # of the whole batch: of no t
-    means.add("norm", torch.tensor(4.0))
-    assert means.read() == {"norm": 3.0}
-    assert means.read() == {}
-
-
-def test_time_means_fold_long_chains_into_ten() -> None:
-    means = TimeMeans(1000, "cpu")
-    means.add("loss", torch.arange(1.0, 1001.0), torch.arange(1, 1001))
-    read = means.read()
-    assert read["loss"] == 500.5
-    assert read["loss_t1"] == 50.5
-    assert read["loss_t10"] == 950.5
-    assert len(read) == 11
 
 
 @kinds

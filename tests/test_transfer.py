@@ -11,6 +11,7 @@ import pytest
 import torch
 from disturbed import results_in
 from safetensors.torch import save
+from transferred import CONFIGS, A, B, imported
 
 from ddgan_core import UserError
 from ddgan_core.__main__ import main
@@ -19,22 +20,7 @@ from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.locks import alone
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
-from ddgan_core.study import Study, configure, run
 from ddgan_core.study.transfer import export_runs, import_runs
-
-CONFIGS = (configure("smoke", T=1, updates=2), configure("smoke", T=2, updates=2, divergence="wasserstein"))
-A, B = (config.run_id for config in CONFIGS)
-
-
-@pytest.fixture
-def made(results: Path) -> Path:
-    run(Study("", CONFIGS), progress=False)
-    return results
-
-
-def imported(paths: list[Path], there: Path) -> dict[str, str]:
-    with results_in(there):
-        return import_runs(paths)
 
 
 def files(results: Path) -> dict[str, bytes]:
@@ -111,40 +97,6 @@ def test_an_unfinished_run_stays_and_is_replaced_by_the_finished_one(made: Path,
     paths, _ = export_runs(tmp_path / "out")
     assert imported(paths, there) == {A: "new", B: "new"}
     assert Run(CONFIGS[0], there).status["state"] == "done"
-
-
-def test_files_and_their_sizes_are_bounded(made: Path, tmp_path: Path) -> None:
-    """Room for one run to a file: one file leaves the other's weights out, and they are taken when they arrive."""
-    sizes = [export_runs(tmp_path / name, [name])[0][0].stat().st_size for name in (A, B)]
-    room = (max(sizes) + 1000) / 1e6
-    paths, left_out = export_runs(tmp_path / "two", megabytes=room)
-    assert (len(paths), left_out) == (2, {})
-    assert all(path.stat().st_size <= room * 1e6 for path in paths)
-    there = tmp_path / "elsewhere"
-    paths, left_out = export_runs(tmp_path / "one", megabytes=room + 0.02, files=1)
-    assert (len(paths), left_out) == (1, {B: "weights"})
-    assert paths[0].stat().st_size <= (room + 0.02) * 1e6
-    assert imported(paths, there) == {A: "new", B: "new"}
-    assert [Run(config, there).weights is not None for config in CONFIGS] == [True, False]
-    scores = Run(CONFIGS[1], there).evaluations
-    more, left_out = export_runs(tmp_path / "rest", list(left_out), megabytes=room)
-    assert left_out == {}
-    assert imported([*more, *paths], there) == {B: "merged", A: "same"}
-    assert Run(CONFIGS[1], there).weights is not None
-    assert Run(CONFIGS[1], there).evaluations.equals(scores)
-
-
-def test_weights_larger_than_a_file_block_nothing(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    paths, left_out = export_runs(tmp_path / "bare", megabytes=0.03)
-    assert left_out == dict.fromkeys((A, B), "weights larger than a file")
-    assert imported(paths, tmp_path / "elsewhere") == {A: "new", B: "new"}
-    assert export_runs(tmp_path / "small", megabytes=0.001) == ([], dict.fromkeys((A, B), "all of it"))
-    assert not (tmp_path / "small").exists()
-    monkeypatch.setattr("ddgan_core.study.transfer.export_runs", lambda *_: export_runs(tmp_path, megabytes=0.03))
-    assert main(["study", "export"]) == 0
-    assert f"no room for {A}, {B} (weights larger than a file): copy what `study ship`" in capsys.readouterr().err
 
 
 NO_OBJECTS = (b"[]", b"null", b"{", b"\xff\xff", b"[" * 100_000)
@@ -295,18 +247,6 @@ def test_beside_a_damaged_run_nothing_is_imported(made: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match=f"{B}/config.json was edited by hand"):
         import_runs(paths)
     assert files(made) == before
-
-
-def test_what_has_not_ended_is_not_exported(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Run(CONFIGS[0], made).set_status("running", "stopped", step=1)
-    with pytest.raises(UserError, match=f"run {A} has not ended"):
-        export_runs(tmp_path / "out", [A])
-    assert main(["study", "export", "--run", B, "--run", B, "-o", str(tmp_path / "out")]) == 0
-    with zipfile.ZipFile(tmp_path / "out" / "runs-1-of-1.zip") as archive:
-        assert archive.namelist() == [f"digits/{B}.zip"]
-    Run(CONFIGS[1], made).set_status("running", "stopped", step=1)
-    assert main(["study", "export", "-o", str(tmp_path / "none")]) == 0
-    assert "no run has ended" in capsys.readouterr().err
 
 
 def test_a_partly_copied_file_is_refused(made: Path, tmp_path: Path) -> None:
