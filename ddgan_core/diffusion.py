@@ -167,7 +167,11 @@ def random_generator(seed: int, purpose: str, step: int = 0, device: torch.devic
 
     Nothing needs to be saved to resume, and no function draws from a global state.
     """
-    digest = hashlib.sha256(f"{seed}/{purpose}/{step}".encode()).digest()
     generator = torch.Generator(device=device)
-    generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    generator.manual_seed(stream_seed(seed, purpose, step))
     return generator
+
+
+def stream_seed(seed: int, purpose: str, step: int = 0) -> int:
+    """What `random_generator` is seeded with."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{step}".encode()).digest()[:8], "little") >> 1

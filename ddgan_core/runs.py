@@ -144,8 +144,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "short": _SMALL | {"updates": 4_500},
     "cpu": _SMALL | {"updates": 18_000},
     "full": {
-        "widths": (64, 128, 256), "critic_widths": (64, 128, 256), "z_dim": 64, "attention": True,
-        "updates": 20_000, "batch_size": 256, "penalty_every": 16, "ema_decay": 0.9995, "precision": "bf16",
+        "widths": (32, 64, 128), "critic_widths": (32, 64, 128), "z_dim": 64, "attention": True,
+        "updates": 10_000, "batch_size": 64, "penalty_every": 16,
     },
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ randomness is a function of (seed, purpose, step): resuming needs the tensors of
 import copy
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,14 +15,14 @@ from torch import nn
 
 from ddgan_core import UserError
 from ddgan_core.data import draw_batch, to_float
-from ddgan_core.diffusion import diffuse_pair, make_schedule, random_generator, sample_posterior
+from ddgan_core.diffusion import diffuse_pair, make_schedule, random_generator, sample_posterior, stream_seed
 from ddgan_core.divergences import get_divergence
+from ddgan_core.graphs import Graphs
 from ddgan_core.networks import Classifier, Discriminator, check_image_size, make_model
 from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
 from ddgan_core.runs import RunConfig
 from ddgan_core.shapes import Int, Tensor, UInt8
-
-MAX_TIME_BINS = 10  # losses are kept apart by t: exactly up to T = 10, in ten equal ranges beyond
+from ddgan_core.time_means import TimeMeans
 
 
 class TrainingDiverged(RuntimeError):
@@ -35,40 +36,19 @@ def initialised(make: Callable[[], nn.Module], seed: int, purpose: str) -> Any:
         return make()
 
 
-class TimeMeans:
-    """Running means of named quantities since the last `read`: of one a sample, overall and per range of t."""
-
-    def __init__(self, T: int, device: torch.device | str) -> None:
-        self.T, self.bins, self.device = T, min(T, MAX_TIME_BINS), device
-        self.sums: dict[str, Tensor] = {}
-
-    def add(self, name: str, values: Tensor, t: Tensor | None = None) -> None:
-        """values: [n] and their t, or one value of the whole batch, which belongs to no t."""
-        if t is None:
-            self.sums[name] = self.sums.get(name, 0) + torch.stack([values.detach().float(), torch.ones_like(values)])
-            return
-        total = self.sums.setdefault(name, torch.zeros(2, self.bins, device=self.device))
-        where = (t - 1) * self.bins // self.T
-        total[0].index_add_(0, where, values.detach().float())
-        total[1].index_add_(0, where, torch.ones_like(values, dtype=torch.float32))
-
-    def read(self) -> dict[str, float]:
-        """{name: mean, name_t1: mean at the first range, ...}; NaN where nothing was seen. Starts anew."""
-        means: dict[str, float] = {}
-        for name, total in self.sums.items():
-            total = total.cpu().double()
-            means[name] = (total[0].sum() / total[1].sum()).item()
-            if total.ndim == 2:
-                means |= {f"{name}_t{b + 1}": v for b, v in enumerate((total[0] / total[1]).tolist())}
-        self.sums.clear()
-        return means
-
-
 class Trainer:
-    """The networks of a run, their optimisers, and the update that moves them."""
+    """The networks of a run, their optimisers, and the update that moves them.
 
-    def __init__(self, config: RunConfig, images: UInt8[Tensor, "n c h w"], device: torch.device | str = "cpu") -> None:
+    graphs: on a GPU, updates are replayed from CUDA graphs, and what is not finite shows at the next `check`.
+    """
+
+    def __init__(
+        self, config: RunConfig, images: UInt8[Tensor, "n c h w"], device: torch.device | str = "cpu",
+        graphs: bool = True,
+    ) -> None:  # fmt: skip
         self.config, self.device, self.step = config, torch.device(device), 0
+        self.graphed = graphs and self.device.type == "cuda"
+        self.spoiled = torch.zeros((), device=self.device)  # 1 from the first loss or gradient that was not finite
         check_image_size(*images.shape[2:], len(config.widths))
         self.images = images.to(self.device)
         self.schedule = make_schedule(config.schedule, config.T).to(self.device)
@@ -81,43 +61,91 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.means = TimeMeans(config.T, self.device)
-        betas = (0.9, 0.999) if config.method == "ddpm" else (0.5, 0.9)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.lr_generator, betas=betas, fused=True)
+        self.optimiser = self._adam(self.model, config.lr_generator)
+        purposes = ["ddpm"]
         if config.method == "ddgan":
             self.row = get_divergence(config.divergence)
             critic = initialised(
                 lambda: Discriminator(channels, config.critic_widths, config.critic_detail), config.seed, "critic"
             )
             self.critic = critic.to(self.device, memory_format=torch.channels_last)
-            self.critic_optimiser = torch.optim.Adam(
-                self.critic.parameters(), lr=config.lr_critic, betas=betas, fused=True
-            )
+            self.critic_optimiser = self._adam(self.critic, config.lr_critic)
+            purposes = [*(f"critic/{k}" for k in range(config.critic_steps)), "generator"]
+        self.random = {purpose: torch.Generator(self.device) for purpose in purposes}
+        self._play = Graphs(self._players, self.random.values(), self._rehearsal) if self.graphed else self._players
+
+    def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+        betas = (0.9, 0.999) if self.config.method == "ddpm" else (0.5, 0.9)
+        rate = torch.tensor(lr, device=self.device) if self.graphed else lr  # a number would be part of the graph
+        how = {"lr": rate, "betas": betas, "fused": True, "capturable": self.graphed}
+        optimiser = torch.optim.Adam(network.parameters(), **how)
+        if self.graphed:
+            optimiser.found_inf = self.spoiled  # where it is 1, the fused kernel passes the update over
+        return optimiser
 
     def update(self) -> None:
         """One update of the model, after `critic_steps` of the critic; `step` counts them."""
-        if self.config.method == "ddpm":
-            self._update_ddpm()
-        else:
-            for k in range(self.config.critic_steps):
-                self._update_critic(k)
-            self._update_generator()
+        self._begin()
+        self._play(self.config.method == "ddgan" and self.step % self.config.penalty_every == 0)
         self.step += 1
         # Warm-up: a young average must not remember the initial weights (as in TensorFlow's num_updates).
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
 
+    def check(self) -> None:
+        """Raises TrainingDiverged where an update in a graph met what is not finite; nothing has moved since."""
+        if self.graphed and self.spoiled.item():
+            raise TrainingDiverged(
+                f"step {self.step}: since the last record a loss or gradient was not finite; stopped before that update"
+            )
+
+    def _begin(self) -> None:
+        """What an update depends on beside its tensors: random streams and learning rates."""
+        config = self.config
+        for purpose, generator in self.random.items():
+            generator.manual_seed(stream_seed(config.seed, purpose, self.step))
+        cosine = (1 + math.cos(math.pi * self.step / config.updates)) / 2
+        players = [(self.optimiser, config.lr_generator)]
+        players += [(self.critic_optimiser, config.lr_critic)] if config.method == "ddgan" else []
+        for optimiser, lr in players:
+            rate = min(lr, config.lr_final) + (lr - min(lr, config.lr_final)) * cosine
+            for group in optimiser.param_groups:
+                if self.graphed:
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    @contextmanager
+    def _rehearsal(self) -> Iterator[None]:
+        """What is played meanwhile moves nothing: Adam passes over, the means are put back, the streams begun again."""
+        spoiled, sums = self.spoiled.clone(), {name: total.clone() for name, total in self.means.sums.items()}
+        self.spoiled.fill_(1)
+        yield
+        self.spoiled.copy_(spoiled)
+        for name, total in self.means.sums.items():
+            total.copy_(sums.get(name, torch.zeros_like(total)))
+        self._begin()
+
+    def _players(self, penalise: bool) -> None:
+        """The update itself: the same work on the same tensors each time."""
+        if self.config.method == "ddpm":
+            self._update_ddpm()
+        else:
+            for k in range(self.config.critic_steps):
+                self._update_critic(k, penalise)
+            self._update_generator()
+
     def _update_ddpm(self) -> None:
-        generator = random_generator(self.config.seed, "ddpm", self.step, self.device)
+        generator = self.random["ddpm"]
         x_0, t = self._draw(generator)
         with self._autocast():
             loss = ddpm_loss(self.model, self.schedule, x_0, t, self._noise(x_0, generator))
         self.means.add("loss", loss, t)
         self._descend(self.optimiser, loss.mean(), "model")
 
-    def _update_critic(self, k: int) -> None:
-        config, row = self.config, self.row
-        generator = random_generator(config.seed, f"critic/{k}", self.step, self.device)
+    def _update_critic(self, k: int, penalise: bool) -> None:
+        config, row, generator = self.config, self.row, self.random[f"critic/{k}"]
         x_0, t = self._draw(generator)
         x_prev, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
         with torch.no_grad():
@@ -131,7 +159,7 @@ class Trainer:
         total = loss.mean()
         if config.level_weight > 0:  # holds the level of the logits (Karras et al. 2018, appendix A.1: of real images)
             total = total + config.level_weight * (v_real.square() + v_fake.square()).mean()
-        if self.step % config.penalty_every == 0 and config.penalty_weight > 0:
+        if penalise and config.penalty_weight > 0:
             mix = torch.rand(len(t), generator=generator, device=self.device)
             with self._autocast():
                 penalty = critic_penalty(row, self.critic, x_prev, fake, x_t, t, mix)
@@ -142,7 +170,7 @@ class Trainer:
         self._descend(self.critic_optimiser, total, "critic")
 
     def _update_generator(self) -> None:
-        generator = random_generator(self.config.seed, "generator", self.step, self.device)
+        generator = self.random["generator"]
         x_0, t = self._draw(generator)
         x_prev, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
         fake = self._fake(x_t, t, generator)
@@ -173,22 +201,20 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _descend(self, optimiser: torch.optim.Optimizer, loss: Tensor, player: str) -> None:
-        config = self.config
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()  # at once: a GPU is waited for
-        if not math.isfinite(loss_value + norm_value):
-            raise TrainingDiverged(
-                f"step {self.step}: the {player}'s loss is {loss_value:.4g} and its gradient norm {norm_value:.4g}; "
-                "stopped before this update"
-            )
+        if self.graphed:
+            self.spoiled.copy_(torch.maximum(self.spoiled, (~torch.isfinite(loss.detach() + norm)).float()))
+        else:
+            loss_value, norm_value = torch.stack([loss.detach(), norm]).tolist()  # at once: a GPU is waited for
+            if not math.isfinite(loss_value + norm_value):
+                raise TrainingDiverged(
+                    f"step {self.step}: the {player}'s loss is {loss_value:.4g} and its gradient norm "
+                    f"{norm_value:.4g}; stopped before this update"
+                )
         self.means.add(f"gradient_{player}", norm)
-        lr = config.lr_critic if player == "critic" else config.lr_generator
-        cosine = (1 + math.cos(math.pi * self.step / config.updates)) / 2
-        for group in optimiser.param_groups:
-            group["lr"] = min(lr, config.lr_final) + (lr - min(lr, config.lr_final)) * cosine
         optimiser.step()
 
     def state(self) -> dict[str, Any]:
@@ -210,16 +236,21 @@ class Trainer:
             )
         self.step = state["step"]
         self.means.sums = {name: total.to(self.device) for name, total in state["means"].items()}
-        for name in ("model", "ema", "optimiser", "critic", "critic_optimiser"):
+        for name in ("model", "ema", "critic"):
             if name in state:
                 getattr(self, name).load_state_dict(state[name])
+        for name in ("optimiser", "critic_optimiser"):
+            if name in state:  # its settings are this device's own
+                own = getattr(self, name)
+                own.load_state_dict(state[name] | {"param_groups": own.state_dict()["param_groups"]})
 
 
 def train(trainer: Trainer, record_every: int) -> Iterator[dict[str, float]]:
     """Updates until the run's end. Yields {"step": n} after each, with the means since the last record now and then."""
     while trainer.step < trainer.config.updates:
         trainer.update()
-        due = trainer.step % record_every == 0 or trainer.step == trainer.config.updates
+        if due := trainer.step % record_every == 0 or trainer.step == trainer.config.updates:
+            trainer.check()
         yield {"step": trainer.step} | (trainer.means.read() if due else {})
 
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ddgan_core.training import TimeMeans
+from ddgan_core.time_means import TimeMeans
 
 
 def test_time_means_keep_each_t_apart() -> None:

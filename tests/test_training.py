@@ -94,7 +94,7 @@ def test_building_and_training_spend_no_global_randomness() -> None:
 def test_the_players_move_one_at_a_time() -> None:
     each = trainer()
     model, critic = copy.deepcopy(each.model.state_dict()), copy.deepcopy(each.critic.state_dict())
-    each._update_critic(0)
+    each._update_critic(0, penalise=True)
     assert all(p.grad is None for p in each.model.parameters())
     assert equal(model, each.model.state_dict())
     assert not equal(critic, each.critic.state_dict())

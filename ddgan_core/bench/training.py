@@ -46,6 +46,7 @@ LOOPS = {
     "+ bfloat16 autocast": Loop(uint8=True, detached=True, foreach=True, channels_last=True, bf16=True),
 }
 PRODUCT, PRODUCT_BF16 = "ddgan_core, as trained", "ddgan_core, in bfloat16"
+STARTED = "ddgan_core, without CUDA graphs"
 
 
 def bench_training(
@@ -66,12 +67,14 @@ def bench_training(
     steps: dict[str, Callable[[], None]] = {
         name: loop_step(config, images, loop, device) for name, loop in LOOPS.items()
     }
+    if torch.device(device).type == "cuda":
+        steps[STARTED] = Trainer(config, images, device, graphs=False).update
     steps[PRODUCT] = Trainer(config, images, device).update
     if config.precision != "bf16":
         steps[PRODUCT_BF16] = Trainer(config.changed(precision="bf16"), images, device).update
 
     def turn(name: str, repeat: int) -> None:
-        for _ in range(updates if repeat >= 0 else 1):
+        for _ in range(updates if repeat >= 0 else 2):  # with the penalty and without
             steps[name]()
 
     seconds = take_turns({name: functools.partial(turn, name) for name in steps}, repeats, device)

@@ -102,8 +102,8 @@ def calibrate(
         raise UserError(f"sizes of {min(*sizes, *floor_sizes)}, draws = {draws}: 40 images and 2 draws or more")
     extractor = load_extractor(features, device)
     made = provenance(device)  # of the code that measures: files may change meanwhile
-    moments = reference_moments(dataset, "test", test, extractor)
-    target, pool = reference_features(test, extractor), reference_features(train, extractor)
+    moments = reference_moments(dataset, "test", test, extractor).to(device)
+    target, pool = (reference_features(images, extractor).to(device) for images in (test, train))
     probabilities = _probabilities(train, dataset, device)
     rows: list[dict[str, Any]] = []
 
@@ -122,7 +122,8 @@ def calibrate(
         for draw in range(draws):
             chosen = drawn(len(train), max(sizes), draw, pile)
             images = change(train[chosen], random_generator(draw, f"calibration/{pile}"))
-            found, seen = reference_features(images, extractor), _probabilities(images[:CLASSES], dataset, device)
+            found = reference_features(images, extractor).to(device)
+            seen = _probabilities(images[:CLASSES], dataset, device)
             for n in sizes:
                 note(pile, n, draw, compared(found[:n], target, moments) | _classes(seen, torch.arange(n)))
     table = pd.DataFrame(rows)

@@ -160,7 +160,7 @@ def _row(
         row["frechet"] = frechet_distance(Moments.of(found), moments)
     nearest = min(row["n"], reference_n, NEAREST)
     if nearest >= LEAST_NEIGHBOURS:
-        real, fake = reference_features(target[:nearest], extractor), found[:nearest]
+        real, fake = reference_features(target[:nearest], extractor).to(device), found[:nearest].to(device)
         if nearest >= 2 * GROUPS:
             pairs = {"kernel": kernel_interval(fake, real)} | neighbour_intervals(fake, real)
             row |= {name: value for name, (value, _) in pairs.items()}

@@ -1,4 +1,7 @@
-"""Distances between two piles of features, and what a classifier says about a pile of images. All sums in float64."""
+"""Distances between two piles of features, and what a classifier says about a pile of images.
+
+All sums in float64, on the device on which the features are.
+"""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -24,8 +27,8 @@ class Moments:
         """The moments of features [n, d], or of batches of them."""
         moments: Moments | None = None
         for batch in [batches] if isinstance(batches, Tensor) else batches:
-            d = batch.shape[1]
-            moments = moments or cls(0, torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64))
+            zeros = batch.new_zeros(batch.shape[1], dtype=torch.float64)
+            moments = moments or cls(0, zeros, torch.outer(zeros, zeros))
             moments.update(batch)
         if moments is None:
             raise UserError("no features: moments need at least one batch")
@@ -33,9 +36,13 @@ class Moments:
 
     def update(self, features: Float[Tensor, "b d"]) -> None:
         """Take in a batch of features."""
-        x = features.detach().cpu().double()
+        x = features.detach().double()
         centred = x - x.mean(0)
         self.merge(Moments(len(x), x.mean(0), centred.T @ centred))
+
+    def to(self, device: torch.device | str) -> "Moments":
+        """The same on a device."""
+        return Moments(self.n, self.mean.to(device), self.scatter.to(device))
 
     def merge(self, other: "Moments") -> None:
         """Take in another pile."""
@@ -105,7 +112,7 @@ def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"], k: 
     _check_pair(real, fake, k + 1)
     real, fake = real.double(), fake.double()
     real_radius, fake_radius = neighbour_distances(real, k), neighbour_distances(fake, k)
-    inside, balls, recalled, covered = torch.zeros(len(fake), dtype=torch.bool), 0, 0, 0
+    inside, balls, recalled, covered = fake.new_zeros(len(fake), dtype=torch.bool), 0, 0, 0
     for d, radius in zip(distances(real, fake), real_radius.split(CHUNK), strict=True):
         within = d < radius[:, None]
         inside |= within.any(0)

@@ -71,15 +71,14 @@ def frechet_interval(features: Float[Tensor, "n d"], reference: Moments) -> tupl
     Among real images, where the distance is of second order in the errors, it is about 1.5 times too wide; so it is
     with no more samples than features, as FID has at N = 2,000 (tests/test_intervals.py).
     """
-    group = group_of(len(features))
+    group = group_of(len(features)).to(features.device)
     parts = [Moments.of(features[group == g]) for g in range(GROUPS)]
     without = [frechet_distance(_merged(parts[:g] + parts[g + 1 :]), reference) for g in range(GROUPS)]
     return frechet_distance(_merged(parts), reference), half_width(without)
 
 
 def _merged(parts: Sequence[Moments]) -> Moments:
-    d = len(parts[0].mean)
-    total = Moments(0, torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64))
+    total = Moments(0, torch.zeros_like(parts[0].mean), torch.zeros_like(parts[0].scatter))
     for part in parts:
         total.merge(part)
     return total
@@ -88,8 +87,8 @@ def _merged(parts: Sequence[Moments]) -> Moments:
 def kernel_interval(fake: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> tuple[float, float]:
     """`metrics.kernel_distance` and the half-width of its interval, from the kernel's sums over pairs of groups."""
     x, y = fake.double(), real.double()
-    member = _members(group_of(len(x)), GROUPS)
-    across = torch.zeros(GROUPS + 1, dtype=torch.float64)
+    member = _members(group_of(len(x)).to(x.device), GROUPS)
+    across = x.new_zeros(GROUPS + 1)
     within = across.diag()
     for part, own in zip(x.split(CHUNK), member.split(CHUNK), strict=True):
         within += own.T @ (kernel(part, x) @ member)
@@ -122,11 +121,11 @@ def neighbours_without(
 ) -> dict[str, Float[Tensor, " h"]]:
     """The four metrics with each group of fakes left out, and, last, with none: what `precision_recall` would give."""
     fake, real = fake.double(), real.double()
-    group = group_of(len(fake), groups)
+    group = group_of(len(fake), groups).to(fake.device)
     member = _members(group, groups)
     real_radius, fake_radius = neighbour_distances(real, K), _radii_without(fake, group, groups + 1)
-    inside, balls = torch.zeros(len(fake), dtype=torch.float64), torch.zeros(len(fake), dtype=torch.float64)
-    recalled, covered = torch.zeros(2, groups + 1, dtype=torch.float64)
+    inside, balls = fake.new_zeros(2, len(fake))
+    recalled, covered = fake.new_zeros(2, groups + 1)
     for d, radius in zip(distances(real, fake), real_radius.split(CHUNK), strict=True):
         hits = (d < radius[:, None]).double()
         inside, balls = torch.maximum(inside, hits.amax(0)), balls + hits.sum(0)
@@ -148,7 +147,7 @@ def _radii_without(x: Tensor, group: Tensor, groups: int) -> Float[Tensor, "n g"
         seen = min(len(x), 8 * (K + 1))
         while True:
             near, index = d.topk(seen, dim=1, largest=False)
-            kept = group[index][:, :, None] != torch.arange(groups)
+            kept = group[index][:, :, None] != torch.arange(groups, device=x.device)
             if seen == len(x) or int(kept.sum(1).min()) > K:
                 break
             seen = min(len(x), 4 * seen)

@@ -20,7 +20,7 @@ DDPM = {
     "smoke": {"T": 50, "schedule": "vp", "updates": 60, "lr_generator": 2e-3},
     "short": {"T": 1000, "schedule": "linear", "updates": 5_000, "lr_generator": 5e-4},
     "cpu": {"T": 1000, "schedule": "linear", "updates": 20_000, "lr_generator": 5e-4},
-    "full": {"T": 1000, "schedule": "linear", "updates": 60_000},
+    "full": {"T": 1000, "schedule": "linear", "updates": 30_000, "lr_generator": 5e-4},
 }
 
 # (sampler, steps, features, images) of the scores every finished run gets; None stands for the run's T.
