@@ -148,6 +148,7 @@ def _peer(device: torch.device) -> Contestant:
 def _peer_turn(device: str, threads: int, folder: Path) -> tuple[Tensor, Seconds]:
     """In the peer's process: features of a folder, and the seconds that they and their moments took."""
     torch.set_num_threads(threads)
+    multiprocessing.set_start_method("fork", force=True)  # this process was spawned; its workers take no pickled resize
     extract = _peer_network(device)
 
     def work() -> Tensor:
