@@ -1,6 +1,7 @@
 """Getting one run done, whatever happens: budgets, checkpoints, progress, a lock, signals."""
 
 import json
+import lzma
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ from ddgan_core.locks import alone
 from ddgan_core.networks import Classifier, tensors_hash
 from ddgan_core.progress import Progress
 from ddgan_core.provenance import code_version, device_name
-from ddgan_core.runs import Run, RunConfig, write_atomic
+from ddgan_core.runs import HISTORY, Run, RunConfig, write_atomic
 from ddgan_core.training import Trainer, TrainingDiverged, initialised, train, train_classifier
 
 CHECKPOINT_SECONDS = 120
@@ -35,7 +36,7 @@ def train_run(
 ) -> Run:
     """Train the run of this config to its end, or for so many minutes; a run that was begun goes on where it stopped.
 
-    Writes history.csv and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
+    Writes the history and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
     and exits with 143. Raises TrainingDiverged, noted in status.json, and UserError if another process trains the run.
     """
     if Run(config).status["state"] == "done":
@@ -54,7 +55,7 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
     history: list[dict[str, float]] = []
     seconds = 0.0
     code_version()  # of the code that trains: files may change meanwhile
-    for name in ("checkpoints/", ".config.json", ".ema.safetensors", ".history.csv", ".status.json"):  # killed saves
+    for name in ("checkpoints/", ".config.json", ".ema.safetensors", f".{HISTORY}", ".status.json"):  # killed saves
         for left in run.path.glob(f"{name}.*.part"):
             left.unlink(missing_ok=True)
     if (state := load_checkpoint(folder)) is not None:
@@ -70,7 +71,8 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
         spent = seconds + time.monotonic() - start
         if state == "running":
             save_checkpoint(folder, trainer.step, trainer.state() | {"history": history, "seconds": spent})
-        write_atomic(run.path / "history.csv", pd.DataFrame(history).to_csv(index=False, float_format="%.4g"))
+        records = pd.DataFrame(history).to_csv(index=False, float_format="%.4g")
+        write_atomic(run.path / HISTORY, lzma.compress(records.encode()))
         run.set_status(
             state, reason, step=trainer.step, seconds=round(spent, 1), device=device_name(trainer.device),
             weights_hash=tensors_hash(trainer.ema.state_dict()), torch=torch.__version__, commit=code_version(),

@@ -4,12 +4,13 @@ A run is one trained network with everything measured on it, in results/runs/<da
 
     config.json       the RunConfig, guarded by its hash      samples.png       a grid from fixed noise
     status.json       running / done / failed, and why        checkpoints/      to resume from; not committed
-    history.csv       losses over training, also per t        ema.safetensors   the EMA weights; not committed
-    evaluations.csv   one row per score                       (shipped weights: results/checkpoints/, fp16)
+    history.csv.xz    losses over training, also per t        ema.safetensors   the EMA weights; not committed
+    evaluations.csv   one row per score                       (shipped weights: results/checkpoints/, bfloat16)
 """
 
 import hashlib
 import json
+import lzma
 import os
 import re
 import threading
@@ -21,8 +22,7 @@ import pandas as pd
 
 from ddgan_core import UserError
 
-METHODS = ("ddgan", "ddpm")
-PRECISIONS = ("fp32", "bf16")
+METHODS, PRECISIONS, HISTORY = ("ddgan", "ddpm"), ("fp32", "bf16"), "history.csv.xz"
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        return self._table("history.csv")
+        return self._table(HISTORY)
 
     @property
     def evaluations(self) -> pd.DataFrame:
@@ -287,13 +287,13 @@ class Run:
             return pd.read_csv(path, dtype=dtype).fillna({"tag": ""}) if path.exists() else pd.DataFrame()
         except pd.errors.EmptyDataError:  # of a run that was stopped before its first record
             return pd.DataFrame()
-        except ValueError as error:
+        except (ValueError, EOFError, lzma.LZMAError) as error:
             raise UserError(f"{path} is damaged ({str(error).strip()}): restore it, or delete it") from None
 
     @property
     def weights(self) -> Path | None:
         """The EMA weights: this machine's own, else the shipped ones, else None."""
-        shipped = self.results / "checkpoints" / self.config.dataset / f"{self.config.run_id}.safetensors"
+        shipped = self.results / "checkpoints" / self.config.dataset / f"{self.config.run_id}.safetensors.xz"
         return next((p for p in (self.path / "ema.safetensors", shipped) if p.exists()), None)
 
 

@@ -43,7 +43,7 @@ def results_in(folder: Path) -> Iterator[None]:
 def outcome(results: Path, config: RunConfig) -> tuple[bytes, bytes, str]:
     ended = Run(config, results)
     scores = evaluate(ended, n=50, features="pixels").drop(columns="seconds_per_image").to_csv()
-    return (ended.path / "ema.safetensors").read_bytes(), (ended.path / "history.csv").read_bytes(), scores
+    return (ended.path / "ema.safetensors").read_bytes(), (ended.path / "history.csv.xz").read_bytes(), scores
 
 
 @functools.cache

@@ -20,7 +20,7 @@ def history(late: float) -> pd.DataFrame:
 
 
 def test_a_cell_stands_beside_its_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    critic, level, _ = causes_study("smoke").cells
+    critic, level, *_ = causes_study("smoke").cells
     twin = configure("smoke", T=8)
     alone = [SimpleNamespace(config=c, history=history(h)) for c, h in ((twin, 0.1), (critic, 2.0), (level, 1.0))]
     runs = {run.config.run_id: run for run in alone}

@@ -74,7 +74,7 @@ def test_table_of_trainings_finds_the_spike():
     table = history(**FULL)
     table.loc[30, "gradient_critic"] = 30.0
     table.loc[0, "gradient_critic"] = 900.0  # the first tenth is left out
-    table.to_csv(run.path / "history.csv", index=False)
+    table.to_csv(run.path / "history.csv.xz", index=False)
     line = curves.training_table([run]).loc[run.config.run_id]
     assert line["critic, worst"] == 10
     assert (line["critic"], line["generator"], line["bound"], line["bound, t = 1"]) == (3, 4, 0.5, 0.5)

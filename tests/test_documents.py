@@ -60,7 +60,7 @@ def test_commands_are_understood(name: str, line: str, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     args = make_parser().parse_args([str(word) for word in shlex.split(line)])
     if args.command == "sample":
-        assert list((ROOT / "results/checkpoints").glob(f"*/{args.run}.safetensors")), "to be sampled from a clone"
+        assert list((ROOT / "results/checkpoints").glob(f"*/{args.run}.safetensors.xz")), "to be sampled from a clone"
 
 
 def test_there_are_commands_to_check() -> None:

@@ -153,7 +153,7 @@ def outcomes(results: Path) -> dict[str, tuple[str, bytes, pd.DataFrame]]:
         there = Run(cell, results)
         assert there.status["state"] == "done"
         scores = there.evaluations.drop(columns=["seconds_per_image", "commit"])  # someone may commit meanwhile
-        found[cell.run_id] = there.status["weights_hash"], (there.path / "history.csv").read_bytes(), scores
+        found[cell.run_id] = there.status["weights_hash"], (there.path / "history.csv.xz").read_bytes(), scores
     return found
 
 

@@ -153,8 +153,8 @@ def test_statistics_are_shipped() -> None:
         ("test", 10_000, f"{extractor.name}-{extractor.hash}"),
         ("test", 10_000, "inception-*"),
     ):
-        assert len(list(reference.SHIPPED.glob(f"fashion_mnist-{split}-{n}-*-{known}{reference.SUFFIX}"))) == 1
-    sizes = [path.stat().st_size for path in reference.SHIPPED.glob(f"fashion_mnist-*{reference.SUFFIX}")]
+        assert len(list(reference.SHIPPED.glob(f"fashion_mnist-{split}-{n}-*-{known}{reference.PACKED}"))) == 1
+    sizes = [path.stat().st_size for path in reference.SHIPPED.glob(f"fashion_mnist-*{reference.PACKED}")]
     assert sum(sizes) < 10e6
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import lzma
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
@@ -203,7 +204,7 @@ def test_a_renamed_folder_is_refused(results: Path) -> None:
 
 def test_own_weights_come_before_shipped_ones(results: Path) -> None:
     run = Run.create(SMOKE)
-    shipped = results / "checkpoints" / "digits" / f"{SMOKE.run_id}.safetensors"
+    shipped = results / "checkpoints" / "digits" / f"{SMOKE.run_id}.safetensors.xz"
     write_atomic(shipped, b"shipped")
     assert run.weights == shipped
     write_atomic(run.path / "ema.safetensors", b"own")
@@ -289,11 +290,12 @@ def test_a_status_without_a_configuration_is_half_a_copy(results: Path) -> None:
 
 def test_tables_that_cannot_be_read_are_named(results: Path) -> None:
     run = Run.create(SMOKE)
-    (run.path / "history.csv").write_text("\n")  # of a run that was stopped before its first record
+    (run.path / "history.csv.xz").write_bytes(lzma.compress(b"\n"))  # of a run that was stopped before its first record
     assert run.history.empty
-    for content in (b"\xff\x00", b"a\n1\n2,3,4\n"):
-        (run.path / "history.csv").write_bytes(content)
-        with pytest.raises(UserError, match="history.csv is damaged"):
+    whole = lzma.compress(b"a\n1\n")
+    for content in (b"\xff\x00", whole[:-9], lzma.compress(b"a\n1\n2,3,4\n")):
+        (run.path / "history.csv.xz").write_bytes(content)
+        with pytest.raises(UserError, match=r"history.csv.xz is damaged"):
             assert run.history.empty
     for content in (b"", b"\xff\x00", b"a\n1\n2,3,4\n", b"a,b\n1,2\n", ",".join(COLUMNS).encode() + b"\n" + b"x," * 40):
         (run.path / "evaluations.csv").write_bytes(content)

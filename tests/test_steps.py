@@ -14,9 +14,10 @@ TIMES = [(1, 500), (2, 500), (4, 500), (1, 2_000), (2, 4_000), (4, 2_000)]
 
 
 def made_up(law: object) -> pd.DataFrame:
-    table = pd.DataFrame(TIMES, columns=["T", "updates"]).assign(schedule="vp", features="pixels", n=200)
+    table = pd.DataFrame(TIMES, columns=["T", "updates"]).assign(schedule="vp", usual_batch=True)
     table["per_step"] = table["updates"] / table["T"]
     table["frechet"] = [law(row) for row in table.itertuples()]
+    table = table.assign(features="pixels", n=200)
     return table.assign(frechet_error=0.1, recall=0.5, recall_error=0.01, coverage=0.4, coverage_error=0.01)
 
 
@@ -36,6 +37,7 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
     wanted = [
         configure("smoke", T=1, updates=2), configure("smoke", T=2, updates=8, tag="x4"),
         configure("smoke", T=2, updates=4, schedule="cosine", tag="cosine"),
+        configure("smoke", T=4, updates=8, batch_size=32, tag="b32"),
     ]  # fmt: skip
     others = [
         configure("smoke", T=2, updates=4, critic_detail=False, tag="plain"),
@@ -46,7 +48,8 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
         score(train_run(config, progress=False))
     table = by_updates("smoke", "non_saturating_js")
     assert set(table["run_id"]) == {config.run_id for config in wanted}
-    assert table["per_step"].tolist() == [2, 2, 4]
+    assert table["per_step"].tolist() == [2, 2, 2, 4]
+    assert table.set_index("batch_size")["usual_batch"].to_dict() == {16: True, 32: False}
     assert table.set_index("T")["seen_t1"].notna().all()
     figure = budget_figure(table)
     assert [ax.get_xlabel() for ax in figure.axes[1:]] == ["updates of each step"] * 3

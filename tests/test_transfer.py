@@ -2,6 +2,7 @@
 
 import io
 import json
+import lzma
 import re
 import warnings
 import zipfile
@@ -57,13 +58,13 @@ def test_what_arrives_is_what_left(made: Path, tmp_path: Path) -> None:
     assert imported(paths, there) == {A: "new", B: "new"}
     for config in CONFIGS:
         here, copy = Run(config, made), Run(config, there)
-        for name in ("config.json", "status.json", "history.csv", "evaluations.csv", "samples.png"):
+        for name in ("config.json", "status.json", "history.csv.xz", "evaluations.csv", "samples.png"):
             assert (copy.path / name).read_bytes() == (here.path / name).read_bytes()
         assert copy.weights is not None
         assert here.weights is not None
-        whole, half = read_weights(here.weights, config.hash), read_weights(copy.weights, config.hash)
+        whole, rounded = read_weights(here.weights, config.hash), read_weights(copy.weights, config.hash)
         for name, value in whole.items():
-            torch.testing.assert_close(half[name], value, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(rounded[name], value, rtol=1 / 256, atol=1e-6)
         evaluate(copy, n=100, features="pixels", steps=config.T)  # it can be worked with
 
 
@@ -117,7 +118,8 @@ def edited(status: bytes, **changes: object) -> bytes:
         ({"config_json": b'{"hash": "0", "dataset": "../../etc"}'}, "dataset = '../../etc'"),
         ({"evaluations.csv": b"\xff\x00"}, "no table of scores"),
         ({"evaluations.csv": b"a,b\n1,2\n"}, "no table of scores"),
-        ({"history.csv": b"\xff\x00"}, "history.csv is damaged"),
+        ({"history.csv.xz": b"\xff\x00"}, "history.csv.xz is damaged"),
+        ({"history.csv.xz": lzma.compress(bytes(65_000_000), preset=0)}, "history.csv.xz unpacks to more than 64 MB"),
         ({"samples.png": b"#!/bin/sh"}, "is no PNG"),
         ({"config_json": b'{"hash": "0", "T": 1}'}, "edited or renamed"),
         ({"config_json": b'{"hash": "0", "speed": 1}'}, "unknown setting speed"),

@@ -171,7 +171,7 @@ def make_parser() -> argparse.ArgumentParser:
     this = command(parts, "import", "study_import", "Merge exported files.", "study import out/runs-1-of-1.zip")
     this.add_argument("files", nargs="+", type=Path)
 
-    text = "Copy a finished run's weights, in half precision, to where they are committed."
+    text = "Copy a finished run's weights, as bfloat16, to where they are committed."
     this = command(parts, "ship", "study_ship", text, "study ship --run squared_hellinger_T04_s0_cpu")
     this.add_argument("--run", required=True, metavar="ID")
     this.add_argument("--dataset", help="where two datasets have a run of that id")

@@ -118,7 +118,7 @@ def study_ship(args: argparse.Namespace) -> int:
     from ddgan_core import study
 
     target = study.ship(open_run(args))
-    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, half precision")
+    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, bfloat16")
     return 0
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ddgan_core import UserError
+from ddgan_core.checkpoints import PACKED, pack
 from ddgan_core.data import data_hash
 from ddgan_core.metrics.distances import Moments
 from ddgan_core.metrics.features import Extractor, cache_dir
@@ -24,7 +25,6 @@ from ddgan_core.runs import write_atomic
 from ddgan_core.shapes import Float, Tensor, UInt8
 
 SHIPPED = Path(__file__).parent.parent / "weights"
-SUFFIX = ".safetensors.xz"
 CHUNK = 500  # images whose features are kept in one file: what a stop loses at most
 EXACT = 512  # features, at most, whose moments are shipped in float64
 
@@ -35,7 +35,7 @@ def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"]
     Raises UserError for a shipped file that is damaged, or that holds statistics of other images or features.
     """
     name = _name(dataset, split, images, extractor)
-    if (shipped := SHIPPED / f"{name}{SUFFIX}").is_file():
+    if (shipped := SHIPPED / f"{name}{PACKED}").is_file():
         return unpack_moments(_shipped(shipped, name))
     path = cache_dir() / "moments" / f"{name}.npz"
     try:
@@ -86,10 +86,10 @@ def ship_moments(
 ) -> Path:
     """Write the file that `reference_moments` looks for first: 0.07 MB for 128 features, 3 MB for 2048."""
     name = _name(dataset, split, images, extractor)
-    path = folder / f"{name}{SUFFIX}"
+    path = folder / f"{name}{PACKED}"
     packed = pack_moments(Moments.of(feature_chunks(images, extractor)))
     packed["name"] = torch.tensor(list(name.encode()), dtype=torch.uint8)  # a file may be renamed
-    write_atomic(path, lzma.compress(save(packed), preset=9))
+    write_atomic(path, pack(save(packed)))
     return path
 
 

@@ -109,7 +109,8 @@ def trilemma_figure(
             ax.plot(line["seconds"], line[score], dashed, marker=MARKERS[look], color=COLOURS[look], lw=1.2, **fill)
             ax.vlines(line["seconds"], line[score] - error, line[score] + error, color=COLOURS[look], lw=1)
             how = "DDIM" if sampler == "ddim" else str(sampler)
-            label = label_of(str(name)) if not ddpm else f"{how}, {tag_label(str(tag))}" if tag else f"DDPM, {how}"
+            kind = how if ddpm and tag else f"DDPM, {how}" if ddpm else label_of(str(name))
+            label = f"{kind}, {tag_label(str(tag))}" if tag else kind
             ends.append((line["seconds"].iloc[-1], line[score].iloc[-1], label, COLOURS[look]))
         if ends and score == "frechet" and floor is not None:
             ax.axhline(floor, color="0.6", lw=1.1, ls=":")

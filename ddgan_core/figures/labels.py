@@ -24,8 +24,9 @@ def label_of(row: str) -> str:
 
 
 def tag_label(tag: str) -> str:
-    """What a reader calls a run's tag: "x5" of the study of budgets is a length of training."""
-    return f"{tag[1:]} × updates" if re.fullmatch(r"x[\d.]+", tag) else tag
+    """A run's tag in words; in the study of budgets "x5" is a length of training, "b64" a size of batches."""
+    words = {"x": "{} × updates", "b": "batches of {}"}
+    return words[tag[0]].format(tag[1:]) if re.fullmatch(r"[xb][\d.]+", tag) else tag
 
 
 def text_width(text: str, size: float) -> float:

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 LATE = 0.25  # of a training's records: what its critics see "at the end"
 TINTS = {1: "#fde725", 2: "#5ec962", 4: "#21918c", 8: "#3b528b", 10: "#440154"}  # viridis by T, dark for many
-LOOKS = {"vp": ("o", "full"), "cosine": ("D", "none")}  # marker of a schedule, and how it is filled
+# Marker of (schedule, are batches the preset's?), how it is filled, and its name.
+LOOKS = {("vp", True): ("o", "full", ""), ("vp", False): ("s", "full", "larger batches")}
+LOOKS |= {("cosine", True): ("D", "none", "cosine schedule")}
 MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "coverage", "coverage_error")
 
 
 def by_updates(preset: str, row: str) -> pd.DataFrame:
-    """A row's runs of seed 0 in all presets of these networks, as far as they differ in T, updates and schedule only.
+    """A row's runs of seed 0 in all presets of these networks that differ in T, updates, batches and schedule only.
 
-    Columns: run_id, preset, T, schedule, updates, per_step = updates / T (t is uniform, so each step had as many),
+    Columns: run_id, preset, T, schedule, batch_size, usual_batch (is it the preset's?), updates, per_step = updates / T
+    (t is uniform, so each step had as many),
     MEASURES in the presets' common ruler, and seen_t1 .. seen_tT: minus the critic's loss late in training. In order of
     per_step; empty where nothing is scored.
     """
@@ -37,12 +40,14 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
         scores = scores[scores["sampler"] == "ddgan"].set_index("run_id")
         for run in all_runs(configure(name).dataset):
             config = run.config
-            free = {"schedule": config.schedule, "updates": config.updates, "tag": config.tag}
+            free = {field: getattr(config, field) for field in ("schedule", "updates", "batch_size", "tag")}
+            batch_size = configure(name).batch_size
             usual = configure(name, divergence=row, T=config.T).changed(**free)
             if config != usual or config.run_id not in scores.index:
                 continue
             late = run.history.tail(max(1, round(LATE * len(run.history))))
             line = {"run_id": config.run_id, "preset": name, "T": config.T, "schedule": config.schedule}
+            line |= {"batch_size": config.batch_size, "usual_batch": config.batch_size == batch_size}
             line |= {
                 "updates": config.updates,
                 "per_step": config.updates / config.T,
@@ -58,9 +63,9 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
 
 def collapse(table: pd.DataFrame) -> tuple[float, float, float]:
     """How well updates alone, and updates per step alone, say the distance: rms residuals of straight lines in their
-    logarithms, as factors (1 is exact); and the slope of the second. Of the runs by the usual schedule.
+    logarithms, as factors (1 is exact); and the slope of the second. Of the runs by the usual schedule and batches.
     """
-    own = table[table["schedule"] == "vp"]
+    own = table[(table["schedule"] == "vp") & table["usual_batch"]]
     y = np.log(own["frechet"].to_numpy())
     factors, slope = [], float("nan")
     for column in ("updates", "per_step"):
@@ -77,8 +82,8 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.4))
     views = (("updates", "frechet"), ("per_step", "frechet"), ("per_step", "recall"), ("per_step", "coverage"))
     for ax, (x, y) in zip(axes.flat, views, strict=True):
-        for (T, schedule), own in table.groupby(["T", "schedule"]):
-            marker, fill = LOOKS[schedule]
+        for (T, *kind), own in table.groupby(["T", "schedule", "usual_batch"]):
+            marker, fill, _ = LOOKS[tuple(kind)]
             colour = TINTS.get(T, "0.4")
             ax.errorbar(
                 own[x], own[y], own[f"{y}_error"], color=colour, marker=marker, fillstyle=fill, ls="", lw=1,
@@ -105,10 +110,11 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
         plt.Line2D([], [], ls="", marker="o", color=TINTS.get(T, "0.4"), mec="0.2", mew=0.6, ms=8, label=f"T = {T}")
         for T in sorted(table["T"].unique())
     ]
-    if (table["schedule"] == "cosine").any():
-        handles.append(
-            plt.Line2D([], [], ls="", marker="D", mfc="none", mec="0.4", mew=1.5, ms=8, label="cosine schedule")
-        )
+    for kind in dict.fromkeys(zip(table["schedule"], table["usual_batch"], strict=True)):
+        marker, fill, name = LOOKS[kind]
+        if name:
+            how = {"mfc": "0.4" if fill == "full" else "none", "mec": "0.4", "mew": 1.5, "ms": 8}
+            handles.append(plt.Line2D([], [], ls="", marker=marker, label=name, **how))
     figure.legend(handles=handles, loc="outside right center")
     return figure
 

@@ -30,17 +30,18 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
     Columns: model, steps, a distance for each of MEASURES that has been made; by the first of these precision, recall
     and confidence (the classifier's mean top probability); seconds for 1,000 images (`bench sampling`), preset, commit
     (of the scoring, with a + where files had changes). Every cell is text: half the width of the 95 % interval where
-    there is one, a dash where nothing was measured. DDGANs with a tag are left out, and what is sampled by the source
-    paper's protocol. Raises UserError for an unknown preset, and where no model is scored yet: baselines alone would
-    take the place of a full table.
+    there is one, a dash where nothing was measured. A measure that less than half of the lines have is left out; so are
+    DDGANs with a tag, other than of larger batches, and what is sampled by the source paper's protocol. Raises
+    UserError for an unknown preset, and where no model is scored yet: baselines alone would take the place of a table.
     """
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(PRESETS)}")
     table = studied(load_evaluations(dataset, preset))
     if len(table):
-        usual = (table["tag"] == "") | (table["method"] == "ddpm")
+        usual = (table["tag"] == "") | (table["method"] == "ddpm") | table["tag"].str.fullmatch(r"b\d+")
         table = table[(table["reference"] == "test") & usual & (table["sample_seed"] == 0)]
-    made = [(m, _measured(table, m)) for m in MEASURES if len(table) and len(_measured(table, m))]
+    made = [(m, _measured(table, m)) for m in MEASURES] if len(table) else []
+    made = [(m, rows) for m, rows in made if 2 * len(rows) >= max(len(others) for _, others in made) > 0]
     if not any((rows["method"] != "").any() for _, rows in made):
         raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
     table = pd.concat([rows for _, rows in made])
@@ -117,8 +118,8 @@ def _model(row: pd.Series) -> str:
     if row["method"] == "ddpm":
         longer = f", {tag_label(row['tag'])}" if row["tag"] else ""
         return f"DDPM, {'DDIM' if row['sampler'] == 'ddim' else row['sampler']}{longer}"
-    name = row["divergence"]
-    return f"DDGAN, {label_of(name)}" + (f", seed {row['seed']}" if row["seed"] else "")
+    name = f"DDGAN, {label_of(row['divergence'])}" + (f", {tag_label(row['tag'])}" if row["tag"] else "")
+    return name + (f", seed {row['seed']}" if row["seed"] else "")
 
 
 def _with_error(rows: pd.DataFrame, name: str, digits: int) -> str:

@@ -1,11 +1,13 @@
 """Finished runs from one machine to another, as a few zip files: what a lent GPU has to hand back.
 
-A file holds runs: config, status, history, scores and samples, and, as far as there is room, the EMA weights in half
-precision; those may come later. Importing checks everything before it writes anything: names, hashes, that what reads a
+A file holds runs: config, status, history, scores and samples, and, as far as there is room, the EMA weights as
+bfloat16; those may come later. Importing checks everything before it writes anything: names, hashes, that what reads a
 run can read it, that what is there already is the same.
 """
 
+import contextlib
 import io
+import lzma
 import tempfile
 import zipfile
 import zlib
@@ -16,15 +18,15 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import run_weights
+from ddgan_core.checkpoints import PACKED, pack, run_weights
 from ddgan_core.data import get_dataset
 from ddgan_core.evaluation.scores import KEY, add_evaluation, read_evaluations, same_key
 from ddgan_core.locks import is_held
 from ddgan_core.networks import make_model
-from ddgan_core.runs import Run, RunConfig, all_runs, read_object, results_dir, write_atomic
+from ddgan_core.runs import HISTORY, Run, RunConfig, all_runs, read_object, results_dir, write_atomic
 
 MEGABYTES, FILES = 16.0, 8  # a file and how many of them, at most
-RUN_FILES = ("status.json", "config.json", "history.csv", "evaluations.csv", "samples.png")
+RUN_FILES = ("status.json", "config.json", HISTORY, "evaluations.csv", "samples.png")
 WEIGHTS = "weights.safetensors"
 OVERHEAD = 1000  # bytes that a zip file takes for a member's name and place, at most
 EVERYTHING, ITS_WEIGHTS, TOO_LARGE = "all of it", "weights", "weights larger than a file"  # what found no room
@@ -93,7 +95,7 @@ def _pack(run: Run, weights: bool) -> bytes:
             if (path := run.path / name).exists():
                 archive.writestr(name, path.read_bytes())
         if weights:
-            tensors = {k: v.half() for k, v in run_weights(run).items()}
+            tensors = {k: v.bfloat16() for k, v in run_weights(run).items()}
             archive.writestr(WEIGHTS, safetensors_bytes(tensors, {"config_hash": run.config.hash}))
     return buffer.getvalue()
 
@@ -208,13 +210,16 @@ def _staged(name: str, parts: dict[str, bytes], results: Path) -> Run:
         raise UserError("it is not what its configuration says: it was edited or renamed")
     run = Run(config, results)  # its names are safe: a configuration takes no others
     for part, content in parts.items():
-        shipped = results / "checkpoints" / config.dataset / f"{config.run_id}.safetensors"
-        write_atomic(shipped if part == WEIGHTS else run.path / part, content)
+        if part == WEIGHTS:
+            write_atomic(results / "checkpoints" / config.dataset / f"{config.run_id}{PACKED}", pack(content))
+        else:
+            write_atomic(run.path / part, content)
     run = Run.open(config.run_id, config.dataset, results)
     if run.status["state"] not in ENDED:
         raise UserError(f"its state is {run.status['state']!r}: not a file of `study export`")
     if not parts.get("samples.png", PNG).startswith(PNG):
         raise UserError("samples.png is no PNG: not a file of `study export`")
+    _check_unpacked(HISTORY, parts.get(HISTORY, b""))
     assert run.history is not None  # it can be read
     scores = read_evaluations(run.path / "evaluations.csv")
     whose = scores[["dataset", "run_id"]] == [config.dataset, config.run_id]
@@ -224,6 +229,15 @@ def _staged(name: str, parts: dict[str, bytes], results: Path) -> Run:
         _check_weights(run)
     get_dataset(config.dataset)
     return run
+
+
+def _check_unpacked(name: str, packed: bytes) -> None:
+    """That it is no larger than a file may be; what else is wrong with it shows when it is read."""
+    inside = lzma.LZMADecompressor()
+    with contextlib.suppress(lzma.LZMAError):
+        inside.decompress(packed, int(LARGEST))
+        if not inside.eof and not inside.needs_input:
+            raise UserError(f"{name} unpacks to more than {LARGEST / 1e6:g} MB")
 
 
 def _check_weights(run: Run) -> None:

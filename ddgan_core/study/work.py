@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import run_weights, trained_here, write_weights
+from ddgan_core.checkpoints import PACKED, run_weights, trained_here, write_weights
 from ddgan_core.data import DATASETS
 from ddgan_core.evaluation.piles import TimeIsUp
 from ddgan_core.evaluation.samples import sample
@@ -29,6 +29,8 @@ from ddgan_core.study.cells import Cell, Study, reference_split, scores_due
 from ddgan_core.study.executors import local, on_ray
 from ddgan_core.toys.toy_study import ToyCell
 from ddgan_core.training import TrainingDiverged
+
+GRID = 50  # images in a run's grid of samples
 
 
 def status(study: Study) -> pd.DataFrame:
@@ -255,7 +257,7 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
 
     if not grid.exists() and not late():
         steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
-        write_png_grid(sample(run, 100, steps=steps, device=device), grid, scale=1)  # small: it is committed
+        write_png_grid(sample(run, GRID, steps=steps, device=device), grid, scale=1)  # small: it is committed
     for sampler, steps, features, n in scores_due(run.config):
         if late():
             return
@@ -279,10 +281,13 @@ def write_tables() -> list[Path]:
 
 
 def ship(run: Run) -> Path:
-    """Copy a run's EMA weights, in half precision, to where they are committed and found by everyone else."""
+    """Copy a run's EMA weights, as bfloat16, to where they are committed and found by everyone else.
+
+    Rounding moves the squared distance of its samples by hundredths; half precision would take a fourth more room.
+    """
     source = run.path / "ema.safetensors"
     if not source.exists():
         raise UserError(f"run {run.config.run_id} has no weights of its own here: train it first")
-    target = run.results / "checkpoints" / run.config.dataset / f"{run.config.run_id}.safetensors"
-    write_weights(target, run_weights(run), run.config.hash, torch.float16)
+    target = run.results / "checkpoints" / run.config.dataset / f"{run.config.run_id}{PACKED}"
+    write_weights(target, run_weights(run), run.config.hash, torch.bfloat16)
     return target
