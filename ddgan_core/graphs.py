@@ -14,6 +14,11 @@ WARM_UP = 3  # steps before a recording: libraries choose their kernels, and opt
 _RECORDING = threading.Lock()  # by one thread at a time
 
 
+def can_record(device: torch.device) -> bool:
+    """Whether work on such a device can be recorded."""
+    return device.type == "cuda"
+
+
 class Graphs:
     """`step(flag)` as one graph for each value of the flag, recorded when it is first asked for.
 

@@ -17,7 +17,7 @@ from ddgan_core import UserError
 from ddgan_core.data import draw_batch, to_float
 from ddgan_core.diffusion import diffuse_pair, make_schedule, random_generator, sample_posterior, stream_seed
 from ddgan_core.divergences import get_divergence
-from ddgan_core.graphs import Graphs
+from ddgan_core.graphs import Graphs, can_record
 from ddgan_core.networks import Classifier, Discriminator, check_image_size, make_model
 from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
 from ddgan_core.runs import RunConfig
@@ -47,7 +47,7 @@ class Trainer:
         graphs: bool = True,
     ) -> None:  # fmt: skip
         self.config, self.device, self.step = config, torch.device(device), 0
-        self.graphed = graphs and self.device.type == "cuda"
+        self.graphed = graphs and can_record(self.device)
         self.spoiled = torch.zeros((), device=self.device)  # 1 from the first loss or gradient that was not finite
         check_image_size(*images.shape[2:], len(config.widths))
         self.images = images.to(self.device)

@@ -56,9 +56,24 @@ def life_of_a_run(device: str, precision: str) -> dict[str, Any]:
     }
 
 
+def graphs_against_none(device: str) -> float:
+    """How far the weights of ten updates by graphs and without are apart, as a share of the way they have gone."""
+    config, images = configure("smoke", T=2, updates=20, penalty_every=4), load_images("digits")[0]
+    ways = []
+    for graphs in (True, False):
+        each = Trainer(config, images, device, graphs)
+        begin = torch.cat([p.detach().flatten() for p in each.model.parameters()])
+        for _ in range(10):
+            each.update()
+        each.check()
+        ways.append(torch.cat([p.detach().flatten() for p in each.model.parameters()]) - begin)
+    return float((ways[0] - ways[1]).norm() / ways[1].norm())
+
+
 if __name__ == "__main__":
     wanted = sys.argv[1]
     if wanted != "cpu" and not torch.cuda.is_available():
         print(f"PyTorch {torch.__version__} sees no CUDA device")
         raise SystemExit(NO_DEVICE)
-    print(json.dumps([life_of_a_run(wanted, precision) for precision in PRECISIONS]))
+    lives = [life_of_a_run(wanted, precision) for precision in PRECISIONS]
+    print(json.dumps({"lives": lives, "graphs_differ": graphs_against_none(wanted)}))

@@ -26,7 +26,10 @@ def test_a_run_is_trained_resumed_sampled_and_scored(device: str, tmp_path: Path
     if done.returncode == NO_DEVICE:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stderr
-    for found in json.loads(done.stdout.splitlines()[-1]):  # of each precision
+    told = json.loads(done.stdout.splitlines()[-1])
+    # On an H200 two trainings without graphs were .008 apart, with and without .011: cuDNN's sums have no fixed order.
+    assert told["graphs_differ"] < (0.1 if device == "cuda" else 1e-6)
+    for found in told["lives"]:  # of each precision
         assert found["states"] == ["running", "done"]
         assert found["steps"] == [1, *range(1, UPDATES + 1), UPDATES]
         assert found["updates_after_the_stop"] == UPDATES - 1, "it went on where it stopped"
