@@ -160,7 +160,7 @@ def test_scores_are_listed_by_T(monkeypatch):
     table = pd.DataFrame([common | {"run_id": "kl", "preset": "full"} | dict(zip(names, m, strict=True)) for m in made])
     monkeypatch.setattr(rows, "comparable", lambda _: table)
     found = rows.scores_against_T("full", "kl")
-    assert found["recall"].to_dict() == {("full", 1, 0): 0.2, ("full", 4, 0): 0.5}
+    assert found["recall"].to_dict() == {("full", "", 1, 0): 0.2, ("full", "", 4, 0): 0.5}
     assert not len(rows.scores_against_T("full", "js"))
 
 

@@ -11,7 +11,7 @@ from ddgan_core.evaluation import anatomy
 from ddgan_core.evaluation.samples import sample
 from ddgan_core.evaluation.scores import bounds, load_evaluations, read_evaluations, studied
 from ddgan_core.figures import curves, grids, plots
-from ddgan_core.figures.labels import label_of
+from ddgan_core.figures.labels import label_of, tag_label
 from ddgan_core.runs import Run, RunConfig, all_runs
 from ddgan_core.study import PAPER_ROWS, SCORES, configure, ensure
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLAIN = "plain"  # tag of runs whose critic is not shown fine detail: `train ... --set critic_detail=false --tag plain`
+LARGER_BATCHES = r"b\d+"  # tags of runs that differ from their preset in larger batches, and a few updates
 SAME_NETWORKS = ("cpu", "short")  # presets that differ in nothing but the length of training
 SHOWN = 50  # samples of a run, the first of a fixed seed, not picked
 SHOWN_AT_EACH = 10  # at each T
@@ -82,34 +83,48 @@ def kin(preset: str, row: str | None = None) -> list[str]:
     return sorted(found, key=lambda name: found[name], reverse=True) or [preset]
 
 
+def trainings(preset: str, row: str) -> list[tuple[str, str]]:
+    """(preset, tag) of what shares a curve against T: the presets of `kin`, and runs by larger batches at several T."""
+    found = [(name, "") for name in kin(preset, row)]
+    for name in kin(preset, row):
+        table = comparable(name)
+        own = table[table["divergence"] == row] if len(table) else table
+        larger = own[own["tag"].str.fullmatch(LARGER_BATCHES)] if len(own) else own
+        found += [(name, tag) for tag, runs in larger.groupby("tag") if runs["T"].nunique() > 1] if len(larger) else []
+    return found
+
+
 def curves_against_T(preset: str, row: str) -> "Figure":
-    """`against_T` for each preset of `kin`, side by side: they share no curve."""
+    """`against_T` for each of `trainings`, side by side: they share no curve."""
     import matplotlib.pyplot as plt
 
-    presets = kin(preset, row)
-    figure, axes = plt.subplots(1, len(presets), figsize=(max(8, 6.5 * len(presets)), 4.2), squeeze=False)
-    for ax, name in zip(axes[0], presets, strict=True):
-        against_T(name, row, ax)
+    kinds = trainings(preset, row)
+    figure, axes = plt.subplots(1, len(kinds), figsize=(max(8, 6.5 * len(kinds)), 4.2), squeeze=False)
+    for ax, (name, tag) in zip(axes[0], kinds, strict=True):
+        against_T(name, row, ax, tag)
     return figure
 
 
-def against_T(preset: str, row: str, ax: Any) -> pd.DataFrame:
+def against_T(preset: str, row: str, ax: Any, tag: str = "") -> pd.DataFrame:
     """Draw plots.fid_curve of all runs of a row in a preset, by its main features and N; returns what is drawn.
 
     Each run was trained at its own T. Real images and noise bound the axis where they have been scored.
     """
     table = comparable(preset)
-    drawn = table[(table["divergence"] == row) & (table["tag"] == "")]
+    drawn = table[(table["divergence"] == row) & (table["tag"] == tag)]
     plots.fid_curve(ax, drawn, **bounds(table, drawn))
     return drawn
 
 
 def scores_against_T(preset: str, row: str) -> pd.DataFrame:
-    """Distance, precision, recall and coverage of a row's runs by preset (of `kin`), T and seed; empty without runs."""
+    """Distance, precision, recall and coverage of a row's runs by preset, tag (of `trainings`), T and seed."""
     columns = ["frechet", "frechet_error", "precision", "recall", "recall_error", "coverage"]
-    tables = [comparable(name) for name in kin(preset, row)]
-    own = [t[(t["divergence"] == row) & (t["tag"] == "") & (t["sampler"] == "ddgan")] for t in tables if len(t)]
-    return pd.concat(own).set_index(["preset", "T", "seed"])[columns].sort_index() if own else pd.DataFrame()
+    own = []
+    for name, tag in trainings(preset, row):
+        table = comparable(name)
+        if len(table):
+            own.append(table[(table["divergence"] == row) & (table["tag"] == tag) & (table["sampler"] == "ddgan")])
+    return pd.concat(own).set_index(["preset", "tag", "T", "seed"])[columns].sort_index() if own else pd.DataFrame()
 
 
 def cut_short(preset: str) -> pd.DataFrame:
@@ -151,19 +166,21 @@ def _cut_short(preset: str) -> pd.DataFrame:
     return found.sort_index().rename_axis(columns="chain begun at t")
 
 
-def samples_at_each_T(preset: str, row: str, seed: int) -> "Figure | None":
+def samples_at_each_T(preset: str, row: str, seed: int, tag: str = "") -> "Figure | None":
     """The same ten sample seeds at every T of a row, from the grids made when its runs ended; None where none has.
 
-    In the preset of `kin` with most T.
+    In the preset of `kin` with most T; of a tag, in the preset itself.
     """
-    preset = kin(preset, row)[0]
-    runs = ensure([configure(preset, divergence=row, T=T, seed=seed) for T in range(1, 11)], False)
-    runs = [r for r in runs if (r.path / "samples.png").exists()]
+    preset = preset if tag else kin(preset, row)[0]
+    runs = [r for r in all_runs(configure(preset).dataset) if (r.config.preset, r.config.tag) == (preset, tag)]
+    runs = [r for r in runs if (r.config.divergence, r.config.seed) == (row, seed)]
+    runs = sorted((r for r in runs if (r.path / "samples.png").exists()), key=lambda r: r.config.T)
     if not runs:
         return None
     size = get_dataset(runs[0].config.dataset).size
     images = torch.cat([grids.read_png_grid(r.path / "samples.png", size)[:SHOWN_AT_EACH] for r in runs])
-    title = f"{label_of(row)}, preset {preset}: the first {SHOWN_AT_EACH} samples of a seed"
+    whose = f"{label_of(row)}, preset {preset}" + (f", {tag_label(tag)}" if tag else "")
+    title = f"{whose}: the first {SHOWN_AT_EACH} samples of a seed"
     return grids.image_grid(images, labels=[f"T = {r.config.T}" for r in runs], title=title)
 
 

@@ -9,6 +9,7 @@ from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.figures.labels import label_of, tag_label
 from ddgan_core.notebook import speed
+from ddgan_core.notebook.rows import LARGER_BATCHES
 from ddgan_core.runs import PRESETS, write_atomic
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED
 
@@ -38,7 +39,7 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
         raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(PRESETS)}")
     table = studied(load_evaluations(dataset, preset))
     if len(table):
-        usual = (table["tag"] == "") | (table["method"] == "ddpm") | table["tag"].str.fullmatch(r"b\d+")
+        usual = (table["tag"] == "") | (table["method"] == "ddpm") | table["tag"].str.fullmatch(LARGER_BATCHES)
         table = table[(table["reference"] == "test") & usual & (table["sample_seed"] == 0)]
     made = [(m, _measured(table, m)) for m in MEASURES] if len(table) else []
     made = [(m, rows) for m, rows in made if 2 * len(rows) >= max(len(others) for _, others in made) > 0]
