@@ -94,7 +94,7 @@ class Trainer:
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
 
     def check(self) -> None:
-        """Raises TrainingDiverged where an update in a graph met what is not finite; nothing has moved since."""
+        """Raises TrainingDiverged where an update in a graph met what is not finite; no player has moved since."""
         if self.graphed and self.spoiled.item():
             raise TrainingDiverged(
                 f"step {self.step}: since the last record a loss or gradient was not finite; stopped before that update"

@@ -238,6 +238,9 @@ def test_the_version_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     code_version.cache_clear()
     assert code_version() == "unknown"
     code_version.cache_clear()
+    monkeypatch.setenv("DDGAN_COMMIT", "0a1b2c3")  # of a copy that came without its history
+    assert code_version() == "0a1b2c3"
+    code_version.cache_clear()
 
 
 def test_the_commit_is_that_of_the_code_that_draws(monkeypatch: pytest.MonkeyPatch) -> None:
