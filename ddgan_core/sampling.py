@@ -76,8 +76,10 @@ def ancestral_step(network: NoisePredictor, schedule: Schedule) -> Step:
     Give it `schedule.respaced(n)` to sample in n steps from the marginals it was trained on.
     """
 
+    alpha_bar = schedule.alpha_bar.tolist()
+
     def step(x: Tensor, i: int, draw: Draw) -> Tensor:
-        x_0, _ = _predict(network, schedule, x, i)
+        x_0, _ = _predict(network, schedule, alpha_bar[i], x, i)
         index, _ = _times(schedule, x, i)
         return sample_posterior(
             schedule, x_0, x, index, draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x)
@@ -89,18 +91,21 @@ def ancestral_step(network: NoisePredictor, schedule: Schedule) -> Step:
 def ddim_step(network: NoisePredictor, schedule: Schedule) -> Step:
     """The deterministic step (Song et al. 2021a, eq. 12 with sigma = 0), with x_0 hat clipped to [-1, 1]."""
 
+    alpha_bar = schedule.alpha_bar.tolist()  # once: a GPU would be waited for in each step
+
     def step(x: Tensor, i: int, draw: Draw) -> Tensor:
-        x_0, noise = _predict(network, schedule, x, i)
-        previous = float(schedule.alpha_bar[i - 1])
+        x_0, noise = _predict(network, schedule, alpha_bar[i], x, i)
+        previous = alpha_bar[i - 1]
         return previous**0.5 * x_0 + (1 - previous) ** 0.5 * noise
 
     return step
 
 
-def _predict(network: NoisePredictor, schedule: Schedule, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
-    """x_0 hat, clipped to the data's range, and the noise that is consistent with it."""
+def _predict(
+    network: NoisePredictor, schedule: Schedule, alpha_bar: float, x: Tensor, i: int
+) -> tuple[Tensor, Tensor]:
+    """x_0 hat, clipped to the data's range, and the noise that is consistent with it; alpha_bar: at step i."""
     _, time = _times(schedule, x, i)
-    alpha_bar = float(schedule.alpha_bar[i])
     noise = network(x, time).float()
     x_0 = ((x - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5).clamp(-1, 1)
     return x_0, (x - alpha_bar**0.5 * x_0) / (1 - alpha_bar) ** 0.5
