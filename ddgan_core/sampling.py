@@ -101,9 +101,7 @@ def ddim_step(network: NoisePredictor, schedule: Schedule) -> Step:
     return step
 
 
-def _predict(
-    network: NoisePredictor, schedule: Schedule, alpha_bar: float, x: Tensor, i: int
-) -> tuple[Tensor, Tensor]:
+def _predict(network: NoisePredictor, schedule: Schedule, alpha_bar: float, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
     """x_0 hat, clipped to the data's range, and the noise that is consistent with it; alpha_bar: at step i."""
     _, time = _times(schedule, x, i)
     noise = network(x, time).float()
