@@ -1,5 +1,6 @@
 """The tables of bench as notebook 12 shows them: what is missing is named with its command."""
 
+import json
 import math
 from pathlib import Path
 
@@ -67,6 +68,60 @@ def test_the_committed_tables_are_found(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.xs("cpu", level="on").tolist() == ["CPU, 1 threads"] * len(speed.BENCHES)
     on_gpu = found.xs("cuda", level="on")
     assert on_gpu.index[on_gpu == "not measured"].tolist() == ["FID beside clean-fid"]
+
+
+def test_what_notebook_12_says_is_in_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
+    cells = json.loads((ROOT / "notebooks" / "12_speed.ipynb").read_text())["cells"]
+    (said,) = ("".join(c["source"]) for c in cells if "## What we learn" in "".join(c["source"]))
+    ladders = {
+        (speed.kind_of(own), int(own["batch_size"][0])): own.set_index("loop") for own in speed.ladders().values()
+    }
+    gpu = [ladders["cuda", batch] for batch in (32, 128)]
+    cpu = [ladders["cpu", batch] for batch in (32, 128)]
+    plain, last, bf16 = "plain eager loop", "+ channels_last", "+ bfloat16 autocast"
+    sampling = {kind: speed.table("sampling", kind, preset) for kind, preset in speed.USUAL.items()}
+    on_cpu, on_gpu = (own.set_index(["sampler", "steps"]) for own in sampling.values())
+    peers = [speed.table("DDPM beside its peers", kind, preset).set_index(["job", "library"])["ratio"]
+             for kind, preset in speed.USUAL.items()]  # fmt: skip
+    (cpu_train, gpu_train), gpu_draw = ([r.drop("ddgan_core", level=1).iloc[:2] for r in peers], peers[1].iloc[-2:])
+    small = speed.table("DDPM beside its peers", "cuda", "full")["seconds"].iloc[3]
+    spread = [(own["seconds_per_1000"] / own["steps"]).agg(lambda e: e.max() / e.min()) for own in sampling.values()]
+    one, four, thousand = (on_gpu.loc[at] for at in (("ddgan", 1), ("ddgan", 4), ("ancestral", 1000)))
+    parts = speed.table("where an update's time goes", "cuda", "full").set_index("kind")["seconds"]
+    reached = speed.arithmetic_alone()
+    for claim in (
+        f"within {spread[0]:.2f} times", f"within {spread[1]:.2f} times",
+        f"take {one['seconds_per_1000']:.3f} s in one step, {four['seconds_per_1000']:.3f} s in four",
+        f"and {thousand['seconds_per_1000']:.1f} s in a thousand",
+        f"One step is {one['speedup']:.0f} times as fast as a thousand ({one['speedup_low']:.0f} to "
+        f"{one['speedup_high']:.0f}), four are {four['speedup']:.0f} times as fast ({four['speedup_low']:.0f} to "
+        f"{four['speedup_high']:.0f})",
+        f"on the CPU {on_cpu.loc[('ddgan', 1), 'speedup']:.0f} and {on_cpu.loc[('ddgan', 4), 'speedup']:.0f}",
+        f"64 images take {small:.3f} s and 512 take {0.512 * on_gpu.loc[('ddim', 10), 'seconds_per_1000']:.3f} s",
+        "({:.1f} and {:.1f} a second in the plain loop)".format(*(g.loc[plain, "updates_per_s"] for g in gpu)),
+        "{:.1f} times the plain loop at batch 32 and {:.1f} times at batch 128".format(
+            *(g.loc[STARTED, "ratio"] for g in gpu)),
+        "multiply that by {:.1f} and by {:.1f}".format(*(g.loc[PRODUCT, "gain"] for g in gpu)),
+        f"the kernels alone take {1e3 * parts.drop('idle').sum():.1f} ms",
+        "takes {:.0f} ms at batch 32 and {:.0f} ms at batch 128".format(
+            *(1e3 / g.loc[STARTED, "updates_per_s"] for g in gpu)),
+        "({:.2f} and {:.2f} times, within".format(*(g.loc[last, "gain"] for g in gpu)),
+        "({:.2f} and {:.2f}, the second".format(*(g.loc[bf16, "gain"] for g in gpu)),
+        "bfloat16 gains {:.2f} and {:.2f} times".format(*(g.loc[PRODUCT_BF16, "gain"] for g in gpu)),
+        "reaches {1:.0f} % of the card's convolution ceiling".format(*(100 * reached["share"])),
+        "products alone {1:.0f} %".format(*(100 * reached["share_alone"])),
+        f"(CPU: {100 * reached['share'].iloc[0]:.0f} % and {100 * reached['share_alone'].iloc[0]:.0f} %)",
+        f"{cpu_train.mean():.1f} times as fast as in diffusers",
+        "{:.1f} and {:.1f} times as fast on the GPU".format(*gpu_train),
+        "{:.0f} and {:.0f} % less time".format(*(100 * (1 - gpu_draw))),
+        "{:.2f} and {:.2f} times in float32".format(*(c.loc[PRODUCT, "ratio"] for c in cpu)),
+        "In bfloat16 {:.2f}, and {:.2f} at batch 128".format(*(c.loc[PRODUCT_BF16, "ratio"] for c in cpu)),
+        f"({gpu[0].loc[PRODUCT, 'ratio']:.1f} in float32, {gpu[0].loc[PRODUCT_BF16, 'ratio']:.1f} in bfloat16)",
+        f"({gpu[1].loc[PRODUCT_BF16, 'ratio']:.1f}; lowest turn {gpu[1].loc[PRODUCT_BF16, 'low']:.2f})",
+        f"in float32 at batch 128 it is {gpu[1].loc[PRODUCT, 'ratio']:.1f}.",
+    ):  # fmt: skip
+        assert claim in said, claim
 
 
 def test_a_loop_s_gain_is_over_the_one_that_it_builds_on(results: Path) -> None:
