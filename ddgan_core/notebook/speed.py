@@ -283,7 +283,7 @@ def sampling_curve(ax: "Axes", times: pd.DataFrame) -> None:
 def cost_of_study(presets: Sequence[str] = ("short", "cpu", "full")) -> pd.DataFrame:
     """The paper's grid at each preset: cells, how many are trained, minutes of one such run, hours for all.
 
-    Minutes are the median of the preset's trained cells, on the device named; NaN where none is.
+    Minutes are the median of the trained cells, on whatever device each was trained; NaN where none is.
     """
     lines = []
     for preset in presets:
