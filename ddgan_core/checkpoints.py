@@ -17,12 +17,11 @@ from safetensors.torch import load, save
 
 from ddgan_core import UserError
 from ddgan_core.networks import tensors_hash
-from ddgan_core.runs import Run, write_atomic
+from ddgan_core.runs import PACKED, Run, write_atomic
 from ddgan_core.shapes import Tensor
 
 NAMES = "[0-9]" * 8 + "*-*.pt"
 KEEP = 2  # checkpoints kept: the newest, and one to fall back on should it be damaged
-PACKED = ".safetensors.xz"
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:

@@ -73,11 +73,11 @@ def _load() -> str:
 
 
 def _bfloat16() -> str:
-    """Preset full computes in it."""
+    """What `train --set precision=bf16` computes in."""
     if torch.cuda.is_available():
-        return "in hardware" if torch.cuda.is_bf16_supported(including_emulation=False) else "emulated: full is slow"
+        return "in hardware" if torch.cuda.is_bf16_supported(including_emulation=False) else "emulated: slow"
     found = torch.backends.cpu.get_cpu_capability()
-    return f"CPU with {found}: `bench training` says what it gains; preset cpu is fp32, so that runs can be repeated"
+    return f"CPU with {found}: `bench training` says what it gains; the presets are fp32"
 
 
 def _time() -> str:

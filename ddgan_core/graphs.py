@@ -39,6 +39,10 @@ class Graphs:
                 self.graphs[flag] = self._recorded(flag)
         self.graphs[flag].replay()
 
+    def forget(self) -> None:
+        """Record again: for when the tensors are no longer the same."""
+        self.graphs.clear()
+
     def _recorded(self, flag: bool) -> torch.cuda.CUDAGraph:
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)

@@ -34,11 +34,9 @@ def usable_cores() -> int:
 def code_version() -> str:
     """The commit of the package, with + where its files differ from it; "unknown" outside a git checkout.
 
-    As it was when this process asked first: what takes long asks before it begins. $DDGAN_COMMIT, where it is set, says
-    it for a copy of the files without their history, such as a batch machine gets.
+    As it was when this process asked first: what takes long asks before it begins. Of a copy of the files without their
+    history, such as a batch machine gets, $DDGAN_COMMIT may say it.
     """
-    if told := os.environ.get("DDGAN_COMMIT"):
-        return told
     package = Path(__file__).parent
     git = ("git", "-C", str(package))
     try:
@@ -47,5 +45,5 @@ def code_version() -> str:
             for ask in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "."))
         )
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("DDGAN_COMMIT", "unknown")
     return commit + ("+" if changed else "")

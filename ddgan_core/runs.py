@@ -22,7 +22,9 @@ import pandas as pd
 
 from ddgan_core import UserError
 
-METHODS, PRECISIONS, HISTORY = ("ddgan", "ddpm"), ("fp32", "bf16"), "history.csv.xz"
+METHODS = ("ddgan", "ddpm")
+PRECISIONS = ("fp32", "bf16")
+HISTORY, PACKED = "history.csv.xz", ".safetensors.xz"
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,8 @@ class RunConfig:
                     raise UserError(f"{field.name} = {value}: a whole number")
                 object.__setattr__(self, field.name, int(value))
             value, plain = getattr(self, field.name), field.type in (int, float, str, bool)
-            if plain:
-                fits = type(value) is field.type
-            else:
-                fits = isinstance(value, tuple) and all(type(width) is int for width in value)
+            whole = isinstance(value, tuple) and all(type(width) is int for width in value)
+            fits = type(value) is field.type if plain else whole
             if not fits:
                 kind = field.type.__name__ if plain else "whole numbers"
                 raise UserError(f"{field.name} = {value!r}: of the kind {kind}")
@@ -293,7 +293,7 @@ class Run:
     @property
     def weights(self) -> Path | None:
         """The EMA weights: this machine's own, else the shipped ones, else None."""
-        shipped = self.results / "checkpoints" / self.config.dataset / f"{self.config.run_id}.safetensors.xz"
+        shipped = self.results / "checkpoints" / self.config.dataset / f"{self.config.run_id}{PACKED}"
         return next((p for p in (self.path / "ema.safetensors", shipped) if p.exists()), None)
 
 

@@ -95,7 +95,7 @@ class Trainer:
 
     def check(self) -> None:
         """Raises TrainingDiverged where an update in a graph met what is not finite; no player has moved since."""
-        if self.graphed and self.spoiled.item():
+        if self.spoiled.item():
             raise TrainingDiverged(
                 f"step {self.step}: since the last record a loss or gradient was not finite; stopped before that update"
             )
@@ -121,11 +121,13 @@ class Trainer:
         """What is played meanwhile moves nothing: Adam passes over, the means are put back, the streams begun again."""
         spoiled, sums = self.spoiled.clone(), {name: total.clone() for name, total in self.means.sums.items()}
         self.spoiled.fill_(1)
-        yield
-        self.spoiled.copy_(spoiled)
-        for name, total in self.means.sums.items():
-            total.copy_(sums.get(name, torch.zeros_like(total)))
-        self._begin()
+        try:
+            yield
+        finally:
+            self.spoiled.copy_(spoiled)
+            for name, total in self.means.sums.items():
+                total.copy_(sums.get(name, torch.zeros_like(total)))
+            self._begin()
 
     def _players(self, penalise: bool) -> None:
         """The update itself: the same work on the same tensors each time."""
@@ -222,6 +224,7 @@ class Trainer:
         parts: dict[str, Any] = {
             "step": self.step, "config_hash": self.config.hash, "model": self.model.state_dict(),
             "ema": self.ema.state_dict(), "optimiser": self.optimiser.state_dict(), "means": self.means.sums,
+            "spoiled": self.spoiled,
         }  # fmt: skip
         if self.config.method == "ddgan":
             parts |= {"critic": self.critic.state_dict(), "critic_optimiser": self.critic_optimiser.state_dict()}
@@ -235,6 +238,9 @@ class Trainer:
                 "delete the run's folder checkpoints"
             )
         self.step = state["step"]
+        if self.graphed:
+            self._play.forget()  # the tensors that it has recorded are replaced here
+        self.spoiled.copy_(state.get("spoiled", torch.zeros(())))  # of an update since the last record
         self.means.sums = {name: total.to(self.device) for name, total in state["means"].items()}
         for name in ("model", "ema", "critic"):
             if name in state:

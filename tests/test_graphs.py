@@ -98,6 +98,29 @@ def test_from_what_is_not_finite_on_nothing_moves(
         list(train(each, record_every=1))
 
 
+def test_what_was_not_finite_is_not_forgotten_by_a_checkpoint(
+    recorded: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each, good = trainer("ddpm"), training.ddpm_loss
+    monkeypatch.setattr(training, "ddpm_loss", lambda *args: good(*args) * math.nan)
+    each.update()
+    monkeypatch.setattr(training, "ddpm_loss", good)
+    for graphs in (True, False):
+        resumed = trainer("ddpm", graphs)
+        resumed.load_state(copy.deepcopy(each.state()))  # between two records
+        with pytest.raises(TrainingDiverged):
+            list(train(resumed, record_every=3))
+
+
+def test_graphs_of_tensors_that_were_replaced_are_recorded_again(recorded: list[bool]) -> None:
+    each = trainer("ddpm")
+    state = copy.deepcopy(each.state())
+    each.update()
+    each.load_state(state)
+    each.update()
+    assert recorded == [False, False]
+
+
 def test_a_training_goes_on_with_graphs_or_without(recorded: list[bool]) -> None:
     """A checkpoint of either kind serves the other: learning rates are this device's own."""
     whole = trainer(graphs=False)

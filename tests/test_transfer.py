@@ -120,6 +120,7 @@ def edited(status: bytes, **changes: object) -> bytes:
         ({"evaluations.csv": b"a,b\n1,2\n"}, "no table of scores"),
         ({"history.csv.xz": b"\xff\x00"}, "history.csv.xz is damaged"),
         ({"history.csv.xz": lzma.compress(bytes(65_000_000), preset=0)}, "history.csv.xz unpacks to more than 64 MB"),
+        ({"history.csv.xz": lzma.compress(b"a\n1\n") * 2}, "or to more than one stream"),
         ({"samples.png": b"#!/bin/sh"}, "is no PNG"),
         ({"config_json": b'{"hash": "0", "T": 1}'}, "edited or renamed"),
         ({"config_json": b'{"hash": "0", "speed": 1}'}, "unknown setting speed"),

@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import PACKED, pack
+from ddgan_core.checkpoints import pack
 from ddgan_core.data import data_hash
 from ddgan_core.metrics.distances import Moments
 from ddgan_core.metrics.features import Extractor, cache_dir
-from ddgan_core.runs import write_atomic
+from ddgan_core.runs import PACKED, write_atomic
 from ddgan_core.shapes import Float, Tensor, UInt8
 
 SHIPPED = Path(__file__).parent.parent / "weights"

@@ -114,7 +114,6 @@ def _pixel_figure(
     top = above + (24 if title else 0)
     full = (left + width * scale, top + height * scale)
     figure = Figure(figsize=(full[0] / DPI, full[1] / DPI), dpi=DPI, facecolor="white", layout="none")
-    figure.set_layout_engine("none")
     ax = figure.add_axes((left / full[0], 0, width * scale / full[0], height * scale / full[1]))
     # "none" is nearest on screens, and keeps SVG files at one stored pixel for each.
     # As RGB, because a grey colour map is off by one in places.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 LATE = 0.25  # of a training's records: what its critics see "at the end"
 TINTS = {1: "#fde725", 2: "#5ec962", 4: "#21918c", 8: "#3b528b", 10: "#440154"}  # viridis by T, dark for many
 # Marker of (schedule, are batches the preset's?), how it is filled, and its name.
-LOOKS = {("vp", True): ("o", "full", ""), ("vp", False): ("s", "full", "larger batches")}
-LOOKS |= {("cosine", True): ("D", "none", "cosine schedule")}
+LOOKS = {("vp", True): ("o", "full", ""), ("vp", False): ("s", "full", "other batches")}
+LOOKS |= {("cosine", True): ("D", "none", "cosine schedule"), ("cosine", False): ("s", "none", "cosine, other batches")}
 MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "coverage", "coverage_error")
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import PACKED, run_weights, trained_here, write_weights
+from ddgan_core.checkpoints import run_weights, trained_here, write_weights
 from ddgan_core.data import DATASETS
 from ddgan_core.evaluation.piles import TimeIsUp
 from ddgan_core.evaluation.samples import sample
@@ -23,7 +23,7 @@ from ddgan_core.figures.grids import write_png_grid
 from ddgan_core.locks import is_held
 from ddgan_core.provenance import device_name
 from ddgan_core.runner import default_device, train_run
-from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
+from ddgan_core.runs import PACKED, Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.study import toys
 from ddgan_core.study.cells import Cell, Study, reference_split, scores_due
 from ddgan_core.study.executors import local, on_ray
