@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LATE = 0.25  # of a training's records: what its critics see "at the end"
-TINTS = {1: "#fde725", 2: "#5ec962", 4: "#21918c", 8: "#3b528b", 10: "#440154"}  # viridis by T, dark for many
 # Marker of (schedule, are batches the preset's?), how it is filled, and its name.
 LOOKS = {("vp", True): ("o", "full", ""), ("vp", False): ("s", "full", "other batches")}
 LOOKS |= {("cosine", True): ("D", "none", "cosine schedule"), ("cosine", False): ("s", "none", "cosine, other batches")}
@@ -75,6 +74,13 @@ def collapse(table: pd.DataFrame) -> tuple[float, float, float]:
     return *factors, float(slope)
 
 
+def _tint(T: int) -> tuple[float, ...]:
+    """viridis by the logarithm of T, dark for many."""
+    import matplotlib.pyplot as plt
+
+    return plt.get_cmap("viridis")(1 - np.log10(min(T, 10)))
+
+
 def budget_figure(table: pd.DataFrame) -> "Figure":
     """Distance by all updates and by those of each step; recall and coverage by the latter; a point a run."""
     import matplotlib.pyplot as plt
@@ -84,14 +90,15 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
     for ax, (x, y) in zip(axes.flat, views, strict=True):
         for (T, *kind), own in table.groupby(["T", "schedule", "usual_batch"]):
             marker, fill, _ = LOOKS[tuple(kind)]
-            colour = TINTS.get(T, "0.4")
+            colour = _tint(int(T))
             ax.errorbar(
                 own[x], own[y], own[f"{y}_error"], color=colour, marker=marker, fillstyle=fill, ls="", lw=1,
                 mec="0.2" if fill == "full" else colour, mew=0.6 if fill == "full" else 1.5, ms=8,
             )  # fmt: skip
         ax.set_xscale("log")
-        ticks = sorted(table[x].unique())
-        ticks = [u for k, u in enumerate(ticks) if k == 0 or u > 1.3 * ticks[k - 1]]  # whose labels have room
+        ticks: list[float] = []
+        for u in sorted(table[x].unique()):
+            ticks += [u] if not ticks or u > 1.6 * ticks[-1] else []  # whose labels have room
         ax.set_xticks(ticks, [f"{u:,.0f}" for u in ticks])
         ax.minorticks_off()
         ax.margins(x=0.12)
@@ -107,7 +114,7 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
         f"{FEATURE_LABELS[table['features'].iloc[0]]}\nN = {int(table['n'].iloc[0]):,}: lower is better", size=9
     )
     handles = [
-        plt.Line2D([], [], ls="", marker="o", color=TINTS.get(T, "0.4"), mec="0.2", mew=0.6, ms=8, label=f"T = {T}")
+        plt.Line2D([], [], ls="", marker="o", color=_tint(int(T)), mec="0.2", mew=0.6, ms=8, label=f"T = {T}")
         for T in sorted(table["T"].unique())
     ]
     for kind in dict.fromkeys(zip(table["schedule"], table["usual_batch"], strict=True)):
