@@ -85,8 +85,9 @@ def kin(preset: str, row: str | None = None) -> list[str]:
 
 def trainings(preset: str, row: str) -> list[tuple[str, str]]:
     """(preset, tag) of what shares a curve against T: the presets of `kin`, and runs by larger batches at several T."""
-    found = [(name, "") for name in kin(preset, row)]
-    for name in kin(preset, row):
+    presets = kin(preset, row)
+    found = [(name, "") for name in presets]
+    for name in presets:
         table = comparable(name)
         own = table[table["divergence"] == row] if len(table) else table
         larger = own[own["tag"].str.fullmatch(LARGER_BATCHES)] if len(own) else own
