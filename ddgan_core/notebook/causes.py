@@ -36,4 +36,4 @@ def causes(preset: str) -> pd.DataFrame:
 
 def _change(usual: RunConfig, other: RunConfig) -> str:
     names = [f.name for f in fields(other) if f.name != "tag" and getattr(usual, f.name) != getattr(other, f.name)]
-    return ", ".join(f"{name} = {getattr(other, name):g}" for name in names) or "none"
+    return ", ".join(f"{name} = {getattr(other, name)}" for name in names) or "none"

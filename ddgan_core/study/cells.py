@@ -171,7 +171,8 @@ def causes_study(preset: str = "cpu") -> Study:
 
     JS at T = 8, whose critic saw nothing, with four critic steps to one of the generator; total variation at T = 4 and
     10, where the logits had drifted away together, with a weight that holds their level. Then JS with two and four
-    critic steps in the time of one: is it the critic's steps, or the time that they take?
+    critic steps in the time of one: is it the critic's steps, or the time that they take? And JS at T = 4, whose FID
+    falls short: another average of its weights or none (the same training), self-attention, a generator twice as wide.
     """
     held = {"divergence": "total_variation", "tag": "level", "level_weight": 1e-3}
     cells = [configure(preset, T=8, tag="critic4", critic_steps=4), configure(preset, T=4, seed=1, **held)]
@@ -179,6 +180,10 @@ def causes_study(preset: str = "cpu") -> Study:
     for steps in (2, 4):
         usual = configure(preset, T=8, tag=f"critic{steps}-time", critic_steps=steps)
         cells.append(usual.changed(updates=round(usual.updates / (1 + CRITIC_SHARE * (steps - 1)))))
+    cells += [configure(preset, T=4, tag=f"ema{decay:g}", ema_decay=decay) for decay in (0.0, 0.99)]
+    usual = configure(preset, T=4)
+    cells += [usual.changed(tag="attention", attention=not usual.attention)]
+    cells += [usual.changed(tag="wide", widths=tuple(2 * width for width in usual.widths))]
     return Study(f"causes-{preset}", tuple(cells))
 
 
