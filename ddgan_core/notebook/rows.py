@@ -1,5 +1,6 @@
 """The result section of a row's notebook: one run opened, its samples and scores, and the row against T."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -7,6 +8,7 @@ import torch
 
 from ddgan_core.data import get_dataset
 from ddgan_core.diffusion import make_schedule
+from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.evaluation import anatomy
 from ddgan_core.evaluation.samples import sample
 from ddgan_core.evaluation.scores import bounds, load_evaluations, read_evaluations, studied
@@ -194,19 +196,39 @@ def beside(preset: str, T: int, seed: int = 0, tag: str = "") -> list[Run]:
 def sight(preset: str) -> pd.DataFrame:
     """What each row's critics saw at t = 1, by T: minus their loss there, a mean over the last quarter of training.
 
-    0: a critic that cannot tell real x_0 from fake ones. Of runs of the first seed without a tag, in the preset of
-    `kin` with most T.
+    0: a critic that cannot tell real x_0 from fake ones. Of the runs of `_by_T`.
     """
+    return _by_T(preset, "critic_t1", lambda _, loss: -loss.tail(max(1, len(loss) // 4)).mean())
+
+
+def log_ratios(preset: str) -> pd.DataFrame:
+    """The largest |log q/p| of an image that each row's critics gave, by T, to be set beside LOG_RATIO_BOUND.
+
+    The largest record of a training; a record is a mean over many updates of a batch's largest. Of the runs of `_by_T`;
+    rows whose logit is no log ratio are left out.
+    """
+
+    def largest(row: str, logit: pd.Series) -> float:
+        v = torch.tensor([-logit.max(), logit.max()], dtype=torch.float64)
+        log_ratio = DIVERGENCES[row].log_ratio
+        return log_ratio(v).abs().max().item() if log_ratio else float("nan")
+
+    return _by_T(preset, "logit_largest", largest).dropna(how="all")
+
+
+def _by_T(preset: str, column: str, of: Callable[[str, pd.Series], float]) -> pd.DataFrame:
+    """A number made of one column of a history, by row and T: of DDGANs of the first seed without a tag, in the preset
+    of `kin` with most T. Empty where there is none."""
     most = kin(preset)[0]
     runs = [r for r in all_runs(configure(preset).dataset) if r.config.preset == most]
-    seen = {
-        (r.config.divergence, r.config.T): -r.history["critic_t1"].tail(max(1, len(r.history) // 4)).mean()
+    found = {
+        (r.config.divergence, r.config.T): of(r.config.divergence, r.history[column])
         for r in runs
-        if r.config.method == "ddgan" and r.config.seed == 0 and not r.config.tag and "critic_t1" in r.history
+        if r.config.method == "ddgan" and r.config.seed == 0 and not r.config.tag and column in r.history
     }
-    if not seen:
+    if not found:
         return pd.DataFrame()
-    table = pd.Series(seen).rename_axis(["row", "T"]).unstack()
+    table = pd.Series(found).rename_axis(["row", "T"]).unstack()
     return table.reindex([row for row in PAPER_ROWS if row in table.index])
 
 
