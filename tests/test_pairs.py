@@ -12,8 +12,8 @@ from ddgan_core.notebook.pairs import BESIDE, paired, pooled
 
 def line(row: str, T: int, frechet: float, recall: float, **other: object) -> dict:
     usual = {
-        "method": "ddgan", "divergence": row, "preset": "short", "tag": "", "T": T, "seed": 0, "reference": "test",
-        "reference_n": 10_000,
+        "method": "ddgan", "run_id": row, "dataset": "digits", "divergence": row, "preset": "short", "tag": "", "T": T,
+        "seed": 0, "reference": "test", "reference_n": 10_000,
         "features": "fashion_classifier", "features_hash": "a", "n": 10_000, "sample_seed": 0, "protocol": "as_trained",
         "frechet": frechet, "frechet_error": 0.03 * frechet, "recall": recall, "recall_error": 0.03,
         "coverage": recall / 2, "coverage_error": 0.01,
@@ -31,6 +31,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         return pd.DataFrame([x for x in lines if x["preset"] == preset], columns=columns)
 
     monkeypatch.setattr(pairs, "load_evaluations", load)
+    monkeypatch.setattr(pairs, "broken", lambda scores: scores["run_id"] == "broke down")
     return lines
 
 
@@ -67,7 +68,7 @@ def test_ratios_have_a_geometric_mean_over_T_of_those_within_one(scored: list[di
     scored.append(line("neyman", 1, 3.0, 0.3))
     found = pooled(paired("short"))
     kl = found.loc["kl"]
-    assert kl[["settings", "T", "nearer in"]].tolist() == [4, 3, 1]
+    assert kl[["settings", "broke down", "T", "nearer in"]].tolist() == [4, 0, 3, 1]
     assert kl["ratio"] == pytest.approx(1.0)
     half = 4.302652729911275 * math.log(2) / 3**0.5  # Student's t of two degrees of freedom; a deviation of log 2
     assert math.log(kl["high"]) == pytest.approx(half, rel=1e-3)
@@ -76,6 +77,11 @@ def test_ratios_have_a_geometric_mean_over_T_of_those_within_one(scored: list[di
     assert kl["coverage"] == pytest.approx(0.035 / 3)
     assert found.loc["neyman", "settings"] == 1
     assert pd.isna(found.loc["neyman", "ratio"]), "one T has no interval"
+    scored += [line(BESIDE, 8, 3.0, 0.3, run_id="broke down"), line("kl", 8, 0.1, 0.9)]
+    scored += [line(BESIDE, 10, 3.0, 0.3), line("kl", 10, 0.1, 0.9, run_id="broke down")]
+    again = pooled(paired("short")).loc["kl"]
+    assert again["broke down"] == 2
+    pd.testing.assert_series_equal(again.drop("broke down"), kl.drop("broke down"))
 
 
 def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dict]) -> None:
@@ -88,5 +94,10 @@ def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dic
     figure = pairs_figure(table, pooled(table), BESIDE)
     names = [f"short, T = {T}" for T in (1, 2, 4)]
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [*names, "mean over T"]
+    assert not [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    figure = pairs_figure(table.assign(broken=[True, False, False]), pooled(table), BESIDE)
+    (hollow,) = (line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white")
+    assert hollow.get_xdata()[0] == 1.0
+    assert pd.isna(hollow.get_xdata()[1:]).all()
     few = pairs_figure(table[:2], pooled(table[:2]), BESIDE)
     assert [t.get_text() for t in few.axes[0].get_yticklabels()] == names[:2]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ddgan_core import UserError
@@ -20,7 +21,7 @@ from ddgan_core.notebook.summary import (
     sampling_times,
     write_table,
 )
-from ddgan_core.runs import RunConfig, write_atomic
+from ddgan_core.runs import HISTORY, RunConfig, write_atomic
 
 ROOT = Path(__file__).parent.parent
 GAN = {"method": "ddgan", "divergence": "kl", "T": 4, "sampler": "ddgan", "steps": 4}
@@ -136,8 +137,12 @@ def test_curves_are_means_over_seeds_as_trained(results: Path) -> None:
     add(results, "reverse_kl_T04_s1_cpu", 10_000, 7.04, **more | again | {"seed": 1})
     add(results, "reverse_kl_T04_s100_cpu", 10_000, 1.0, **more | again | {"seed": 100})  # of the sweep
     add(results, "reverse_kl_T04_s0_cpu_plain", 10_000, 1.0, **more | {"divergence": "reverse_kl", "tag": "plain"})
+    again = {"divergence": "squared_hellinger", "recall": 0.1, "seed": 1}
+    add(results, "squared_hellinger_T04_s1_cpu", 10_000, 40.0, **more | again)
+    sizes = pd.DataFrame({"step": range(20), "gradient_generator": [1.0] * 17 + [1e-5] * 3})  # it broke down
+    sizes.to_csv(results / "runs" / "fashion_mnist" / "squared_hellinger_T04_s1_cpu" / HISTORY, index=False)
     assert curves_table(preset="cpu").to_numpy().tolist() == [
-        ["Squared Hellinger", "", "7.0 (0.50, 0.25)"],
+        ["Squared Hellinger", "", "7.0 (0.50, 0.25); 40.0† (0.10, 0.25)"],
         ["Reverse KL", "9.0 (0.50, 0.25)", "6.3 [5.6 to 7.0] (0.40, 0.25)"],
     ]  # fmt: skip
 

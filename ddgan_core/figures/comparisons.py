@@ -136,7 +136,7 @@ def pairs_figure(pairs: pd.DataFrame, pooled: pd.DataFrame, other: str) -> "Figu
     """Each row's distance over `other`'s, its recall and coverage less that one's, a line a setting, and means over T.
 
     pairs, pooled: of `notebook.pairs`. Bars of a setting are 95 % intervals over draws of samples, those of means are
-    over T.
+    over T; hollow: a run broke down, in no mean.
     """
     import matplotlib.pyplot as plt
 
@@ -211,7 +211,8 @@ def seeds_figure(table: pd.DataFrame, compared: pd.DataFrame) -> "Figure":
 def _dots(ax: "Axes", table: pd.DataFrame, by: str, order: Sequence[str], value: str, only: str | None = None) -> None:
     """A line of the plot for each of `order`, from the top; in it a dot with its interval for each row.
 
-    only: the row that the plot is about; others than it and real images are small marks on one height.
+    only: the row that the plot is about; others than it and real images are small marks on one height. Where the table
+    says `broken` the mark is hollow.
     """
     names = list(dict.fromkeys(table["row"]))
     fore = [name for name in names if only in (None, name) or name == "real"]
@@ -226,7 +227,11 @@ def _dots(ax: "Axes", table: pd.DataFrame, by: str, order: Sequence[str], value:
         room = 0.8 if only is None else 0.5
         y = np.arange(len(order)) + (fore.index(name) - (len(fore) - 1) / 2) * room / len(fore) - (0.8 - room) / 2
         ax.hlines(y, points["low"], points["high"], color=colour, lw=1.2 if only is None else 2)
-        ax.plot(points[value], y, ls="", marker=marker, color=colour, ms=5 if only is None else 7, label=label)
+        size = 5 if only is None else 7
+        ax.plot(points[value], y, ls="", marker=marker, color=colour, ms=size, label=label)
+        hollow = points[value].where(points["broken"].eq(True)) if "broken" in points else []
+        if np.isfinite(hollow).any():
+            ax.plot(hollow, y, ls="", marker=marker, color=colour, ms=size, mfc="white")
     ax.set_yticks(range(len(order)), order)
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)

@@ -13,6 +13,7 @@ import pandas as pd
 from ddgan_core.evaluation.scores import AXIS, load_evaluations, studied
 from ddgan_core.metrics.intervals import mean_interval
 from ddgan_core.notebook.rows import SAME_NETWORKS
+from ddgan_core.notebook.seeds import broken
 from ddgan_core.study import SCORES, SWEEP_SEED, configure
 
 BESIDE = "non_saturating_js"
@@ -25,8 +26,9 @@ _WITH_ERRORS = [column for name in COVERING for column in (name, f"{name}_error"
 def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
     """For each row and setting: the distance over `other`'s, differences of COVERING, and their 95 % errors.
 
-    Columns: setting, T, row, ratio (of squared distances), low, high, and for each of COVERING itself and its _error;
-    settings in order of preset, tag and T. Errors are of both runs' draws of samples alone, NaN where a score has none.
+    Columns: setting, T, row, ratio (of squared distances), low, high, broken (either run broke down, `seeds`), and for
+    each of COVERING itself and its _error; settings in order of preset, tag and T. Errors are of both runs' draws of
+    samples alone, NaN where a score has none.
     By the preset's main features and N, over all presets of its networks, against the test images; a setting without
     `other` is left out, and so are trials of the sweep, whose rates were chosen to be tried.
     """
@@ -37,6 +39,7 @@ def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
     table = table[(table["method"] == "ddgan") & (table["reference"] == "test") & (table["seed"] != SWEEP_SEED)]
     table = table.sort_values("reference_n")
     table = table.drop_duplicates([*SETTING, "divergence"], keep="last")  # by all images of the split
+    table = table.assign(broken=broken(table))
     one = table[table["divergence"] == other].set_index([*SETTING, *AXIS])
     lines = []
     for line in table[table["divergence"] != other].sort_values(SETTING, kind="stable").itertuples():
@@ -48,12 +51,12 @@ def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
         ratio = line.frechet / js["frechet"]
         low, high = ratio * math.exp(-error), ratio * math.exp(error)
         found = {"setting": _name(*at[:3], line.seed), "T": line.T, "row": line.divergence}
-        found |= {"ratio": ratio, "low": low, "high": high}
+        found |= {"ratio": ratio, "low": low, "high": high, "broken": line.broken or bool(js["broken"])}
         for name in COVERING:
             found[name] = getattr(line, name) - js[name]
             found[f"{name}_error"] = math.hypot(getattr(line, f"{name}_error"), js[f"{name}_error"])
         lines.append(found)
-    return pd.DataFrame(lines, columns=["setting", "T", "row", "ratio", "low", "high", *_WITH_ERRORS])
+    return pd.DataFrame(lines, columns=["setting", "T", "row", "ratio", "low", "high", "broken", *_WITH_ERRORS])
 
 
 def _name(preset: str, tag: str, T: int, seed: int) -> str:
@@ -63,19 +66,22 @@ def _name(preset: str, tag: str, T: int, seed: int) -> str:
 def pooled(pairs: pd.DataFrame) -> pd.DataFrame:
     """For each row: the number of its settings and of their T, of settings in which it is nearer, and means over T.
 
+    Settings in which a run broke down are counted as that, in `broke down`, and nowhere else.
     Settings of one T are averaged first: they share seeds and what a step has to do. ratio: geometric mean, from low to
     high (Student's 95 % interval over T); for each of COVERING the mean difference and half of its interval. NaN below
     LEAST values of T. The interval takes what a row gains or loses with T as noise, over T that nobody drew at random.
     """
     lines = {}
     for row, own in pairs.groupby("row", sort=False):
+        every, own = own, own[~own["broken"].astype(bool)]
         at_T = own.assign(ratio=np.log(own["ratio"])).groupby("T")[["ratio", *COVERING]].mean()
-        line = {"settings": len(own), "T": len(at_T), "nearer in": int((own["ratio"] < 1).sum())}
+        line = {"settings": len(own), "broke down": len(every) - len(own), "T": len(at_T)}
+        line |= {"nearer in": int((own["ratio"] < 1).sum())}
         if len(at_T) >= LEAST:
             mean, half = mean_interval(at_T["ratio"])
             line |= {"ratio": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
             for name in COVERING:
                 line[name], line[f"{name}_error"] = mean_interval(at_T[name])
         lines[row] = line
-    columns = ["settings", "T", "nearer in", "ratio", "low", "high", *_WITH_ERRORS]
+    columns = ["settings", "broke down", "T", "nearer in", "ratio", "low", "high", *_WITH_ERRORS]
     return pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns).rename_axis("row")

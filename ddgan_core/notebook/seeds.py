@@ -21,8 +21,15 @@ STALLED = 1e-3  # of its median in training: a generator's gradient that does no
 
 def broke_down(history: pd.DataFrame) -> bool:
     """Did the generator's gradient vanish? By its median over the last tenth of training, against the time before."""
-    size, begin = history["gradient_generator"], max(1, len(history) // 10)
+    size, begin = history.get("gradient_generator", pd.Series(dtype=float)), max(1, len(history) // 10)
     return bool(size.tail(begin).median() < STALLED * size.iloc[begin:-begin].median())
+
+
+def broken(scores: pd.DataFrame) -> pd.Series:
+    """Of each score of a DDGAN: did its run break down?"""
+    runs = list(zip(scores["run_id"], scores["dataset"], strict=True))
+    found = {run: broke_down(Run.open(*run).history) for run in set(runs)}
+    return pd.Series([found[run] for run in runs], scores.index, dtype=bool)
 
 
 def by_seed(preset: str, T: int = T_OF_SEEDS) -> pd.DataFrame:
@@ -36,8 +43,7 @@ def by_seed(preset: str, T: int = T_OF_SEEDS) -> pd.DataFrame:
     table = table[(table["sampler"] == "ddgan") & (table["T"] == T) & (table["tag"] == "")]
     table = table[table["divergence"].isin(PAPER_ROWS) & (table["seed"] != SWEEP_SEED)]
     order = table["divergence"].map(PAPER_ROWS.index)
-    broken = [broke_down(Run.open(run.run_id, run.dataset).history) for run in table.itertuples()]
-    table = table.assign(order=order, broken=broken).sort_values(["order", "seed"])
+    table = table.assign(order=order, broken=broken(table)).sort_values(["order", "seed"])
     return table.rename(columns={"divergence": "row"})[["row", "seed", *SCORES, "broken"]].reset_index(drop=True)
 
 

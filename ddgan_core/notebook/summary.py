@@ -10,6 +10,7 @@ from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.figures.labels import label_of, tag_label
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.rows import LARGER_BATCHES
+from ddgan_core.notebook.seeds import broken
 from ddgan_core.runs import PRESETS, write_atomic
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED
 
@@ -64,8 +65,9 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
 def curves_table(dataset: str = "fashion_mnist", preset: str = "short") -> pd.DataFrame:
     """One line for each row of the source paper, a column for each T: squared distance (recall, coverage).
 
-    Means over seeds, the lowest and highest distance beside where there are several. On the axis of most of the
-    preset's scores. Every cell is text, empty where nothing was scored. Raises UserError where no DDGAN is.
+    Where there are several seeds geometric means, with the lowest and highest distance. Runs that broke down stand
+    alone, with a dagger, in no mean. On the axis of most of the preset's scores. Every cell is text, empty where
+    nothing was scored. Raises UserError where no DDGAN is.
     """
     table = one_axis(studied(load_evaluations(dataset, preset)))
     if len(table):
@@ -73,7 +75,7 @@ def curves_table(dataset: str = "fashion_mnist", preset: str = "short") -> pd.Da
     if not len(table):
         raise UserError(f"no scores of DDGANs of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
     rows = [name for name in PAPER_ROWS if name in set(table["divergence"])]
-    cells = {key: _cell(own) for key, own in table.groupby(["divergence", "T"])}
+    cells = {key: _cell(own) for key, own in table.assign(broken=broken(table)).groupby(["divergence", "T"])}
     times = sorted({T for _, T in cells})
     return pd.DataFrame(
         [{"divergence": label_of(row)} | {f"T = {T}": cells.get((row, T), "") for T in times} for row in rows]
@@ -81,9 +83,14 @@ def curves_table(dataset: str = "fashion_mnist", preset: str = "short") -> pd.Da
 
 
 def _cell(seeds: pd.DataFrame) -> str:
-    distance, mean = seeds["frechet"], seeds[["frechet", "recall", "coverage"]].mean()
-    between = f" [{distance.min():.1f} to {distance.max():.1f}]" if len(seeds) > 1 else ""
-    return f"{mean['frechet']:.1f}{between} ({mean['recall']:.2f}, {mean['coverage']:.2f})"
+    whole, cells = seeds[~seeds["broken"]], []
+    for own, sign in ((whole, ""), *((line, "†") for _, line in seeds[seeds["broken"]].groupby("seed"))):
+        if len(own):
+            distance, cover = own["frechet"], own[["recall", "coverage"]].mean()
+            between = f" [{distance.min():.1f} to {distance.max():.1f}]" if len(own) > 1 else ""
+            mean = math.exp(distance.map(math.log).mean())
+            cells.append(f"{mean:.1f}{sign}{between} ({cover['recall']:.2f}, {cover['coverage']:.2f})")
+    return "; ".join(cells)
 
 
 def _measured(table: pd.DataFrame, measure: tuple[str, str, int, int]) -> pd.DataFrame:
