@@ -6,7 +6,7 @@ import pytest
 
 from ddgan_core.diffusion import vp_schedule
 from ddgan_core.evaluation.information import decided
-from ddgan_core.notebook.steps import budget_figure, by_updates, collapse, schedule_figure
+from ddgan_core.notebook.steps import budget_figure, by_updates, collapse, equal_images, schedule_figure
 from ddgan_core.runner import train_run
 from ddgan_core.study import configure, score
 
@@ -22,15 +22,32 @@ def made_up(law: object) -> pd.DataFrame:
 
 
 def test_a_law_in_updates_of_each_step_is_found_again() -> None:
-    by_all, by_each, slope = collapse(made_up(lambda row: 50 * row.per_step**-0.5))
-    assert (by_each, slope) == pytest.approx((1, -0.5))
-    assert by_all > 1.1
+    found = collapse(made_up(lambda row: 50 * row.per_step**-0.5))
+    assert found[["per_step", "T", "fits"]].tolist() == pytest.approx([-0.5, 0, 1])
+    assert found[["per_step_error", "T_error"]].tolist() == pytest.approx([0, 0], abs=1e-9)
 
 
 def test_and_so_is_one_in_all_updates() -> None:
-    by_all, by_each, _ = collapse(made_up(lambda row: 50 * row.updates**-0.5))
-    assert by_all == pytest.approx(1)
-    assert by_each > 1.1
+    found = collapse(made_up(lambda row: 50 * row.updates**-0.5))
+    assert found[["per_step", "T"]].tolist() == pytest.approx([-0.5, -0.5]), "all updates alone: both alike"
+
+
+def test_errors_of_the_law_cover_what_it_is() -> None:
+    """In most made-up results with noise of 10 % the truth is within two standard errors, and not in all."""
+    random, within = np.random.default_rng(0), []
+    for _ in range(300):
+        law = collapse(made_up(lambda row: 50 * row.per_step**-0.5 * row.T**0.2 * np.exp(0.1 * random.normal())))
+        within.append(abs(law["T"] - 0.2) < 2 * law["T_error"])
+    assert 0.8 < np.mean(within) < 0.95  # Student's, three degrees of freedom: 0.86
+
+
+def test_runs_stand_side_by_side_where_each_step_saw_as_many_images() -> None:
+    table = made_up(lambda row: row.T).assign(batch_size=[32, 32, 32, 32, 34, 32])  # 2,000 of each step: T = 1 and 2
+    table = pd.concat([table, table[3:4].assign(schedule="cosine", T=8)])
+    found = equal_images(table)
+    said = {T: f"{T}.00 (0.50, 0.40)" for T in (1, 2, 4)}
+    assert found.to_dict("index") == {"16": said | {2: ""}, "64 to 68": said | {4: ""}}
+    assert equal_images(table, within=1.01).index.tolist() == ["16"]
 
 
 def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out() -> None:

@@ -60,18 +60,38 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
     return pd.DataFrame(lines).sort_values(["per_step", "T"], ignore_index=True) if lines else pd.DataFrame()
 
 
-def collapse(table: pd.DataFrame) -> tuple[float, float, float]:
-    """How well updates alone, and updates per step alone, say the distance: rms residuals of straight lines in their
-    logarithms, as factors (1 is exact); and the slope of the second. Of the runs by the usual schedule and batches.
+def collapse(table: pd.DataFrame) -> pd.Series:
+    """Is the distance a function of updates / T alone? By least squares log D = a + b log(updates / T) + c log T.
+
+    per_step and T: b and c, each with its standard error (_error); fits: the rms residual as a factor (1 is exact).
+    c = 0: only the updates of each step count; c = b: only all updates together. Of the runs by the usual schedule and
+    batches, four or more, of two or more T.
     """
     own = table[(table["schedule"] == "vp") & table["usual_batch"]]
+    known = np.stack([np.log(own["per_step"]), np.log(own["T"]), np.ones(len(own))], axis=1)
     y = np.log(own["frechet"].to_numpy())
-    factors, slope = [], float("nan")
-    for column in ("updates", "per_step"):
-        x = np.log(own[column].to_numpy())
-        slope, level = np.polyfit(x, y, 1)
-        factors.append(float(np.exp(np.sqrt(np.mean((y - slope * x - level) ** 2)))))
-    return *factors, float(slope)
+    b = np.linalg.lstsq(known, y)[0]
+    left = ((y - known @ b) ** 2).sum()
+    error = np.sqrt(np.diag(np.linalg.inv(known.T @ known)) * left / (len(own) - 3))
+    found = {"per_step": b[0], "per_step_error": error[0], "T": b[1], "T_error": error[1]}
+    return pd.Series(found | {"fits": np.exp(np.sqrt(left / len(own)))})
+
+
+def equal_images(table: pd.DataFrame, within: float = 1.1) -> pd.DataFrame:
+    """Runs whose steps were each shown as many images, set side by side: by the usual schedule, all batches.
+
+    Index: images of each step, in thousands, lowest to highest; columns: T; a cell: distance (recall, coverage).
+    Neighbours that differ by less than a factor `within` stand in one line; lines of one T are left out.
+    """
+    own = table[table["schedule"] == "vp"].assign(images=lambda runs: runs["per_step"] * runs["batch_size"] / 1000)
+    own = own.sort_values("images")
+    lines = {}
+    for _, group in own.groupby((own["images"].pct_change() > within - 1).cumsum()):
+        if group["T"].nunique() > 1:
+            low, high = group["images"].iloc[[0, -1]]
+            cells = {r.T: f"{r.frechet:.2f} ({r.recall:.2f}, {r.coverage:.2f})" for r in group.itertuples()}
+            lines[f"{low:.0f}" + (f" to {high:.0f}" if high > low else "")] = cells
+    return pd.DataFrame.from_dict(lines, orient="index").sort_index(axis=1).fillna("").rename_axis("thousand images")
 
 
 def _tint(T: int) -> tuple[float, ...]:
