@@ -1,13 +1,15 @@
 """Rows in pairs: ratios within a setting, means over settings, by scores whose answer is known."""
 
 import math
+from statistics import NormalDist
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from ddgan_core.figures.comparisons import pairs_figure
 from ddgan_core.notebook import pairs
-from ddgan_core.notebook.pairs import BESIDE, paired, pooled
+from ddgan_core.notebook.pairs import BESIDE, paired, pooled, worst
 
 
 def line(row: str, T: int, frechet: float, recall: float, **other: object) -> dict:
@@ -56,10 +58,10 @@ def test_a_pair_differs_in_nothing_but_the_row(scored: list[dict]) -> None:
     assert list(paired("cpu")["setting"]) == ["cpu, T = 8", "short, T = 4"], "presets of the same networks"
 
 
-def test_trials_of_the_sweep_are_no_settings(scored: list[dict]) -> None:
-    for reference, seed in (("train", 100), ("test", 100), ("test", 1)):
+def test_trials_of_the_sweep_are_settings_by_their_own_ruler(scored: list[dict]) -> None:
+    for reference, seed in (("train", 100), ("test", 100), ("test", 1), ("train", 1)):
         scored += [line(row, 4, 3.0, 0.5, seed=seed, reference=reference) for row in ("kl", BESIDE)]
-    assert paired("short")["setting"].tolist() == ["short, T = 4, seed 1"]
+    assert paired("short")["setting"].tolist() == ["short, T = 4, seed 1", "short, T = 4, seed 100"]
 
 
 def test_ratios_have_a_geometric_mean_over_T_of_those_within_one(scored: list[dict]) -> None:
@@ -82,6 +84,21 @@ def test_ratios_have_a_geometric_mean_over_T_of_those_within_one(scored: list[di
     again = pooled(paired("short")).loc["kl"]
     assert again["broke down"] == 2
     pd.testing.assert_series_equal(again.drop("broke down"), kl.drop("broke down"))
+
+
+def test_the_farthest_behind_and_what_chance_would_show(scored: list[dict]) -> None:
+    rows = (BESIDE, "kl")
+    assert worst(paired("short"), rows, 0.1)["settings"].tolist() == [0, 0]
+    for T, ratio in ((1, 2.0), (2, 0.5), (4, 1.5)):
+        scored += [line(BESIDE, T, 3.0, 0.3), line("kl", T, 3.0 * ratio, 0.3)]
+    scored += [line(BESIDE, 8, 3.0, 0.3), line("kl", 8, 90.0, 0.3, run_id="broke down")]
+    found = worst(paired("short"), rows, 0.1)
+    assert found["settings"].tolist() == [3, 3]
+    assert found["behind"].tolist() == pytest.approx([2.0, 2.0])
+    assert found["in"].tolist() == ["short, T = 2", "short, T = 1"]
+    # A setting's log ratio is max(0, z) with z normal of variance 2 * .1^2; the median of the largest of three:
+    median = 0.1 * 2**0.5 * NormalDist().inv_cdf(0.5 ** (1 / 3))
+    assert np.log(found["chance"]).tolist() == pytest.approx([median] * 2, rel=0.05)
 
 
 def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dict]) -> None:

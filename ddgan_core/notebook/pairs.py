@@ -29,14 +29,15 @@ def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
     Columns: setting, T, row, ratio (of squared distances), low, high, broken (either run broke down, `seeds`), and for
     each of COVERING itself and its _error; settings in order of preset, tag and T. Errors are of both runs' draws of
     samples alone, NaN where a score has none.
-    By the preset's main features and N, over all presets of its networks, against the test images; a setting without
-    `other` is left out, and so are trials of the sweep, whose rates were chosen to be tried.
+    By the preset's main features and N, over all presets of its networks, against the test images (trials of the sweep
+    against the training images, as they are scored); a setting without `other` is left out.
     """
     _, _, features, n = SCORES[preset]["ddgan"][0]
     presets = SAME_NETWORKS if preset in SAME_NETWORKS else (preset,)
     table = pd.concat([load_evaluations(configure(p).dataset, p) for p in presets])
     table = studied(table[(table["features"] == features) & (table["n"] == n) & (table["sample_seed"] == 0)])
-    table = table[(table["method"] == "ddgan") & (table["reference"] == "test") & (table["seed"] != SWEEP_SEED)]
+    split = table["seed"].eq(SWEEP_SEED).map({True: "train", False: "test"})
+    table = table[(table["method"] == "ddgan") & (table["reference"] == split)]
     table = table.sort_values("reference_n")
     table = table.drop_duplicates([*SETTING, "divergence"], keep="last")  # by all images of the split
     table = table.assign(broken=broken(table))
@@ -85,3 +86,21 @@ def pooled(pairs: pd.DataFrame) -> pd.DataFrame:
         lines[row] = line
     columns = ["settings", "broke down", "T", "nearer in", "ratio", "low", "high", *_WITH_ERRORS]
     return pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns).rename_axis("row")
+
+
+def worst(pairs: pd.DataFrame, rows: tuple[str, ...], deviation: float, draws: int = 10_000) -> pd.DataFrame:
+    """How far each of `rows`, `BESIDE` among them, was behind the nearest of them where it was farthest behind.
+
+    settings: in which all of them are scored and none broke down; behind: the largest ratio of its distance to the
+    setting's smallest, and in: that setting. chance, chance_high: median and 95 % quantile of that ratio for rows that
+    do not differ, each log distance off by a normal error of `deviation` (of a seed), settings independent.
+    """
+    whole = pairs[~pairs["broken"].astype(bool)]
+    ratios = whole.pivot(index="setting", columns="row", values="ratio").assign(**{BESIDE: 1.0})
+    ratios = ratios.reindex(columns=list(rows)).dropna()
+    behind = ratios.div(ratios.min(axis=1), axis=0)
+    noise = deviation * np.random.default_rng(0).standard_normal((draws, len(ratios), len(rows)))
+    chance = np.exp((noise[..., 0] - noise.min(axis=-1)).max(axis=-1)) if len(ratios) else np.full(1, math.nan)
+    found = pd.DataFrame({"settings": len(ratios), "behind": behind.max()}, index=pd.Index(rows, name="row"))
+    found["in"] = behind.idxmax() if len(ratios) else ""
+    return found.assign(chance=np.median(chance), chance_high=np.quantile(chance, 0.95))
