@@ -6,7 +6,7 @@ import pytest
 
 from ddgan_core.diffusion import vp_schedule
 from ddgan_core.evaluation.information import decided
-from ddgan_core.notebook.steps import budget_figure, by_updates, collapse, equal_images, schedule_figure
+from ddgan_core.notebook.steps import budget_figure, by_updates, collapse, equal_images, equal_steps, schedule_figure
 from ddgan_core.runner import train_run
 from ddgan_core.study import configure, score
 
@@ -84,3 +84,15 @@ def test_every_step_has_its_part_of_the_bar() -> None:
     assert [patch.get_width() for patch in right.patches[:2]] == pytest.approx(
         decided(table, vp_schedule(2))["share"].tolist()
     )
+
+
+def test_one_step_is_one_and_a_step_that_decides_nothing_is_none() -> None:
+    snr = np.geomspace(1e-9, 1e4, 400)
+    table = pd.DataFrame({"snr": snr, "error": 1 / (1 + snr), "nats": np.log1p(snr) / 2})  # x_0 of variance 1
+    found = equal_steps(table, ("vp",), (1, 2, 4)).loc["vp"]
+    assert found[1] == pytest.approx(1.0, abs=0.01)
+    # e = 1 - alpha_bar: a step decides alpha_bar(t - 1) - alpha_bar(t), the first also what its start has of signal.
+    signal = vp_schedule(2).alpha_bar.double()
+    share = (signal[:-1] - signal[1:]).clamp(min=1e-12)
+    assert found[2] == pytest.approx(float((-(share * share.log()).sum()).exp()), abs=0.02)
+    assert found[2] < 2

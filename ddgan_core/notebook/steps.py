@@ -146,6 +146,20 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
     return figure
 
 
+def equal_steps(table: pd.DataFrame, schedules: Sequence[str], times: Sequence[int]) -> pd.DataFrame:
+    """As many steps that decide as much as each other as a chain's are worth: exp of the entropy of their shares.
+
+    table: of `information.measure`. Index: schedules; columns: T. T for equal steps; one that decides nothing adds none.
+    """
+
+    def worth(name: str, T: int) -> float:
+        share = decided(table, make_schedule(name, T))["share"].clip(lower=1e-12)
+        return float(np.exp(-(share * np.log(share)).sum()))
+
+    found = {T: [worth(name, T) for name in schedules] for T in times}
+    return pd.DataFrame(found, index=pd.Index(schedules, name="schedule")).rename_axis(columns="T")
+
+
 def schedule_figure(table: pd.DataFrame, schedules: Sequence[str], times: Sequence[int]) -> "Figure":
     """What noise leaves open against the signal-to-noise ratio, and the share of it that each step of a chain decides.
 
