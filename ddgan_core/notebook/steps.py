@@ -149,7 +149,7 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
 def equal_steps(table: pd.DataFrame, schedules: Sequence[str], times: Sequence[int]) -> pd.DataFrame:
     """As many steps that decide as much as each other as a chain's are worth: exp of the entropy of their shares.
 
-    table: of `information.measure`. Index: schedules; columns: T. T for equal steps; one that decides nothing adds none.
+    table: of `information.measure`. Index: schedules; columns: T. A step that decides nothing does not count.
     """
 
     def worth(name: str, T: int) -> float:
