@@ -10,7 +10,7 @@ from scipy.stats import studentized_range
 
 from ddgan_core.figures.comparisons import seeds_figure
 from ddgan_core.notebook import seeds
-from ddgan_core.notebook.seeds import broke_down, by_seed, compared, spread
+from ddgan_core.notebook.seeds import broke_down, by_seed, compared, power, spread
 
 ROWS = ("non_saturating_js", "squared_hellinger", "wasserstein")
 
@@ -124,3 +124,15 @@ def test_the_figure_shows_each_seed_and_each_pair() -> None:
     assert len(right.get_yticks()) == 3
     for ax in seeds_figure(table.iloc[:0], compared(table.iloc[:0])).axes:
         assert [t.get_text() for t in ax.texts] == ["not run yet"]
+
+
+def test_a_larger_ratio_is_told_more_often_and_by_more_seeds() -> None:
+    """Against Tukey's test of made-up studies, by its definition; no difference is told in few."""
+    logs = 0.1 * np.random.default_rng(0).standard_normal((2_000, 5, 3))
+    logs[:, 0] += math.log(1.4)
+    pooled = np.sqrt(logs.var(axis=2, ddof=1).mean(axis=1))
+    means = logs.mean(axis=2)
+    told = np.abs(means[:, 0] - means[:, 1]) > studentized_range.ppf(0.95, 5, 10) * pooled / math.sqrt(3)
+    found = power((1.0, 1.3, 1.4), 0.1)
+    assert found[1.4] == pytest.approx(told.mean(), abs=0.03)
+    assert found[1.0] < 0.02 < found[1.3] < found[1.4] < power((1.4,), 0.1, seeds=6)[1.4]

@@ -5,6 +5,7 @@ together say how large it is. A run that broke down is counted as that: its dist
 """
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -90,3 +91,17 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
             ratio, low, high = (math.exp(m[i, j]) for m in (found.statistic, interval.low, interval.high))
             lines.append({"row": row, "other": other, "ratio": ratio, "low": low, "high": high})
     return pd.DataFrame(lines, columns=["row", "other", "ratio", "low", "high"])
+
+
+def power(ratios: Sequence[float], deviation: float, seeds: int = 3, rows: int = len(PAPER_ROWS)) -> pd.Series:
+    """By the true ratio of two rows' distances: in what share of studies `compared` would tell them apart.
+
+    Simulated: log distances are normal with a seed's `deviation`, `seeds` of each of `rows` rows, none broken down.
+    """
+    from scipy.stats import studentized_range
+
+    random, free = np.random.default_rng(0), rows * (seeds - 1)
+    apart = deviation * math.sqrt(2 / seeds) * random.standard_normal(20_000)
+    seen = deviation * np.sqrt(random.chisquare(free, 20_000) / free)  # all rows' deviation, as it would be found
+    edge = studentized_range.ppf(0.95, rows, free) * seen / math.sqrt(seeds)
+    return pd.Series({ratio: float(np.mean(np.abs(math.log(ratio) + apart) > edge)) for ratio in ratios})
