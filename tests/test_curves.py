@@ -183,14 +183,19 @@ def test_rows_are_shown_by_what_their_critics_see(monkeypatch):
     assert not len(rows.critics("smoke", 3))
 
 
-def test_log_ratios_are_of_the_largest_record_and_in_one_unit(monkeypatch):
+def test_log_ratios_are_in_one_unit(monkeypatch):
     def run(divergence: str, logits: list[float]) -> SimpleNamespace:
         config = configure("smoke", divergence=divergence, T=2)
-        return SimpleNamespace(config=config, history=pd.DataFrame({"logit_largest": logits}))
+        each = {"logit_largest": logits, "logit_real_t1": [9, 9, 9, 0.5], "logit_fake_t1": [0, 0, 0, -1.0]}
+        return SimpleNamespace(config=config, history=pd.DataFrame(each).astype(float))
 
-    runs = [run("non_saturating_js", [1.0, 3.0, 2.0]), run("squared_hellinger", [2.0, 1.0]), run("wasserstein", [9.0])]
+    runs = [run("non_saturating_js", [1, 3, 2, 2]), run("squared_hellinger", [2, 1, 1, 1]), run("wasserstein", [9] * 4)]
     monkeypatch.setattr(rows, "all_runs", lambda _: runs)
-    assert rows.log_ratios("smoke")[2].to_dict() == {"non_saturating_js": 3.0, "squared_hellinger": 4.0}
+    found = rows.log_ratios("smoke")[2]
+    assert found["largest"].to_dict() == {"non_saturating_js": 3.0, "squared_hellinger": 4.0}
+    assert found["gap"].to_dict() == {"non_saturating_js": 1.5, "squared_hellinger": 3.0}
+    monkeypatch.setattr(rows, "all_runs", lambda _: [])
+    assert not len(rows.log_ratios("smoke"))
 
 
 def test_what_critics_saw_is_the_late_bound_at_t_1(monkeypatch):

@@ -1,6 +1,6 @@
 """The result section of a row's notebook: one run opened, its samples and scores, and the row against T."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -198,33 +198,42 @@ def sight(preset: str) -> pd.DataFrame:
 
     0: a critic that cannot tell real x_0 from fake ones. Of the runs of `_by_T`.
     """
-    return _by_T(preset, "critic_t1", lambda _, loss: -loss.tail(max(1, len(loss) // 4)).mean())
+    return _by_T(preset, ("critic_t1",), lambda _, late, __: -late["critic_t1"])
 
 
 def log_ratios(preset: str) -> pd.DataFrame:
-    """The largest |log q/p| of an image that each row's critics gave, by T, to be set beside LOG_RATIO_BOUND.
+    """The log q/p that each row's critics gave images, by T; rows whose logit is no log ratio are left out.
 
-    The largest record of a training; a record is a mean over many updates of a batch's largest. Of the runs of `_by_T`;
-    rows whose logit is no log ratio are left out.
+    largest: the largest record of a training, to be set beside LOG_RATIO_BOUND (a record is a mean over many updates of
+    a batch's largest). gap: mean of real images less mean of fake ones at t = 1, over the last quarter. Runs: `_by_T`.
     """
 
-    def largest(row: str, logit: pd.Series) -> float:
-        v = torch.tensor([-logit.max(), logit.max()], dtype=torch.float64)
-        log_ratio = DIVERGENCES[row].log_ratio
-        return log_ratio(v).abs().max().item() if log_ratio else float("nan")
+    def log_ratio(row: str, v: float) -> float:
+        found = DIVERGENCES[row].log_ratio
+        return found(torch.tensor(v, dtype=torch.float64)).item() if found else float("nan")
 
-    return _by_T(preset, "logit_largest", largest).dropna(how="all")
+    def largest(row: str, _: pd.Series, history: pd.DataFrame) -> float:
+        logit = history["logit_largest"].max()
+        return max(abs(log_ratio(row, logit)), abs(log_ratio(row, -logit)))
+
+    def gap(row: str, late: pd.Series, _: pd.DataFrame) -> float:
+        return log_ratio(row, late["logit_real_t1"]) - log_ratio(row, late["logit_fake_t1"])
+
+    columns = ("logit_largest", "logit_real_t1", "logit_fake_t1")
+    return pd.concat({of.__name__: _by_T(preset, columns, of) for of in (largest, gap)}).dropna(how="all")
 
 
-def _by_T(preset: str, column: str, of: Callable[[str, pd.Series], float]) -> pd.DataFrame:
-    """A number made of one column of a history, by row and T: of DDGANs of the first seed without a tag, in the preset
-    of `kin` with most T. Empty where there is none."""
+def _by_T(preset: str, columns: Sequence[str], of: Callable[[str, pd.Series, pd.DataFrame], float]) -> pd.DataFrame:
+    """of(row, means over the last quarter, history), by row and T: of the DDGANs whose histories have these columns, of
+    the first seed and without a tag, in the preset of `kin` with most T. Empty where there is none."""
     most = kin(preset)[0]
-    runs = [r for r in all_runs(configure(preset).dataset) if r.config.preset == most]
     found = {
-        (r.config.divergence, r.config.T): of(r.config.divergence, r.history[column])
-        for r in runs
-        if r.config.method == "ddgan" and r.config.seed == 0 and not r.config.tag and column in r.history
+        (r.config.divergence, r.config.T): of(
+            r.config.divergence, r.history.tail(max(1, len(r.history) // 4)).mean(), r.history
+        )
+        for r in all_runs(configure(preset).dataset)
+        if (r.config.preset, r.config.method, r.config.seed, r.config.tag) == (most, "ddgan", 0, "")
+        and set(columns) <= set(r.history)
     }
     if not found:
         return pd.DataFrame()
