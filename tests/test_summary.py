@@ -10,6 +10,7 @@ from ddgan_core import UserError
 from ddgan_core.__main__ import main
 from ddgan_core.evaluation.scores import add_evaluation
 from ddgan_core.metrics.features import classifier_facts
+from ddgan_core.notebook.claims import gather
 from ddgan_core.notebook.summary import (
     BEGIN,
     CURVES,
@@ -79,16 +80,29 @@ def test_scores_of_two_networks_are_not_mixed(results: Path) -> None:
 
 
 def test_times_are_those_of_the_bench(results: Path) -> None:
-    assert sampling_seconds("cpu", "CPU, 1 threads") == {}
+    assert sampling_seconds("cpu") == {}
     (results / "tables").mkdir()
     head = "sampler,steps,preset,seconds_per_1000,speedup,speedup_low,speedup_high"
     for preset, line in (("cpu", "ddgan,4,cpu,12.5,80,70,90"), ("full", "ddgan,4,full,1,1,1,1")):
         (results / "tables" / f"bench_sampling_{preset}_cpu.csv").write_text(f"{head}\n{line}\n")
-    assert sampling_seconds("cpu", "CPU, 1 threads") == {("ddgan", 4): 12.5}
-    assert sampling_times("cpu", "CPU, 1 threads").loc[("ddgan", 4), "speedup_high"] == 90
-    assert sampling_seconds("full", "CPU, 1 threads") == {("ddgan", 4): 1}
-    assert sampling_seconds("short", "CPU, 1 threads") == {("ddgan", 4): 12.5}, "of the same networks"
-    assert sampling_seconds("cpu", "NVIDIA H100") == {}
+    assert sampling_seconds("cpu") == {("ddgan", 4): 12.5}
+    assert sampling_times("cpu").loc[("ddgan", 4), "speedup_high"] == 90
+    assert sampling_seconds("full") == {("ddgan", 4): 1}
+    assert sampling_seconds("short") == {("ddgan", 4): 12.5}, "of the same networks"
+
+
+def test_a_run_that_was_scored_on_a_gpu_does_not_decide_whose_times_are_shown(results: Path) -> None:
+    """It is the last one, and `bench sampling` has not been run on its GPU."""
+    add(results, "reverse_kl_T04_s0_cpu", 10_000, 5.0, **GAN | {"divergence": "reverse_kl"})
+    add(results, "wasserstein_T04_s0_cpu", 10_000, 6.0, **GAN | {"divergence": "wasserstein"}, device="NVIDIA H200")
+    head = "sampler,steps,preset,seconds_per_1000,speedup,speedup_low,speedup_high\n"
+    write_atomic(results / "tables" / "bench_sampling_cpu_cpu.csv", head + "ddgan,4,cpu,12.5,80,70,90\n")
+    assert results_table()["s / 1,000 images"].tolist() == ["12.5", "12.5"]
+    assert gather("cpu", "fashion_mnist").times.index.tolist() == [("ddgan", 4)]
+    write_atomic(results / "tables" / "bench_sampling_cpu_cuda.csv", head + "ddgan,4,cpu,0.5,8,7,9\n")
+    assert sampling_seconds("cpu") == {("ddgan", 4): 12.5}, "of both kinds of device the CPU's"
+    (results / "tables" / "bench_sampling_cpu_cpu.csv").unlink()
+    assert sampling_seconds("cpu") == {("ddgan", 4): 0.5}
 
 
 def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path, results: Path) -> None:

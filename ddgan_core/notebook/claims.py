@@ -73,7 +73,6 @@ def gather(preset: str, dataset: str) -> Evidence:
     names = asked["run_id"] + "/" + asked["sampler"] + "-" + asked["steps"].astype(str)
     answers = read_answers(results_dir() / "ratings" / f"{dataset}.csv")
     shares = preferred(answers)
-    device = str(tried["device"].iloc[-1]) if len(tried) else "CPU"
     return Evidence(
         judged,
         tried[(tried["method"] == "ddgan") & (tried["protocol"] == "as_trained")],
@@ -82,7 +81,7 @@ def gather(preset: str, dataset: str) -> Evidence:
         asked.groupby(names)["frechet"].mean(),
         shares.loc[shares["answers"] >= ASKED, "share"] if len(shares) else pd.Series(dtype=float),
         len(answers),
-        sampling_times(judged, device),
+        sampling_times(judged),
     )
 
 

@@ -47,7 +47,7 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
     if not any((rows["method"] != "").any() for _, rows in made):
         raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
     table = pd.concat([rows for _, rows in made])
-    took = sampling_seconds(preset, table.loc[table["method"] != "", "device"].iloc[-1])
+    took = sampling_seconds(preset)
     lines = []
     for (run_id, sampler, steps), own in table.groupby(["run_id", "sampler", "steps"], sort=False):
         first = own.iloc[0]
@@ -101,19 +101,19 @@ def _only(rows: pd.DataFrame, run_id: str, sampler: str, steps: int) -> pd.DataF
     return rows[(rows["run_id"] == run_id) & (rows["sampler"] == sampler) & (rows["steps"] == steps)]
 
 
-def sampling_seconds(preset: str, device: str) -> dict[tuple[str, int], float]:
+def sampling_seconds(preset: str, _: str = "") -> dict[tuple[str, int], float]:  # notebook 08 still names a device
     """{(sampler, steps): seconds for 1,000 images}, as `bench sampling` measured them in turns on one machine."""
-    return sampling_times(preset, device)["seconds_per_1000"].to_dict()
+    return sampling_times(preset)["seconds_per_1000"].to_dict()
 
 
-def sampling_times(preset: str, device: str) -> pd.DataFrame:
+def sampling_times(preset: str) -> pd.DataFrame:
     """The table of `bench sampling` by sampler and steps: seconds_per_1000; speedup over 1000 steps, _low and _high.
 
-    Of the preset's networks; device: as a row of scores names it.
+    Of the preset's networks, on a CPU where that was measured, else on a GPU: where runs were scored has no say.
     """
     columns = ["sampler", "steps", "preset", "seconds_per_1000", "speedup", "speedup_low", "speedup_high"]
-    table = speed.table("sampling", "cpu" if device.startswith("CPU") else "cuda", preset)
-    return (table if len(table) else pd.DataFrame(columns=columns)).set_index(["sampler", "steps"])
+    found = (speed.table("sampling", kind, preset) for kind in speed.DEVICES)
+    return next((t for t in found if len(t)), pd.DataFrame(columns=columns)).set_index(["sampler", "steps"])
 
 
 def _short(seconds: float) -> str:
