@@ -227,14 +227,29 @@ def test_a_run_that_another_process_has_ended_meanwhile_is_left_alone(
 
 
 def test_a_cell_that_cannot_be_done_does_not_stop_the_others(results: Path) -> None:
-    """One is held by another process, one is done and unscored but without weights; the third is trained and scored."""
-    held, bare, free = (configure("smoke", T=T, updates=3) for T in (1, 2, 3))
+    """One is held by another process; the other is trained and scored."""
+    held, free = (configure("smoke", T=T, updates=3) for T in (1, 2))
+    with alone(Run.create(held).lock, ""), pytest.raises(UserError, match="1 of 2 runs could not be done"):
+        run(Study("two", (held, free)), progress=False)
+    assert status(Study("two", (free,)))["state"].tolist() == ["done"]
+    assert status(Study("two", (free,)))["scores"].tolist() == ["1/1"]
+
+
+def test_a_run_whose_weights_are_elsewhere_is_left_unscored(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of a clone: done, with a score missing, and nothing to draw samples from. That is told, and is no error."""
+    bare, free = make_study("paper", "smoke").cells[1:3]
     Run.create(bare).set_status("done")
-    with alone(Run.create(held).lock, ""), pytest.raises(UserError, match="2 of 3 runs could not be done") as raised:
-        run(Study("three", (held, bare, free)), progress=False)
-    assert "has no weights here" in str(raised.value)
-    assert status(Study("three", (free,)))["state"].tolist() == ["done"]
-    assert status(Study("three", (free,)))["scores"].tolist() == ["1/1"]
+    whole = Study("two", (bare, free))
+    assert study.to_do(whole) == [free]
+    assert [r.config for r in study.ensure([bare], True)] == [bare]
+    cells = ["--cell", bare.run_id, "--cell", free.run_id]
+    assert main(["study", "slurm", "--preset", "smoke", *cells]) == 0
+    assert f"jobs=({free.run_id})" in capsys.readouterr().out
+    table = run(whole, progress=False)
+    assert table["state"].tolist() == ["done", "done"]
+    assert table["scores"].str.startswith("0/").tolist() == [True, False]
+    assert table["reason"].tolist() == ["its weights are not here", ""]
+    assert study.to_do(whole) == []
 
 
 def test_a_damaged_cell_does_not_stop_the_others(results: Path) -> None:
