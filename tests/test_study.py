@@ -252,6 +252,31 @@ def test_a_run_whose_weights_are_elsewhere_is_left_unscored(results: Path, capsy
     assert study.to_do(whole) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.\n(and where)"), "CUDA out of memory.*2 GiB.$"),
+        (NotImplementedError(), r"NotImplementedError\(\)$"),
+    ],
+)
+def test_what_torch_refuses_in_one_cell_does_not_stop_the_others(
+    error: RuntimeError, told: str, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = (configure("smoke", T=T, updates=3) for T in (1, 2))
+    whole = runner.train_run
+
+    def train_run(config, **how):
+        if config == large:
+            raise error
+        return whole(config, **how)
+
+    monkeypatch.setattr(study_work, "train_run", train_run)
+    with pytest.raises(UserError, match=f"1 of 2 runs could not be done: {large.run_id}: {told}"):
+        run(Study("two", (large, small)), progress=False)
+    assert status(Study("two", (small,)))["scores"].tolist() == ["1/1"]
+    assert (results / "tables" / "evaluations_digits.csv").exists()
+
+
 def test_a_damaged_cell_does_not_stop_the_others(results: Path) -> None:
     bad, good = (configure("smoke", T=T, updates=3) for T in (1, 2))
     (Run.create(bad).path / "status.json").write_text("{")

@@ -150,6 +150,8 @@ def run(
             complete(cell, minutes=left, device=device, progress=progress)
         except UserError as error:  # of one cell: it does not stop the others
             wrong[cell.run_id] = str(error)
+        except RuntimeError as error:  # as torch says that a GPU's memory does not suffice, in many lines
+            wrong[cell.run_id] = str(error).partition("\n")[0] or repr(error)
     if len(wrong) < len(study.cells):
         write_tables()
     if wrong:
