@@ -268,6 +268,7 @@ def test_what_ray_cannot_place_or_start_is_one_line(monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setenv("DDGAN_RESULTS", "here")
+    monkeypatch.setenv("DDGAN_COMMIT", "abc1234")
     for how, words in {
         (("gpus", 1.5),): "gpus = 1.5: a share of one GPU, or a whole number",
         (("gpus", 0.25),): "a task of 0.25 GPUs would wait for ever: Ray sees 0",
@@ -277,7 +278,9 @@ def test_what_ray_cannot_place_or_start_is_one_line(monkeypatch: pytest.MonkeyPa
         with pytest.raises(UserError, match=words):
             on_ray(["job"], print, **dict(how))
     assert done == [1, 1]  # what was started is stopped
-    assert asked["runtime_env"]["env_vars"]["DDGAN_RESULTS"] == str(Path("here").resolve())
+    told = asked["runtime_env"]["env_vars"]
+    assert told["DDGAN_RESULTS"] == str(Path("here").resolve()), "a worker is in another folder"
+    assert told["DDGAN_COMMIT"] == "abc1234", "which is no path"
 
 
 def test_status_as_json(capsys: pytest.CaptureFixture[str]) -> None:

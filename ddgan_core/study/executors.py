@@ -116,8 +116,9 @@ def on_ray(
     except ImportError:
         raise UserError("Ray is not installed: pip install 'ddgan-divergences[cluster]', or use --on local") from None
     if own := not ray.is_initialized():
-        # All of them are paths, and a worker is in another folder.
-        environment = {name: os.path.abspath(value) for name, value in os.environ.items() if name.startswith("DDGAN_")}
+        environment = {name: value for name, value in os.environ.items() if name.startswith("DDGAN_")}
+        for name in environment.keys() - {"DDGAN_COMMIT"}:  # the others are paths, and a worker is in another folder
+            environment[name] = os.path.abspath(environment[name])
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         try:
             ray.init(
