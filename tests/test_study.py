@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -181,6 +182,20 @@ def test_workers_are_spread_over_the_gpus(results: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(study_work.torch.cuda, "device_count", lambda count=count: count)
         study.run_local(Study("", (configure("smoke", T=1),)), "smoke", kind, workers=2, device=device)
     assert asked == [[["--device", "cuda:0"], ["--device", "cuda:1"]], [[]], [[]], [[]]]
+
+
+def test_workers_are_given_the_minutes_that_are_left_and_none_is_started_without(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, given = configure("smoke", T=1), []
+    monkeypatch.setattr(study_work, "time", SimpleNamespace(monotonic=lambda: 0.0))  # none passes
+    monkeypatch.setattr(study_work, "local", lambda cells, command, *rest, **how: given.append(command(*cells)) or {})
+    for minutes in (2, 0.0004, 0, None):
+        study.run_local(Study("", (cell,)), "smoke", "paper", workers=1, minutes=minutes)
+    first, *late, unlimited = given
+    assert first[-2:] == ["--minutes", "2.000"]
+    assert late == [None, None]
+    assert "--minutes" not in unlimited
 
 
 def test_a_slot_ends_with_a_checkpoint_and_the_next_goes_on(results: Path) -> None:

@@ -198,8 +198,8 @@ def run_local(
         words += ["--cell", cell, "--threads", str(threads)] + (["--device", device] if device else [])
         if deadline is None:
             return words
-        left = (deadline - time.monotonic()) / 60
-        return [*words, "--minutes", f"{left:.3f}"] if left > 0 else None
+        left = f"{(deadline - time.monotonic()) / 60:.3f}"
+        return [*words, "--minutes", left] if float(left) > 0 else None  # 0.000 would be refused
 
     count = torch.cuda.device_count() if device is None and kind != "toys" else 0
     places = [["--device", f"cuda:{k}"] for k in range(count)] if count > 1 else [[]]
