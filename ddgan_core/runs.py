@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from ddgan_core import UserError
+from ddgan_core import UserError, tell
 
 METHODS = ("ddgan", "ddpm")
 PRECISIONS = ("fp32", "bf16")
@@ -196,8 +196,7 @@ class Run:
         """The run of this config, its folder made if need be. Another config under the same id is refused."""
         run = cls(config)
         if (run.path / "config.json").exists():
-            existing = cls.open(config.run_id, config.dataset).config
-            if existing != config:
+            if (existing := cls.read(run.path / "config.json").config) != config:
                 differ = [
                     f"{f.name} {getattr(existing, f.name)!r} there, {getattr(config, f.name)!r} asked for"
                     for f in fields(config) if getattr(existing, f.name) != getattr(config, f.name)
@@ -226,10 +225,10 @@ class Run:
         if len(found) > 1:
             sets = ", ".join(path.parent.parent.name for path in found)
             raise UserError(f"run {run_id!r} exists for several datasets ({sets}): say which with --dataset")
-        return cls._read(found[0])
+        return cls.read(found[0])
 
     @classmethod
-    def _read(cls, path: Path) -> "Run":
+    def read(cls, path: Path) -> "Run":
         """The run of a config.json in its place, runs/<dataset>/<run id>/ of a results folder, and checked."""
         stored = read_object(path)
         stored_hash = stored.pop("hash", None)
@@ -298,13 +297,14 @@ class Run:
 
 
 def all_runs(dataset: str | None = None, damaged: bool = True) -> list[Run]:
-    """Every run there is, in the order of their ids; with damaged=False, those that are damaged are passed over."""
+    """Every run there is, in the order of their ids; damaged=False: a damaged one is passed over, with a line."""
     found = []
     for path in sorted(results_dir().glob("runs/*/*/config.json")):
         if dataset in (None, path.parts[-3]):
             try:
-                found.append(Run._read(path))
-            except UserError:
+                found.append(Run.read(path))
+            except UserError as error:
                 if damaged:
                     raise
+                tell(f"passed over: {error}")
     return found

@@ -125,6 +125,25 @@ def test_train_sample_evaluate(results, capsys):
     assert "not a whole weights file" in capsys.readouterr().err
 
 
+def test_a_score_is_shown_and_tabled_beside_a_run_that_is_damaged(results, capsys):
+    """A line tells of a run that is damaged, once in a process. A damaged table is an error, after the score."""
+    bad = Run.create(configure("smoke", T=1))
+    (bad.path / "status.json").write_text('{"state": "do')
+    evaluate = "evaluate --baseline noise --dataset digits --features pixels --n 20"
+    assert run(evaluate) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^frechet +\d", out, re.M)
+    assert err.count("\n") == 1
+    assert f"passed over: {bad.path}/status.json is damaged" in err
+    assert "noise" in (results / "tables" / "evaluations_digits.csv").read_text()
+    (Run.create(configure("smoke", T=2)).path / "evaluations.csv").write_text("no,table\n")
+    assert run(evaluate) == 2
+    out, err = capsys.readouterr()
+    assert re.search(r"^frechet +\d", out, re.M)
+    assert err.count("\n") == 1
+    assert "evaluations.csv is no table of scores" in err
+
+
 def test_ddpm_is_sampled_in_fewer_steps(capsys):
     assert run("train --preset smoke --method ddpm --tag few --set updates=4") == 0
     assert run("sample --run ddpm_T50_s0_smoke_few -n 4 --sampler ddim --steps 5 -o grid.png") == 0

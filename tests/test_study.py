@@ -226,6 +226,15 @@ def test_a_run_with_other_settings_is_not_the_one_asked_for(results: Path, capsy
     assert f"{config.run_id} is here with other settings" in capsys.readouterr().out
 
 
+def test_who_asks_for_a_run_is_not_refused_for_another_that_is_damaged(results: Path) -> None:
+    bad, good, missing = (configure("smoke", T=T, updates=3) for T in (1, 2, 3))
+    (Run.create(bad).path / "status.json").write_text('{"state": "do')
+    Run.create(good)
+    assert [r.config for r in study.ensure([good, missing], False)] == [good]
+    with pytest.raises(UserError, match=f"{bad.run_id}/status.json is damaged"):
+        study.ensure([good, bad], False)
+
+
 def test_a_run_that_another_process_has_ended_meanwhile_is_left_alone(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

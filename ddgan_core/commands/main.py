@@ -88,11 +88,11 @@ def evaluate(args: argparse.Namespace) -> int:
     else:
         how |= {"n": n, "seed": args.seed or 0}
         table = pd.concat(scoring.evaluate_baseline(args.baseline, dataset, features=f, **how) for f in args.features)
-    write_tables()
     for _, score in table.iterrows():
         for name, value in score.items():
             if value == value and value != "":  # not what this score does not have
                 print(f"{name:<18} {value:.5g}" if isinstance(value, float) else f"{name:<18} {value}")
+    write_tables()  # last: a table of another run may be damaged, and this score is stored
     return 0
 
 

@@ -40,9 +40,12 @@ _MEASURED = set(COLUMNS[COLUMNS.index("frechet") : COLUMNS.index("device")])
 
 
 def load_evaluations(dataset: str, preset: str | None = None) -> pd.DataFrame:
-    """All evaluations of a dataset's runs, of one preset or of all, followed by the dataset's baselines."""
+    """All evaluations of a dataset's runs, of one preset or of all, followed by the dataset's baselines.
+
+    A run that is damaged is left out, and told of. Raises UserError for a damaged table of scores.
+    """
     get_dataset(dataset)
-    runs = [run for run in all_runs(dataset) if preset in (None, run.config.preset)]
+    runs = [run for run in all_runs(dataset, damaged=False) if preset in (None, run.config.preset)]
     paths = [run.path / "evaluations.csv" for run in runs] + [results_dir() / "baselines" / f"{dataset}.csv"]
     tables = [table for path in paths if len(table := read_evaluations(path))]
     return pd.concat(tables, ignore_index=True) if tables else read_evaluations(Path())

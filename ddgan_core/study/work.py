@@ -240,8 +240,8 @@ def ensure(configs: list[RunConfig], compute: bool) -> list[Run]:
     """
     if compute and configs:
         run(Study("asked for", tuple(configs)))
-    existing = {(r.config.dataset, r.config.run_id): r for r in all_runs()}
-    found = [existing[key] for c in configs if (key := (c.dataset, c.run_id)) in existing]
+    paths = [Run(config).path / "config.json" for config in configs]
+    found = [Run.read(path) for path in paths if path.exists()]
     for r in found:
         if r.config not in configs:
             print(f"{r.config.run_id} is here with other settings and left out")
