@@ -139,6 +139,19 @@ def test_an_unknown_preset_leaves_the_file_as_it_was(results: Path, tmp_path: Pa
     assert "all models" in page.read_text()
 
 
+def test_each_preset_is_looked_for_on_its_own_dataset(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The runs that are made are of smoke, on digits."""
+    table = results_table("smoke")
+    assert sorted(table["model"]) == ["DDGAN, JS (non-saturating)", "DDGAN, Wasserstein-GP"]
+    assert table.columns[2] == "pixels, N = 200"
+    assert curves_table("smoke")["divergence"].tolist() == ["JS (non-saturating)", "Wasserstein-GP"]
+    for words in (["--curves"], []):
+        assert main(["study", "table", "--preset", "smoke", *words]) == 0
+        assert "Wasserstein-GP" in capsys.readouterr().out
+        assert main(["study", "table", "--preset", "full", *words]) == 2
+        assert "on fashion_mnist yet: python -m ddgan_core study run --preset full" in capsys.readouterr().err
+
+
 def test_curves_are_means_over_seeds_as_trained(results: Path) -> None:
     with pytest.raises(UserError, match="no scores of DDGANs of preset 'cpu'.*study run"):
         curves_table(preset="cpu")

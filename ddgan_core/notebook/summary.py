@@ -11,13 +11,14 @@ from ddgan_core.figures.labels import label_of, tag_label
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.rows import LARGER_BATCHES
 from ddgan_core.notebook.seeds import broken
-from ddgan_core.runs import PRESETS, write_atomic
-from ddgan_core.study import PAPER_ROWS, SWEEP_SEED
+from ddgan_core.runs import write_atomic
+from ddgan_core.study import PAPER_ROWS, SWEEP_SEED, configure
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
 MEASURES = (
     ("FID, N = 10,000", "inception", 10_000, 1), ("FID, N = 2,000", "inception", 2_000, 1),
     ("classifier, N = 10,000", "fashion_classifier", 10_000, 2),
+    ("pixels, N = 200", "pixels", 200, 2),  # of preset smoke
 )  # fmt: skip
 BEGIN, END = "<!-- results: python -m ddgan_core study table --write README.md -->", "<!-- end of results -->"
 CURVES = (
@@ -26,8 +27,8 @@ CURVES = (
 )
 
 
-def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.DataFrame:
-    """One line for each trained model and number of steps, best first; real images and noise beside.
+def results_table(preset: str = "cpu") -> pd.DataFrame:
+    """One line for each model of a preset and number of steps, best first; its dataset's real images and noise beside.
 
     Columns: model, steps, a distance for each of MEASURES that has been made; by the first of these precision, recall
     and confidence (the classifier's mean top probability); seconds for 1,000 images (`bench sampling`), preset, commit
@@ -36,8 +37,7 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
     DDGANs with a tag, other than of larger batches, and what is sampled by the source paper's protocol. Raises
     UserError for an unknown preset, and where no model is scored yet: baselines alone would take the place of a table.
     """
-    if preset not in PRESETS:
-        raise UserError(f"preset {preset!r} is not known: choose one of {', '.join(PRESETS)}")
+    dataset = configure(preset).dataset
     table = studied(load_evaluations(dataset, preset))
     if len(table):
         usual = (table["tag"] == "") | (table["method"] == "ddpm") | table["tag"].str.fullmatch(LARGER_BATCHES)
@@ -45,7 +45,7 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
     made = [(m, _measured(table, m)) for m in MEASURES] if len(table) else []
     made = [(m, rows) for m, rows in made if 2 * len(rows) >= max(len(others) for _, others in made) > 0]
     if not any((rows["method"] != "").any() for _, rows in made):
-        raise UserError(f"no scores of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
+        raise UserError(f"no scores of preset {preset!r} on {dataset} yet: {_run(preset)}")
     table = pd.concat([rows for _, rows in made])
     took = sampling_seconds(preset)
     lines = []
@@ -62,24 +62,29 @@ def results_table(dataset: str = "fashion_mnist", preset: str = "cpu") -> pd.Dat
     return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])
 
 
-def curves_table(dataset: str = "fashion_mnist", preset: str = "short") -> pd.DataFrame:
+def curves_table(preset: str = "short") -> pd.DataFrame:
     """One line for each row of the source paper, a column for each T: squared distance (recall, coverage).
 
     Where there are several seeds geometric means, with the lowest and highest distance. Runs that broke down stand
     alone, with a dagger, in no mean. On the axis of most of the preset's scores. Every cell is text, empty where
-    nothing was scored. Raises UserError where no DDGAN is.
+    nothing was scored. Raises UserError for an unknown preset, and where no DDGAN is.
     """
+    dataset = configure(preset).dataset
     table = one_axis(studied(load_evaluations(dataset, preset)))
     if len(table):
         table = table[(table["sampler"] == "ddgan") & (table["tag"] == "") & (table["seed"] != SWEEP_SEED)]
     if not len(table):
-        raise UserError(f"no scores of DDGANs of preset {preset!r} on {dataset} yet: python -m ddgan_core study run")
+        raise UserError(f"no scores of DDGANs of preset {preset!r} on {dataset} yet: {_run(preset)}")
     rows = [name for name in PAPER_ROWS if name in set(table["divergence"])]
     cells = {key: _cell(own) for key, own in table.assign(broken=broken(table)).groupby(["divergence", "T"])}
     times = sorted({T for _, T in cells})
     return pd.DataFrame(
         [{"divergence": label_of(row)} | {f"T = {T}": cells.get((row, T), "") for T in times} for row in rows]
     )
+
+
+def _run(preset: str) -> str:
+    return f"python -m ddgan_core study run --preset {preset}"
 
 
 def _cell(seeds: pd.DataFrame) -> str:
