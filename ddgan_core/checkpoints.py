@@ -83,13 +83,20 @@ def run_weights(run: Run) -> dict[str, Tensor]:
     """
     config, path = run.config, run.weights
     if path is None:
-        raise UserError(f"run {config.run_id} has no weights here, neither its own nor shipped ones: train it first")
+        raise UserError(f"run {config.run_id} has no weights here, its own or shipped ones: {way_to_weights(run)}")
     state, now = read_weights(path, config.hash), run.status
     if path.parent == run.path and now["state"] == "done":  # the shipped ones are rounded: another hash
         found = tensors_hash(state)
         if (expected := now.get("weights_hash") or found) != found:
             raise UserError(f"{path} was changed after the training: its hash is {found}, status.json says {expected}")
     return state
+
+
+def way_to_weights(run: Run) -> str:
+    """What to do about a run without weights here: one that is done, as most committed ones, is not trained again."""
+    if run.status["state"] != "done":
+        return "train it first"
+    return f"`train` one like it under another tag (--tag again), or delete {run.path} to train it anew"
 
 
 def read_weights(path: Path, config_hash: str) -> dict[str, Tensor]:

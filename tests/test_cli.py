@@ -125,6 +125,26 @@ def test_train_sample_evaluate(results, capsys):
     assert "not a whole weights file" in capsys.readouterr().err
 
 
+def test_of_a_run_that_is_done_elsewhere_it_is_said_how_to_get_weights(capsys):
+    """As of most committed runs: `train` has nothing to do, `sample` nothing to draw from."""
+    train, config = "train --preset smoke --T 1", configure("smoke", T=1)
+    elsewhere = Run.create(config)
+    assert run(f"sample --run {config.run_id} -o no.png") == 2
+    assert "train it first" in capsys.readouterr().err
+    elsewhere.set_status("done")
+    way = f"`train` one like it under another tag (--tag again), or delete {elsewhere.path} to train it anew\n"
+    assert run(train) == 0
+    assert capsys.readouterr().out.splitlines(True)[1:] == [f"its weights were not shipped: {way}"]
+    assert run(f"sample --run {config.run_id} -o no.png") == 2
+    assert capsys.readouterr().err.endswith(f"has no weights here, its own or shipped ones: {way}")
+    assert run(f"{train} --tag again") == 0
+    assert f"next: python -m ddgan_core sample --run {config.run_id}_again" in capsys.readouterr().out
+    assert run(f"sample --run {config.run_id}_again -n 4 -o grid.png") == 0
+    shutil.rmtree(elsewhere.path)
+    assert run(train) == 0
+    assert run(f"sample --run {config.run_id} -n 4 -o grid.png") == 0
+
+
 def test_a_score_is_shown_and_tabled_beside_a_run_that_is_damaged(results, capsys):
     """A line tells of a run that is damaged, once in a process. A damaged table is an error, after the score."""
     bad = Run.create(configure("smoke", T=1))

@@ -12,6 +12,7 @@ from ddgan_core.commands.common import open_run, prepare, refuse
 def train(args: argparse.Namespace) -> int:
     device = prepare(args)
     from ddgan_core import study
+    from ddgan_core.checkpoints import way_to_weights
     from ddgan_core.runner import train_run
 
     changes = dict(args.set) | ({"dataset": args.dataset} if args.dataset else {})
@@ -27,7 +28,9 @@ def train(args: argparse.Namespace) -> int:
     run = train_run(config, minutes=args.minutes, device=device)
     status = run.status
     print(f"{config.run_id}: {status['state']} at step {status.get('step', 0)} of {config.updates}, in {run.path}")
-    if status["state"] == "done":
+    if status["state"] == "done" and run.weights is None:
+        print(f"its weights were not shipped: {way_to_weights(run)}")
+    elif status["state"] == "done":
         print(f"next: python -m ddgan_core sample --run {config.run_id} --dataset {config.dataset} -n 64 -o grid.png")
     else:
         print("the same command goes on from there")
