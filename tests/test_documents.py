@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 
 from ddgan_core.__main__ import main
+from ddgan_core.checkpoints import trained_here
 from ddgan_core.commands.arguments import make_parser
 from ddgan_core.evaluation.scores import load_evaluations
+from ddgan_core.runs import Run
+from ddgan_core.study import configure
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -61,6 +64,10 @@ def test_commands_are_understood(name: str, line: str, tmp_path: Path, monkeypat
     args = make_parser().parse_args([str(word) for word in shlex.split(line)])
     if args.command == "sample":
         assert list((ROOT / "results/checkpoints").glob(f"*/{args.run}.safetensors.xz")), "to be sampled from a clone"
+    if args.command == "train":
+        row = {"method": args.method, "divergence": args.divergence, "T": args.T, "seed": args.seed, "tag": args.tag}
+        run = Run(configure(args.preset, **row, **dict(args.set)), ROOT / "results")
+        assert not run.path.exists() or trained_here(run), "to be trained in a clone, where the committed runs are done"
 
 
 def test_there_are_commands_to_check() -> None:

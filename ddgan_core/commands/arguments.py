@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     preset = {"default": "cpu", "help": "smoke, short, cpu or full (default: %(default)s)"}
 
     text = "Train one run, or go on with it."
-    this = command(commands, "train", "train", text, "train --divergence squared_hellinger --T 4 --minutes 9")
+    this = command(commands, "train", "train", text, "train --divergence kl --T 4 --minutes 9")
     this.add_argument("--preset", **preset)
     this.add_argument("--method", default="ddgan", help="ddgan or ddpm (default: %(default)s)")
     this.add_argument("--divergence", help="of a DDGAN: a row of the table (default: non_saturating_js)")
