@@ -61,4 +61,4 @@ constraints:
 	mv build/pins.txt constraints.txt && rm -rf build/pins
 
 clean:
-	rm -rf $(VENV) build results/executed results/report results/smoke .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build results/executed results/report .pytest_cache .ruff_cache *.egg-info
