@@ -106,7 +106,7 @@ def _only(rows: pd.DataFrame, run_id: str, sampler: str, steps: int) -> pd.DataF
     return rows[(rows["run_id"] == run_id) & (rows["sampler"] == sampler) & (rows["steps"] == steps)]
 
 
-def sampling_seconds(preset: str, _: str = "") -> dict[tuple[str, int], float]:  # notebook 08 still names a device
+def sampling_seconds(preset: str) -> dict[tuple[str, int], float]:
     """{(sampler, steps): seconds for 1,000 images}, as `bench sampling` measured them in turns on one machine."""
     return sampling_times(preset)["seconds_per_1000"].to_dict()
 
