@@ -72,7 +72,7 @@ class Trainer:
             self.critic_optimiser = self._adam(self.critic, config.lr_critic)
             purposes = [*(f"critic/{k}" for k in range(config.critic_steps)), "generator"]
         self.random = {purpose: torch.Generator(self.device) for purpose in purposes}
-        self._play = Graphs(self._players, self.random.values(), self._rehearsal) if self.graphed else self._players
+        self._graphs = Graphs(self.device, self.random.values())
 
     def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
         betas = (0.9, 0.999) if self.config.method == "ddpm" else (0.5, 0.9)
@@ -86,7 +86,11 @@ class Trainer:
     def update(self) -> None:
         """One update of the model, after `critic_steps` of the critic; `step` counts them."""
         self._begin()
-        self._play(self.config.method == "ddgan" and self.step % self.config.penalty_every == 0)
+        penalise = self.config.method == "ddgan" and self.step % self.config.penalty_every == 0
+        if self.graphed:
+            self._graphs(penalise, self._players, self._rehearsal)
+        else:
+            self._players(penalise)
         self.step += 1
         # Warm-up: a young average must not remember the initial weights (as in TensorFlow's num_updates).
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
@@ -238,8 +242,7 @@ class Trainer:
                 "delete the run's folder checkpoints"
             )
         self.step = state["step"]
-        if self.graphed:
-            self._play.forget()  # the tensors that it has recorded are replaced here
+        self._graphs.forget()  # the tensors that they have recorded are replaced here
         self.spoiled.copy_(state.get("spoiled", torch.zeros(())))  # of an update since the last record
         self.means.sums = {name: total.to(self.device) for name, total in state["means"].items()}
         for name in ("model", "ema", "critic"):

@@ -75,5 +75,7 @@ if __name__ == "__main__":
     if wanted != "cpu" and not torch.cuda.is_available():
         print(f"PyTorch {torch.__version__} sees no CUDA device")
         raise SystemExit(NO_DEVICE)
+    if wanted == "cuda" and (count := torch.cuda.device_count()) > 1:
+        wanted = f"cuda:{count - 1}"  # not the one that is meant where none is named
     lives = [life_of_a_run(wanted, precision) for precision in PRECISIONS]
     print(json.dumps({"lives": lives, "graphs_differ": graphs_against_none(wanted)}))

@@ -1,9 +1,14 @@
 """Updates replayed from graphs are the updates: on the CPU, where a stand-in plays what a GPU would have recorded."""
 
 import copy
+import gc
 import math
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -27,15 +32,38 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Which graphs were recorded: with the penalty, or without."""
     flags: list[bool] = []
 
-    def record(self: Graphs, flag: bool) -> SimpleNamespace:
+    def record(self: Graphs, flag: bool, step: Callable[[bool], None]) -> SimpleNamespace:
         flags.append(flag)
         for _ in range(WARM_UP + 1):  # to warm up, and what a GPU would only note down
-            self.step(flag)
-        return SimpleNamespace(replay=lambda: self.step(flag))
+            step(flag)
+        return SimpleNamespace(replay=lambda: step(flag))
 
     monkeypatch.setattr(Graphs, "_recorded", record)
     monkeypatch.setattr(training, "can_record", lambda device: True)
     return flags
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.device]]:
+    """What torch.cuda was asked for, and its current device then. What would be recorded is done, a replay nothing."""
+    current, asked = [torch.device("cuda:0")], []
+
+    @contextmanager
+    def device(wanted: torch.device) -> Iterator[None]:
+        current.append(wanted)
+        yield
+        current.pop()
+
+    def stand_in(name: str) -> Callable[..., MagicMock]:
+        answer = MagicMock()
+        if name == "CUDAGraph":
+            answer.__class__ = torch.cuda.CUDAGraph  # as the signature says
+        return lambda *_, **__: asked.append((name, current[-1])) or answer
+
+    for name in ("current_stream", "Stream", "stream", "CUDAGraph", "graph"):
+        monkeypatch.setattr(torch.cuda, name, stand_in(name))
+    monkeypatch.setattr(torch.cuda, "device", device)
+    return asked
 
 
 def trainer(kind: str = "ddgan", graphs: bool = True) -> Trainer:
@@ -132,3 +160,33 @@ def test_a_training_goes_on_with_graphs_or_without(recorded: list[bool]) -> None
         goes_on.load_state(copy.deepcopy(begun.state()))
         list(train(goes_on, record_every=1))
         torch.testing.assert_close(weights(goes_on), weights(whole), rtol=1e-5, atol=1e-7)
+
+
+def test_all_is_recorded_on_the_device_of_the_step(asked: list[tuple[str, torch.device]]) -> None:
+    """Whatever the current one is: on a machine with several GPUs each worker's is another."""
+    device, done = torch.device("cuda:1"), []
+    graphs = Graphs(device, [torch.Generator()])
+    for flag in (True, True, False):
+        graphs(flag, done.append, nullcontext)
+    assert done == [True] * (WARM_UP + 1) + [False] * (WARM_UP + 1), "each is recorded once"
+    names = ["current_stream", "Stream", "stream", "CUDAGraph", "graph"]
+    assert asked == [(name, device) for name in names] * 2
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_trainer_that_is_let_go_is_gone_at_once(
+    graphs: bool, asked: list[tuple[str, torch.device]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with it what it holds of a GPU's memory, not when Python next looks for cycles."""
+    monkeypatch.setattr(training, "can_record", lambda device: True)
+    each = trainer(graphs=graphs)
+    gc.collect()  # frames that torch leaves in a cycle where it makes the first optimiser of a process
+    gc.disable()
+    try:
+        each.update()
+        kept = weakref.ref(each)
+        del each
+        assert kept() is None
+    finally:
+        gc.enable()
+    assert bool(asked) == graphs
