@@ -1,6 +1,7 @@
 """What is timed computes what it should, and the tables say where they were made. Nothing here is about time itself."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,8 +78,11 @@ def test_samplers_are_timed_by_steps(results: Path) -> None:
     assert (results / "tables" / "bench_sampling_smoke_cpu.csv").exists()
 
 
-def test_arithmetic_is_counted(results: Path) -> None:
-    table = bench_limits(preset="smoke", dataset="digits", repeats=1).set_index("work")
+def test_arithmetic_is_counted(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(limits, "breakdown", lambda update, device: asked.append(device) or breakdown(update, device))
+    table = bench_limits(preset="smoke", dataset="digits", repeats=1, device="cpu:0").set_index("work")
+    assert asked == ["cpu:0"], "this device, not its kind"
     assert table.gflop["matrix product, 1024"] == pytest.approx(2 * 1024**3 / 1e9)
     ceilings = table.share[["matrix product, 1024", "convolution, 3x3, 256 channels"]]
     assert ceilings.max() == 1
@@ -122,6 +126,17 @@ def test_a_gpus_time_is_its_kernels() -> None:
     events = [event(cuda), event(cpu), event(cuda, named=True)]
     assert [limits._own_seconds(e, "cuda") for e in events] == [2, 0, 0]
     assert limits._own_seconds(event(cpu), "cpu") == 5
+
+
+def test_the_gpu_that_is_waited_for_is_the_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited, gpu = [], torch.autograd.DeviceType.CUDA
+    kernel = SimpleNamespace(key="gemm", device_type=gpu, is_user_annotation=False, self_device_time_total=4e6)
+    found = SimpleNamespace(key_averages=lambda: [kernel])
+    monkeypatch.setattr("torch.profiler.profile", lambda activities: nullcontext(found))
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    parts = breakdown(lambda: None, "cuda:1", updates=2)
+    assert waited == ["cuda:1"]
+    assert {part["kind"]: part["seconds"] for part in parts}["matrix product"] == 2
 
 
 @pytest.mark.parametrize("preset", ["cpu", "full"])

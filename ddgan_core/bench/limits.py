@@ -131,7 +131,7 @@ def bench_limits(
         if name == "copy":
             row |= {"gb_per_s": 2 * block.numel() * block.element_size() / best / 1e9}
         rows.append(row | provenance(device))
-    written([row | provenance(device) for row in breakdown(update, kind)], f"bench_breakdown_{preset}_{kind}")
+    written([row | provenance(device) for row in breakdown(update, device)], f"bench_breakdown_{preset}_{kind}")
     return written(rows, f"bench_limits_{preset}_{kind}")
 
 
@@ -155,7 +155,7 @@ def breakdown(update: Callable[[], Any], device: str = "cpu", updates: int = 4) 
     """
     from torch.profiler import ProfilerActivity, profile
 
-    activity = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
+    activity = ProfilerActivity.CUDA if torch.device(device).type == "cuda" else ProfilerActivity.CPU
     with profile(activities=[activity]) as found:
         _, took = timed(lambda: [update() for _ in range(updates)], device)
     seconds = dict.fromkeys([*KINDS, "other"], 0.0)
@@ -173,7 +173,7 @@ def _own_seconds(event: Any, device: str) -> float:
 
     There a call that starts kernels, and a named stretch such as an optimiser's step, have their kernels' time as well.
     """
-    if device != "cuda":
+    if torch.device(device).type != "cuda":
         return event.self_cpu_time_total / 1e6
     kernel = event.device_type != torch.autograd.DeviceType.CPU and not event.is_user_annotation
     return event.self_device_time_total / 1e6 if kernel else 0.0
