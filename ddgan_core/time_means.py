@@ -16,8 +16,9 @@ class TimeMeans:
 
     def add(self, name: str, values: Tensor, t: Tensor | None = None) -> None:
         """values: [n] and their t, or one value of the whole batch, which belongs to no t."""
-        shape = (2,) if t is None else (2, self.bins)
-        total = self.sums.setdefault(name, torch.zeros(shape, device=self.device))
+        if name not in self.sums:
+            self.sums[name] = torch.zeros((2,) if t is None else (2, self.bins), device=self.device)
+        total = self.sums[name]
         if t is None:
             total += torch.stack([values.detach().float(), torch.ones_like(values)])
             return

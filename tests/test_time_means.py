@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from ddgan_core.time_means import TimeMeans
@@ -30,3 +31,15 @@ def test_time_means_fold_long_chains_into_ten() -> None:
     assert read["loss_t1"] == 50.5
     assert read["loss_t10"] == 950.5
     assert len(read) == 11
+
+
+def test_a_total_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph would fill another with zeros at every replay, for nothing."""
+    made, zeros = [], torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda shape, **how: made.append(shape) or zeros(shape, **how))
+    means = TimeMeans(4, "cpu")
+    for _ in range(3):
+        means.add("norm", torch.tensor(2.0))
+        means.add("loss", torch.tensor([1.0]), torch.tensor([1]))
+        means.read()
+    assert made == [(2,), (2, 4)]
