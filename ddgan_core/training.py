@@ -64,6 +64,12 @@ class Trainer:
         self.optimiser = self._adam(self.model, config.lr_generator)
         purposes = ["ddpm"]
         if config.method == "ddgan":
+            if len(config.critic_widths) > (most := min(images.shape[2:]).bit_length()):  # halved to 1x1 by then
+                height, width = images.shape[2:]
+                raise UserError(
+                    f"critic_widths has {len(config.critic_widths)} levels, each half the one before: "
+                    f"images of {height}x{width} have room for {most}"
+                )
             self.row = get_divergence(config.divergence)
             critic = initialised(
                 lambda: Discriminator(channels, config.critic_widths, config.critic_detail), config.seed, "critic"

@@ -168,6 +168,12 @@ def test_damaged_data_stop_it_before_a_folder_is_made(
     assert not list(results.iterdir())
 
 
+def test_levels_that_the_images_have_no_room_for_stop_it_before_a_folder_is_made(results: Path) -> None:
+    with pytest.raises(UserError, match="critic_widths"):
+        train_run(configure("smoke", critic_widths=(8,) * 5), progress=False)
+    assert not list(results.iterdir())
+
+
 def test_a_config_edited_by_hand_is_named(results: Path) -> None:
     config = CONFIGS["ddgan"]
     train_run(config, minutes=1e-9, progress=False)

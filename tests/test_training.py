@@ -75,6 +75,16 @@ def test_an_unknown_schedule_is_refused_with_the_known_ones() -> None:
         trainer(schedule="square")
 
 
+def test_a_critic_with_more_levels_than_halves_is_refused() -> None:
+    """An odd side is halved downwards: 28, 14, 7, 3, 1."""
+    with pytest.raises(UserError, match="critic_widths has 5 levels, .*: images of 8x8 have room for 4"):
+        trainer(critic_widths=(8,) * 5)
+    trainer("ddpm", critic_widths=(8,) * 5)  # which has no critic
+    trainer(critic_widths=(8,) * 4).update()
+    usual = {"widths": (8, 8), "critic_widths": (8,) * 5}
+    Trainer(RunConfig(**(PRESETS["smoke"] | usual)), torch.zeros(4, 1, 28, 28, dtype=torch.uint8)).update()
+
+
 @kinds
 def test_same_seed_same_weights_another_seed_others(kind: str) -> None:
     a, b, c = trainer(kind), trainer(kind), trainer(kind, seed=4)
