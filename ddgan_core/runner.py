@@ -37,7 +37,8 @@ def train_run(
     """Train the run of this config to its end, or for so many minutes; a run that was begun goes on where it stopped.
 
     Writes the history and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
-    and exits with 143. Raises TrainingDiverged, noted in status.json, and UserError if another process trains the run.
+    (of a run that is ending, all of it) and exits with 143. Raises TrainingDiverged, noted in status.json, and
+    UserError if another process trains the run.
     """
     if Run(config).status["state"] == "done":
         return Run.create(config)
@@ -47,6 +48,8 @@ def train_run(
     with alone(run.lock, f"run {config.run_id}"), _stop_requests() as stop:
         if run.status["state"] != "done":  # another process may have ended it since the first look
             _train(run, trainer, minutes, progress, stop)
+    if stop.is_set():
+        raise SystemExit(143)
     return run
 
 
@@ -86,7 +89,7 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
         unfinished = trainer.step < config.updates
         if unfinished and stop.is_set():
             keep("running", f"stopped by a signal after step {trainer.step} of {config.updates}")
-            raise SystemExit(143)
+            return
         if unfinished and minutes is not None and now - start > 60 * minutes:
             keep("running", f"stopped after step {trainer.step} of {config.updates}, its minutes being over")
             return

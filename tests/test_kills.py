@@ -18,7 +18,7 @@ from disturbed import (
     wait_for_step,
 )  # fmt: skip
 
-from ddgan_core import UserError
+from ddgan_core import UserError, runner
 from ddgan_core.evaluation.scores import read_evaluations
 from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.locks import is_held
@@ -81,6 +81,24 @@ def test_sigterm_leaves_a_checkpoint_and_143(results: Path) -> None:
     assert not is_held(Run(config, results).lock)
     (line,) = status(Study("", (config,))).to_dict("records")
     assert line["state"] == "stopped"
+
+
+def test_sigterm_while_a_run_ends_stops_the_study_when_it_is_done(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked would kill the next cell's training, and Slurm would not put it into the queue again."""
+    first, second = CONFIGS["ddgan"], CONFIGS["wasserstein"]
+    write = runner.write_weights
+
+    def work() -> None:
+        monkeypatch.setattr(runner, "write_weights", lambda *what: os.kill(os.getpid(), signal.SIGTERM) or write(*what))
+        run(Study("", (first, second)), progress=False)
+
+    process = in_child(work)
+    process.join()
+    assert process.exitcode == 143
+    assert status(Study("", (first, second))).state.tolist() == ["done", "missing"]
+    assert outcome(results, first) == undisturbed(first)
 
 
 def test_of_two_processes_on_one_run_one_trains_it(results: Path) -> None:
