@@ -32,18 +32,25 @@ def usable_cores() -> int:
 
 @functools.cache
 def code_version() -> str:
-    """The commit of the package, with + where its files differ from it; "unknown" outside a git checkout.
+    """$DDGAN_COMMIT, else the commit of the package, with + where its files differ from it; "unknown" where git keeps
+    no history of them.
 
-    As it was when this process asked first: what takes long asks before it begins. Of a copy of the files without their
-    history, such as a batch machine gets, $DDGAN_COMMIT may say it.
+    As it was when this process asked first: what takes long asks before it begins. $DDGAN_COMMIT is for a copy of the
+    files without their history, such as a batch machine gets.
     """
-    package = Path(__file__).parent
-    git = ("git", "-C", str(package))
+    if told := os.environ.get("DDGAN_COMMIT"):
+        return told
+    git = ("git", "-C", str(Path(__file__).parent))
+    questions = (
+        ("ls-files", "--error-unmatch", "__init__.py"),  # fails where the repository is that of another project
+        ("rev-parse", "--short", "HEAD"),
+        ("status", "--porcelain", "--", "."),
+    )
     try:
-        commit, changed = (
+        _, commit, changed = (
             subprocess.run([*git, *ask], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-            for ask in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "."))
+            for ask in questions
         )
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("DDGAN_COMMIT", "unknown")
+        return "unknown"
     return commit + ("+" if changed else "")
