@@ -1,6 +1,7 @@
 """Which code made a number, on which device: what a row of scores or of a bench says beside it."""
 
 import functools
+import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -54,3 +55,12 @@ def code_version() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return commit + ("+" if changed else "")
+
+
+def source_hash(*modules: str) -> str:
+    """64 hex digits of the source of these modules of the package, such as "data" or "metrics/features", as it is now.
+
+    A process that keeps what it computes asks at import: files may change while it computes.
+    """
+    package = Path(__file__).parent
+    return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in modules)).hexdigest()

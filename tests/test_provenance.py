@@ -1,4 +1,4 @@
-"""The commit beside a number is that of the package, or unknown; never that of a repository around it."""
+"""The commit beside a number is the package's own, or unknown; and the source of its modules, told apart."""
 
 import subprocess
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import provenance
-from ddgan_core.provenance import code_version
+from ddgan_core.provenance import code_version, source_hash
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +63,14 @@ def test_what_the_environment_says_comes_first(package: Path, monkeypatch: pytes
     git(package, "commit", "-m", "a copy in a project's own repository")
     monkeypatch.setenv("DDGAN_COMMIT", "0a1b2c3")
     assert code_version() == "0a1b2c3"
+
+
+def test_the_source_of_each_module_counts(package: Path) -> None:
+    before = source_hash("__init__")
+    (package / "data.py").write_text("")
+    (package / "__init__.py").write_text("changed = True\n")
+    after = source_hash("__init__")
+    assert after != before
+    (package / "data.py").write_text("x = 1\n")
+    assert source_hash("__init__") == after
+    assert source_hash("__init__", "data") != after

@@ -88,6 +88,27 @@ def test_moments_are_kept_and_a_damaged_file_is_made_again(images: torch.Tensor,
         assert torch.equal(first.covariance, other.covariance)
 
 
+def test_what_other_code_computed_is_computed_again(
+    images: torch.Tensor, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hash of the network's tensors does not tell how they are used. What is shipped stands."""
+    seen: list[int] = []
+    extractor = counting(seen)
+    reference_moments("digits", "train", images, extractor)
+    monkeypatch.setitem(reference.SOURCES, "moments", "changed")
+    reference_moments("digits", "train", images, extractor)
+    assert len(list((cache / "moments").iterdir())) == 2
+    assert sum(seen) == 1500, "of the same features"
+    monkeypatch.setitem(reference.SOURCES, "features", "changed")
+    reference_features(images, extractor)
+    assert sum(seen) == 3000
+    monkeypatch.setattr(reference, "SHIPPED", tmp_path)
+    ship_moments("digits", "train", images, extractor, tmp_path)
+    monkeypatch.setitem(reference.SOURCES, "features", "changed again")
+    reference_moments("digits", "train", images, extractor)
+    assert sum(seen) == 3000
+
+
 def test_shipped_moments_come_first_and_are_known_by_content(
     images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,16 +18,13 @@ import torch
 
 from ddgan_core.metrics.features import cache_dir
 from ddgan_core.progress import watched
+from ddgan_core.provenance import source_hash
 from ddgan_core.runs import write_atomic
 from ddgan_core.shapes import Tensor, UInt8
 
 KEEP_SECONDS = 10.0  # of drawing are lost at most; what is drawn in less is not worth a file
 DRAWING = ("data", "diffusion", "networks", "sampling", "evaluation/samples")  # what may change a sample
-
-# As imported: files may change while a process that imported them draws.
-SOURCE = hashlib.sha256(
-    b"".join((Path(__file__).parents[1] / f"{name}.py").read_bytes() for name in DRAWING)
-).hexdigest()
+SOURCE = source_hash(*DRAWING)
 
 
 class TimeIsUp(RuntimeError):

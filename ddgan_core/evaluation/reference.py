@@ -1,7 +1,8 @@
 """What samples are compared with: features and moments of the real images, found before they are computed.
 
 Looked for in this order: shipped with the package (moments of the whole splits), kept in the cache, computed and kept.
-Each is known by the hash of its pixels, the hash of its feature network, N and split: never by a name alone.
+Each is known by the hash of its pixels, the hash of its feature network, N and split, never by a name alone; in the
+cache also by the source of the modules that compute it.
 """
 
 import io
@@ -21,12 +22,18 @@ from ddgan_core.checkpoints import pack
 from ddgan_core.data import data_hash
 from ddgan_core.metrics.distances import Moments
 from ddgan_core.metrics.features import Extractor, cache_dir
+from ddgan_core.provenance import source_hash
 from ddgan_core.runs import PACKED, write_atomic
 from ddgan_core.shapes import Float, Tensor, UInt8
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 CHUNK = 500  # images whose features are kept in one file: what a stop loses at most
 EXACT = 512  # features, at most, whose moments are shipped in float64
+FEATURES = ("data", "networks", "metrics/features", "metrics/inception")  # what may change a feature
+SOURCES = {
+    "features": source_hash(*FEATURES)[:12],
+    "moments": source_hash(*FEATURES, "metrics/distances")[:12],
+}
 
 
 def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"], extractor: Extractor) -> Moments:
@@ -37,7 +44,7 @@ def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"]
     name = _name(dataset, split, images, extractor)
     if (shipped := SHIPPED / f"{name}{PACKED}").is_file():
         return unpack_moments(_shipped(shipped, name))
-    path = cache_dir() / "moments" / f"{name}.npz"
+    path = cache_dir() / "moments" / f"{name}-{SOURCES['moments']}.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
             return Moments(len(images), torch.from_numpy(file["mean"]), torch.from_numpy(file["scatter"]))
@@ -142,4 +149,5 @@ def _name(dataset: str, split: str, images: Tensor, extractor: Extractor) -> str
 
 
 def _chunk_path(images: Tensor, extractor: Extractor) -> Path:
-    return cache_dir() / "features" / f"{extractor.name}-{extractor.hash}" / f"{len(images)}-{data_hash(images)}.npy"
+    folder = cache_dir() / "features" / f"{extractor.name}-{extractor.hash}-{SOURCES['features']}"
+    return folder / f"{len(images)}-{data_hash(images)}.npy"
