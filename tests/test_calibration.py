@@ -1,6 +1,8 @@
 """Piles of known quality come out in order; intervals and extrapolation hold where the truth is known."""
 
 import itertools
+import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,12 +136,16 @@ def test_each_fault_moves_each_metric_as_documented(digits: tuple[torch.Tensor, 
             assert holds, f"{fault}: {metric} is {z[metric]:+.1f} deviations from the floor, documented {direction}"
 
 
-def test_the_summary_by_hand() -> None:
+def test_the_summary_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)  # as on a bare machine: its quantile is the intervals' own
     table = pd.DataFrame({"pile": ["real"] * 3, "n": [9] * 3, "draw": [0, 1, 2], "frechet": [1.0, 2.0, 3.0]})
     row = summary(table).loc[("real", 9)]
     assert row["frechet", "mean"] == 2
     assert row["frechet", "error"] == pytest.approx(4.302653 / 3**0.5)  # Student's t, two degrees of freedom
     assert row["frechet", "least_difference"] == pytest.approx(4.302653 * 2**0.5)
+    (alone,) = summary(table[:1])["frechet"].to_dict("records")
+    assert alone["mean"] == 1
+    assert math.isnan(alone["error"])
 
 
 def test_a_line_in_one_over_n_is_found() -> None:

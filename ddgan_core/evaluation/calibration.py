@@ -4,6 +4,7 @@ Floors are real images scored against other real ones, ceilings are images that 
 is drawn several times at every N, so that each value has an interval, and a difference a size below which it is noise.
 """
 
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from ddgan_core.evaluation.reference import SHIPPED, extract, reference_features
 from ddgan_core.evaluation.scoring import NEAREST
 from ddgan_core.metrics.distances import Moments, class_statistics, frechet_distance, kernel_distance, precision_recall
 from ddgan_core.metrics.features import class_probabilities, load_extractor
+from ddgan_core.metrics.intervals import student_quantile
 from ddgan_core.provenance import provenance
 from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.shapes import Float, Int, Tensor, UInt8
@@ -198,12 +200,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     draws as there are: two scores at this N, of samples as varied as this pile, differ by less in 95 of 100 cases
     though nothing differs but the draw.
     """
-    from scipy.stats import t as student
-
     metrics = [c for c in table.columns if c not in ("pile", "n", "draw")]
     groups = table.groupby(["pile", "n"], sort=False)[metrics]
     mean, deviation, count = groups.mean(), groups.std(ddof=1), groups.count()
-    quantile = student.ppf(0.975, (count - 1).clip(lower=1))
+    quantile = count.clip(lower=2).map(functools.cache(student_quantile))  # of one draw the deviation is NaN itself
     error, least = deviation / count**0.5 * quantile, deviation * quantile * 2**0.5
     return pd.concat({"mean": mean, "error": error, "least_difference": least}, axis=1).swaplevel(axis=1)[metrics]
 
