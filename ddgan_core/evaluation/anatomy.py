@@ -32,6 +32,7 @@ from ddgan_core.shapes import Tensor, UInt8
 
 GROUPS = 8  # of images, for intervals of what has no other
 LEAST = 30  # images of a class, below which its medians are left out
+SEED = 0  # of the samples, and of the noise of a last step
 DDIM_STEPS = 10  # a DDPM is looked at as its fast sampler leaves it
 SMOOTH = 128  # real images that `last_step` starts from
 REACH = ("precision", "recall", "coverage")  # scores of how far a pile reaches
@@ -52,7 +53,7 @@ def table(kind: str, dataset: str, runs: Sequence[Run] | None = None) -> pd.Data
 
 
 def measure(
-    runs: Sequence[Run], *, n: int = 2_000, seed: int = 0, features: str = "fashion_classifier", force: bool = False,
+    runs: Sequence[Run], *, n: int = 2_000, features: str = "fashion_classifier", force: bool = False,
     device: torch.device | str = "cpu",
 ) -> list[str]:  # fmt: skip
     """Measure the runs, of one dataset, that are in no table yet, or all with `force`; returns their names.
@@ -75,7 +76,7 @@ def measure(
         sampler, count = resolve_sampler(run, **steps)
         row = "ddpm" if run.config.method == "ddpm" else run.config.divergence
         key = {"run_id": run.config.run_id, "row": row, "hash": run.config.hash, "sampler": sampler, "steps": count}
-        key |= {"n": n, "sample_seed": seed, "features": features}
+        key |= {"n": n, "sample_seed": SEED, "features": features}
         known = table("modes", dataset)
         if (force and not done) or not _there(known, {"run_id": "real"} | _size(key)):
             train = load_images(dataset, "train")[0][:n]
@@ -83,10 +84,10 @@ def measure(
             _add("textures", dataset, control, textures(train, real, dataset), made)
             _add("modes", dataset, control, modes(train, real, dataset, features), made)
         if force or not _there(known, key):
-            images = sample(run, n, seed=seed, device=device, **steps)
+            images = sample(run, n, seed=SEED, device=device, **steps)
             _add("textures", dataset, key, textures(images, real, dataset), made)
             if run.config.method == "ddgan":
-                _add("stripes", dataset, key, last_step(run, load_images(dataset, "test")[0], seed, device), made)
+                _add("stripes", dataset, key, last_step(run, load_images(dataset, "test")[0], device), made)
             _add("modes", dataset, key, modes(images, real, dataset, features), made)  # last: it tells what is done
             done.append(run.config.run_id)
     return done
@@ -145,9 +146,7 @@ def modes(
 
 
 @torch.no_grad()
-def last_step(
-    run: Run, real: UInt8[Tensor, "n c h w"], seed: int = 0, device: torch.device | str = "cpu"
-) -> list[dict[str, Any]]:
+def last_step(run: Run, real: UInt8[Tensor, "n c h w"], device: torch.device | str = "cpu") -> list[dict[str, Any]]:
     """Where the fine stripes of G(x_1, z, 1) come from: their sameness after one change of what goes in.
 
     x_1 is diffused from real images without stripes of their own: the `SMOOTH` with the least fine power of those that
@@ -158,7 +157,7 @@ def last_step(
     if not isinstance(model, Generator):
         raise UserError(f"run {run.config.run_id} is a DDPM: the last step of a DDGAN is looked at")
     x_0 = to_float(smoothest(real, SMOOTH)).to(device)
-    generator = random_generator(seed, "anatomy/last_step")
+    generator = random_generator(SEED, "anatomy/last_step")
     noise, other_noise = torch.randn(2, *x_0.shape, generator=generator).to(device)
     z, other_z = torch.randn(2, len(x_0), run.config.z_dim, generator=generator).to(device)
     kept = float(schedule.alpha_bar[1])

@@ -28,17 +28,18 @@ from ddgan_core.shapes import Float, Tensor
 LEVELS = 40  # noise levels, evenly spread over the schedule's log snr
 BATCH = 250
 IMAGES = 500  # unless told otherwise
+SEED = 0  # of the noise
 
 
 @torch.no_grad()
 def bayes_errors(
-    network: NoisePredictor, schedule: Schedule, images: Float[Tensor, "n c h w"], times: list[int], seed: int = 0
+    network: NoisePredictor, schedule: Schedule, images: Float[Tensor, "n c h w"], times: list[int]
 ) -> list[float]:
     """e(t) of images in [-1, 1], per pixel, from above: by x_0 = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar)."""
     prior = float((images - images.mean(0)).square().mean())
     errors = []
     for t in times:
-        total, generator = 0.0, random_generator(seed, "information", t)
+        total, generator = 0.0, random_generator(SEED, "information", t)
         for x_0 in images.split(BATCH):
             at = torch.full((len(x_0),), t, device=images.device)
             noise = torch.randn(x_0.shape, generator=generator).to(images.device)  # the same noise on every device
@@ -56,7 +57,7 @@ def path_of(dataset: str) -> Path:
     return results_dir() / "tables" / f"information_{dataset}.csv"
 
 
-def measure(run: Run, *, n: int | None = None, seed: int = 0, device: torch.device | str = "cpu") -> Path:
+def measure(run: Run, *, n: int | None = None, device: torch.device | str = "cpu") -> Path:
     """Write `path_of` the run's dataset: alpha_bar, snr, error and nats, from most noise to least, and by what.
 
     By the first n test images, which the network has not seen: by default `IMAGES`, or all where there are fewer.
@@ -75,9 +76,9 @@ def measure(run: Run, *, n: int | None = None, seed: int = 0, device: torch.devi
     times = sorted({int((log_snr - w).abs().argmin()) + 1 for w in wanted}, reverse=True)
     table = pd.DataFrame({"alpha_bar": schedule.alpha_bar[times].tolist()})
     table["snr"] = table["alpha_bar"] / (1 - table["alpha_bar"])
-    table["error"] = np.minimum.accumulate(bayes_errors(network, schedule, images, times, seed))  # less noise, no worse
+    table["error"] = np.minimum.accumulate(bayes_errors(network, schedule, images, times))  # less noise, no worse
     table["nats"] = images[0].numel() * integrate_error(table["snr"], table["error"])
-    facts = {"run_id": run.config.run_id, "hash": run.config.hash, "n": len(images), "sample_seed": seed} | made
+    facts = {"run_id": run.config.run_id, "hash": run.config.hash, "n": len(images), "sample_seed": SEED} | made
     path = path_of(run.config.dataset)
     write_atomic(path, table.assign(**facts).to_csv(index=False, float_format="%.6g"))
     return path

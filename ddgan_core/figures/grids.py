@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # training and sampling import this module for its PNG files 
 GRID_WIDTH, IMAGE_HEIGHT = 700, 112  # pixels: grids are scaled by the largest whole number that stays within both
 DPI = 100
 GAP = 1  # pixel of the images, between those of different kinds
+CHAIN_STATES = 11  # of a chain, at most, that a strip shows
 
 
 def tile(images: Any, columns: int = 10, gap: int = 0) -> np.ndarray:
@@ -86,13 +87,13 @@ def image_grid(
     return _pixel_figure(tile(images, columns, gap), np.asarray(images).shape[2:], labels, headings, title, gap)
 
 
-def chain_strip(states: Sequence[Any], columns: int = 11, title: str = "") -> "Figure":
+def chain_strip(states: Sequence[Any], title: str = "") -> "Figure":
     """A reverse chain x_T, ..., x_0 ([n, c, h, w] each, floats in [-1, 1] or uint8): a row per image, a column per t.
 
-    Chains of more than `columns` states are shown at so many times, evenly spaced, both ends among them.
+    Chains of more than `CHAIN_STATES` are shown at so many times, evenly spaced, both ends among them.
     """
     T = len(states) - 1
-    chosen = sorted(set(np.linspace(0, T, min(columns, T + 1)).round().astype(int).tolist()))
+    chosen = sorted(set(np.linspace(0, T, min(CHAIN_STATES, T + 1)).round().astype(int).tolist()))
     shown = [np.asarray(s if "uint8" in str(s.dtype) else to_uint8(s)) for s in (states[i] for i in chosen)]
     by_image = np.stack(shown, 1)
     return image_grid(

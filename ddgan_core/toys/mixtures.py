@@ -148,9 +148,9 @@ def two_modes(first: float = 0.5, std: float = 0.1) -> GaussianMixture:
     return isotropic([first, 1 - first], [[-1.0], [1.0]], std)
 
 
-def three_modes(std: float = 0.1) -> GaussianMixture:
+def three_modes() -> GaussianMixture:
     """1-D: modes of unequal weight at unequal distances, so that nothing holds by symmetry."""
-    return isotropic([0.6, 0.3, 0.1], [[-1.0], [0.2], [1.0]], std)
+    return isotropic([0.6, 0.3, 0.1], [[-1.0], [0.2], [1.0]], std=0.1)
 
 
 def grid_25(std: float = 0.025) -> GaussianMixture:
@@ -159,8 +159,9 @@ def grid_25(std: float = 0.025) -> GaussianMixture:
     return isotropic([1.0] * 25, [[x, y] for x in side for y in side], std)
 
 
-def ring(components: int = 64, std: float = 0.06) -> GaussianMixture:
+def ring() -> GaussianMixture:
     """2-D: a thin ring of radius 1, as Gaussians whose centres are 1.6 std apart, so that everything stays exact."""
+    components, std = 64, 0.06
     angles = (torch.arange(components, dtype=torch.float64) * (2 * math.pi / components)).tolist()
     return isotropic([1.0] * components, [[math.cos(a), math.sin(a)] for a in angles], std)
 
