@@ -61,37 +61,39 @@ def check_T(T: int) -> None:
         raise UserError(f"T = {T}: the number of diffusion steps is a whole number from 1 to {MAX_T}")
 
 
-def vp_schedule(T: int, beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
+def vp_schedule(T: int) -> Schedule:
     """Marginals of the variance-preserving SDE at T + 1 uniform times in [0, 1] (Xiao et al. 2021, appendix A).
 
     alpha_bar(s) = exp(-beta_min s - (beta_max - beta_min) s^2 / 2). The original starts at s = 0.001 instead of 0,
     so that its alpha_bar is .5217 .0787 ... for T = 4 where ours is .5237 .0791 ...
     """
     check_T(T)
+    beta_min, beta_max = 0.1, 20.0
     s = torch.linspace(0, 1, T + 1, dtype=torch.float64)
     alpha_bar = torch.exp(-beta_min * s - (beta_max - beta_min) * s**2 / 2)
     return _from_alpha_bar(alpha_bar, torch.arange(T + 1))
 
 
-def linear_schedule(T: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """beta_t linear in t, the DDPM schedule for T = 1000 (Ho et al. 2020, section 4).
+def linear_schedule(T: int) -> Schedule:
+    """beta_t linear in t from 1e-4 to 0.02, the DDPM schedule for T = 1000 (Ho et al. 2020, section 4).
 
     For T well below 1000 alpha_bar[T] stays far from 0 (0.90 at T = 10): x_T is then not noise, and eq. (2)'s
     remark "for large T" must be read as "once alpha_bar_T is near 0".
     """
     check_T(T)
     beta = torch.zeros(T + 1, dtype=torch.float64)
-    beta[1:] = torch.linspace(beta_start, beta_end, T, dtype=torch.float64)
+    beta[1:] = torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
     return Schedule(beta, torch.cumprod(1 - beta, 0), torch.arange(T + 1))
 
 
-def cosine_schedule(T: int, offset: float = 0.008) -> Schedule:
+def cosine_schedule(T: int) -> Schedule:
     """alpha_bar(s) = f(s) / f(0) at s = t/T, f(s) = cos^2((s + offset) pi / (2 + 2 offset)), every beta at most 0.999.
 
     Nichol and Dhariwal 2021, eq. 17. It spreads the loss of signal evenly: .847 .494 .144 .0001 for T = 4, where
     `vp_schedule` has .524 .079 .003 0: its first step from noise decides next to nothing (notebook 13).
     """
     check_T(T)
+    offset = 0.008
     s = torch.linspace(0, 1, T + 1, dtype=torch.float64)
     f = torch.cos((s + offset) / (1 + offset) * torch.pi / 2).square()
     beta = torch.cat([torch.zeros(1, dtype=torch.float64), (1 - f[1:] / f[:-1]).clamp(max=0.999)])
@@ -162,12 +164,12 @@ def sample_posterior(
     return mean + variance.sqrt() * noise
 
 
-def random_generator(seed: int, purpose: str, step: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """Counter-based randomness: the stream depends on (seed, purpose, step) alone.
+def random_generator(seed: int, purpose: str, step: int = 0) -> torch.Generator:
+    """Counter-based randomness, on the CPU: the stream depends on (seed, purpose, step) alone.
 
     Nothing needs to be saved to resume, and no function draws from a global state.
     """
-    generator = torch.Generator(device=device)
+    generator = torch.Generator()
     generator.manual_seed(stream_seed(seed, purpose, step))
     return generator
 

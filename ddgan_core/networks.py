@@ -43,10 +43,10 @@ class TimeEmbedding(nn.Module):
 class LatentMapping(nn.Module):
     """z -> style: a normalised MLP (Karras et al. 2019; Xiao et al. 2021, appendix C)."""
 
-    def __init__(self, z_dim: int, style_dim: int, depth: int = 3) -> None:
+    def __init__(self, z_dim: int, style_dim: int) -> None:
         super().__init__()
-        widths = [z_dim] + [style_dim] * depth
-        layers = [layer for i in range(depth) for layer in (nn.Linear(widths[i], widths[i + 1]), nn.SiLU())]
+        widths = (z_dim, style_dim, style_dim, style_dim)
+        layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Float[Tensor, "n z"]) -> Float[Tensor, "n style"]:

@@ -119,10 +119,9 @@ def sample_pile(
 
 @torch.no_grad()
 def sample_chain(
-    run: Run, n: int, *, sampler: str | None = None, steps: int | None = None, seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> list[Float[Tensor, "n c h w"]]:  # fmt: skip
-    """The whole chains [x_T, ..., x_0] of images 0 .. n - 1, unquantised: the last agrees with `sample`."""
+    run: Run, n: int, *, sampler: str | None = None, steps: int | None = None, seed: int = 0
+) -> list[Float[Tensor, "n c h w"]]:
+    """The chains [x_T, ..., x_0] of images 0 .. n - 1, unquantised and on the CPU: the last agrees with `sample`."""
     sampler, steps = resolve_sampler(run, sampler, steps)
-    step, shape = _chain_step(run, sampler, steps, device)
-    return [x.cpu() for x in reverse_chain(step, steps, shape, SeededNoise(seed, 0, n, device))]
+    step, shape = _chain_step(run, sampler, steps, "cpu")
+    return list(reverse_chain(step, steps, shape, SeededNoise(seed, 0, n)))
