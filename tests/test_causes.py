@@ -30,6 +30,7 @@ def test_a_cell_stands_beside_its_twin(monkeypatch: pytest.MonkeyPatch) -> None:
         for sampler in ("ddgan", "truncated")
     ]
     monkeypatch.setattr(module, "kin", lambda preset: [preset])
+    monkeypatch.setattr(module, "training_table", lambda runs: pd.DataFrame(dict.fromkeys(module.HARD, [8.0])))
     monkeypatch.setattr(module, "comparable", lambda _: pd.DataFrame(scored))
     monkeypatch.setattr(module, "ensure", lambda cells, _: [runs[c.run_id] for c in cells if c.run_id in runs])
     found = causes("smoke")
@@ -38,5 +39,6 @@ def test_a_cell_stands_beside_its_twin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["bound"].tolist() == pytest.approx([0.1, 2.0])
     assert found["logit"].tolist() == [2.0, 2.0]
     assert found["broke down"].tolist() == [True, False]
+    assert found["critic, worst"].tolist() == [8.0, 8.0]
     monkeypatch.setattr(module, "comparable", lambda _: pd.DataFrame())
     assert not len(causes("smoke"))

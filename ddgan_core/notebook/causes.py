@@ -4,12 +4,14 @@ from dataclasses import fields
 
 import pandas as pd
 
+from ddgan_core.figures.curves import training_table
 from ddgan_core.notebook.rows import comparable, kin
 from ddgan_core.notebook.seeds import broke_down
 from ddgan_core.runs import RunConfig
 from ddgan_core.study import causes_study, configure, ensure
 
 LATE = 0.25  # of a training: what "late" means
+HARD = ("critic, worst", "generator, worst", "largest logit")  # how hard a run was to train
 
 
 def causes(preset: str) -> pd.DataFrame:
@@ -17,7 +19,7 @@ def causes(preset: str) -> pd.DataFrame:
 
     Index: the twin's run, and what was changed. frechet, frechet_error, recall, coverage by the preset's main features
     and N; late means over the last quarter of training: bound, minus the critic's loss at t = 1, and logit, of real and
-    fake images; broke down: as `seeds.broke_down` has it. Empty where nothing is scored.
+    fake images; HARD: of `curves.training_table`; broke down: by `seeds.broke_down`. Empty where nothing is scored.
     """
     most = kin(preset)[0]
     table, lines = comparable(most), {}
@@ -29,7 +31,8 @@ def causes(preset: str) -> pd.DataFrame:
             late = run.history.tail(max(1, round(LATE * len(run.history)))).mean()
             line = scores.loc[run.config.run_id, ["frechet", "frechet_error", "recall", "coverage"]].to_dict()
             line |= {"bound": -late["critic_t1"], "logit": (late["logit_real"] + late["logit_fake"]) / 2}
-            line |= {"broke down": broke_down(run.history)}
+            hard = training_table([run])
+            line |= {name: hard[name].iloc[0] for name in HARD} | {"broke down": broke_down(run.history)}
             lines[usual.run_id, _change(usual, run.config)] = line
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["run", "change"]) if lines else pd.DataFrame()
 
