@@ -194,10 +194,11 @@ def _faster(e: Evidence) -> Verdict:
 
 
 def _rows_merge(e: Evidence) -> Verdict:
-    wide = pd.DataFrame(_by_row(e)).reindex(columns=list(PAPER_ROWS)).dropna()
-    if len(wide) < TIMES:
-        return UNDECIDED, f"values of T at which all rows are scored (five needed): {list(wide.index) or 'none'}"
-    spread, every = (part.max(axis=1) / part.min(axis=1) for part in (wide[list(DERIVED)], wide))
+    wide = pd.DataFrame(_by_row(e)).reindex(columns=list(PAPER_ROWS))
+    derived = wide[list(DERIVED)].dropna()
+    if len(derived) < TIMES:
+        return UNDECIDED, f"values of T at which these rows are scored (five needed): {list(derived.index) or 'none'}"
+    spread, every = (part.max(axis=1) / part.min(axis=1) for part in (derived, wide.dropna()))
     rank, of_all = (_rank_correlation(part.index, part) for part in (spread, every))
     why = f"worst/best by T: {listed(spread)}; rank correlation {rank:+.2f} (all five rows: {of_all:+.2f})"
     return SUPPORTED if rank <= -STRONG else CONTRADICTED if rank >= STRONG else UNDECIDED, why
