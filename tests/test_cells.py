@@ -1,0 +1,86 @@
+"""Which cells a study has, and what scores each is due: nothing is trained here."""
+
+import itertools
+from dataclasses import fields
+
+import pytest
+
+from ddgan_core import UserError, study
+from ddgan_core.study import (
+    PAPER_ROWS,
+    PAPER_T,
+    SWEEP_SEED,
+    configure,
+    make_study,
+    reference_split,
+    scores_due,
+)
+
+
+def test_a_constraint_is_not_lazy() -> None:
+    assert configure("cpu", divergence="wasserstein").penalty_every == 1
+    assert configure("cpu", divergence="reverse_kl").penalty_every == 16
+    assert configure("cpu", divergence="wasserstein", penalty_every=4).penalty_every == 4
+
+
+def test_the_papers_grid_is_whole() -> None:
+    cells = make_study("paper", "cpu").cells
+    assert cells[0].method == "ddpm"
+    grid = {(c.divergence, c.T) for c in cells if c.method == "ddgan" and c.seed == 0}
+    assert grid == set(itertools.product(PAPER_ROWS, range(1, 11)))
+    assert {(c.divergence, c.seed) for c in cells if c.seed} == set(itertools.product(PAPER_ROWS, (1, 2)))
+    assert tuple(dict.fromkeys(c.T for c in cells[1:])) == PAPER_T
+
+
+def test_what_went_wrong_is_repeated_with_one_thing_changed() -> None:
+    for cell in make_study("causes", "short").cells:
+        usual = configure("short", divergence=cell.divergence, T=cell.T, seed=cell.seed)
+        changed = {f.name for f in fields(cell) if getattr(cell, f.name) != getattr(usual, f.name)}
+        as_long = {"critic_steps", "updates"}
+        assert len(changed - {"tag"}) == 1 or changed - {"tag"} in (as_long, {"lr_generator", "lr_critic"})
+        assert usual.run_id in {c.run_id for c in make_study("paper", "short").cells}
+
+
+def test_a_longer_ddpm_is_scored_by_the_most_images_alone() -> None:
+    """Samplers are compared by the preset's own run."""
+    longer = make_study("budget", "cpu", ["ddpm_T1000_s0_cpu_x5"]).cells[0]
+    due, usual = scores_due(longer), scores_due(configure("cpu", method="ddpm"))
+    assert longer.updates == 100_000
+    assert set(due) < set(usual)
+    assert {n for *_, n in due} == {10_000}
+
+
+@pytest.mark.parametrize("name", study.STUDIES)
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "full"])
+def test_no_two_cells_share_an_id(name: str, preset: str) -> None:
+    cells = make_study(name, preset).cells
+    assert len({c.run_id for c in cells}) == len(cells) > 1
+
+
+def test_the_sweep_reports_nothing() -> None:
+    """Its seed is not one of the study's, its ruler the training images; rows have equal trials and updates."""
+    cells = make_study("sweep", "cpu").cells
+    assert {c.seed for c in cells} == {SWEEP_SEED}
+    assert SWEEP_SEED not in {c.seed for c in make_study("paper", "cpu").cells}
+    assert {reference_split(c) for c in cells} == {"train"}
+    assert {reference_split(c) for c in make_study("paper", "cpu").cells} == {"test"}
+    plain = [c for c in cells if c.critic_steps == 1]
+    assert len({sum(c.divergence == row for c in plain) for row in PAPER_ROWS}) == 1
+    assert len({c.updates for c in plain}) == 1
+
+
+def test_more_critic_steps_are_tried_at_equal_images_for_the_critic() -> None:
+    cells = [c for c in make_study("sweep", "cpu").cells if c.divergence == "wasserstein"]
+    assert {c.critic_steps for c in cells} == {1, 5}
+    assert len({c.critic_steps * c.updates for c in cells}) == 1
+
+
+def test_cells_are_chosen_by_their_ids() -> None:
+    wanted = ("wasserstein_T02_s0_smoke", "ddpm_T50_s0_smoke")
+    assert tuple(c.run_id for c in make_study("paper", "smoke", wanted).cells) == wanted
+    with pytest.raises(UserError, match="cell 'nothing' is not of study paper-smoke"):
+        make_study("paper", "smoke", ["nothing"])
+    with pytest.raises(
+        UserError, match="study 'toy' is not known: choose one of paper, sweep, schedule, budget, causes, toys"
+    ):
+        make_study("toy")
