@@ -9,6 +9,7 @@ from ddgan_core import UserError, study
 from ddgan_core.study import (
     PAPER_ROWS,
     PAPER_T,
+    SMOOTH,
     SWEEP_SEED,
     configure,
     make_study,
@@ -28,7 +29,10 @@ def test_the_papers_grid_is_whole() -> None:
     assert cells[0].method == "ddpm"
     grid = {(c.divergence, c.T) for c in cells if c.method == "ddgan" and c.seed == 0}
     assert grid == set(itertools.product(PAPER_ROWS, range(1, 11)))
-    assert {(c.divergence, c.seed) for c in cells if c.seed} == set(itertools.product(PAPER_ROWS, (1, 2)))
+    assert {(c.divergence, c.T, c.seed) for c in cells if c.seed} == {
+        *itertools.product(PAPER_ROWS, (4,), (1, 2)), *itertools.product(SMOOTH, (2,), (1, 2))
+    }  # fmt: skip
+    assert SMOOTH == ("non_saturating_js", "squared_hellinger", "reverse_kl")
     assert tuple(dict.fromkeys(c.T for c in cells[1:])) == PAPER_T
 
 

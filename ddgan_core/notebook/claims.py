@@ -10,13 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, read_evaluations, studied
 from ddgan_core.notebook.ranking import preferred, read_answers
 from ddgan_core.notebook.rows import kin
 from ddgan_core.notebook.summary import sampling_times
 from ddgan_core.runs import Run, all_runs, results_dir
-from ddgan_core.study import PAPER_ROWS, reference_split, scores_due
+from ddgan_core.study import PAPER_ROWS, SMOOTH, reference_split, scores_due
 
 VERDICTS = SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 SEEDS, TIMES, TRIALS, ANSWERS, MODELS, ASKED = 3, 5, 4, 100, 4, 20  # what the rules need, at least
@@ -24,7 +23,6 @@ STRONG = 0.7  # a rank correlation's size
 LEVEL, BEHIND = 1.1, 1.5  # times a distance: as good; farther off than seeds of one run were seen to be
 TWO_ORDERS = 10**1.5  # nearer to two orders of magnitude than to one
 NAMED = ("non_saturating_js", "squared_hellinger")  # the source paper's best
-DERIVED = tuple(row for row in PAPER_ROWS if DIVERGENCES[row].curvature is not None)  # notebook 09 derives for these
 
 Verdict = tuple[str, str]  # and its evidence
 
@@ -195,7 +193,7 @@ def _faster(e: Evidence) -> Verdict:
 
 def _rows_merge(e: Evidence) -> Verdict:
     wide = pd.DataFrame(_by_row(e)).reindex(columns=list(PAPER_ROWS))
-    derived = wide[list(DERIVED)].dropna()
+    derived = wide[list(SMOOTH)].dropna()
     if len(derived) < TIMES:
         return UNDECIDED, f"values of T at which these rows are scored (five needed): {list(derived.index) or 'none'}"
     spread, every = (part.max(axis=1) / part.min(axis=1) for part in (derived, wide.dropna()))

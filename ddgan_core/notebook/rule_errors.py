@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from ddgan_core.notebook.claims import CLAIMS, DERIVED, NAMED, VERDICTS, Evidence
-from ddgan_core.study import PAPER_ROWS
+from ddgan_core.notebook.claims import CLAIMS, NAMED, VERDICTS, Evidence
+from ddgan_core.study import PAPER_ROWS, SMOOTH
 
 TIMES, SEEDS, SPREAD = (1, 2, 4, 8, 10), 3, 0.1  # T of a curve; seeds at T = 4; of a seed's log distance
 
@@ -33,7 +33,7 @@ WORLDS: dict[str, dict[str, Truth]] = {
 
 def _rank(row: str) -> float:
     """From 0 to 1 over the rows that C7 is about."""
-    return DERIVED.index(row) / (len(DERIVED) - 1) if row in DERIVED else 0.0
+    return SMOOTH.index(row) / (len(SMOOTH) - 1) if row in SMOOTH else 0.0
 
 
 def rule_errors(draws: int = 60) -> pd.DataFrame:

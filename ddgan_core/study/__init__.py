@@ -9,6 +9,7 @@ from ddgan_core.study.cells import (
     PAPER_ROWS,
     PAPER_T,
     SCORES,
+    SMOOTH,
     STUDIES,
     SWEEP_SEED,
     Study,
@@ -26,7 +27,8 @@ from ddgan_core.study.cells import (
 from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, score, ship, status, to_do, write_tables
 
 __all__ = [
-    "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "STUDIES", "SWEEP_SEED", "Study", "budget_study", "causes_study",
-    "complete", "configure", "ensure", "make_study", "paper_study", "reference_split", "run", "run_local", "run_on_ray",
-    "schedule_study", "score", "scores_due", "ship", "status", "sweep_study", "to_do", "toys_study", "write_tables",
+    "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "SMOOTH", "STUDIES", "SWEEP_SEED", "Study", "budget_study",
+    "causes_study", "complete", "configure", "ensure", "make_study", "paper_study", "reference_split", "run",
+    "run_local", "run_on_ray", "schedule_study", "score", "scores_due", "ship", "status", "sweep_study", "to_do",
+    "toys_study", "write_tables",
 ]  # fmt: skip
