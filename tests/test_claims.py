@@ -148,9 +148,11 @@ def test_speed_counts_at_equal_quality(steps: int, verdict: str) -> None:
 
 @pytest.mark.parametrize(
     ("spread", "verdict"),
-    [(lambda T: 1 + 1 / T, SUPPORTED), (lambda T: 1 + T, CONTRADICTED), (lambda T: 2 + T % 4, UNDECIDED)],
+    [(lambda T: 1 + 1 / T, UNDECIDED), (lambda T: 1 + T, CONTRADICTED), (lambda T: 2 + T % 4, UNDECIDED)],
 )
-def test_rows_are_to_merge_as_T_grows(spread: object, verdict: str) -> None:
+def test_rows_that_part_as_T_grows_refute_the_ground_and_rows_that_merge_do_not_prove_it(
+    spread: object, verdict: str
+) -> None:
     others = {"wasserstein": lambda T, _: 90.0 * T, "total_variation": lambda T, _: 30.0}  # nothing is derived of them
     distance = {row: lambda T, _: 3.0 for row in PAPER_ROWS} | others | {"reverse_kl": lambda T, _: 3 * spread(T)}
     assert judged("C7", ddgan=ddgans(distance))[0] == verdict
@@ -186,5 +188,5 @@ def test_the_rules_seldom_find_what_is_not_there() -> None:
         assert nothing[SUPPORTED] < 0.2, claim
         assert said[CONTRADICTED] < 0.05, claim
         assert reverse[SUPPORTED] < 0.05, claim
-        assert said[SUPPORTED] > nothing[SUPPORTED], claim
+        assert said[SUPPORTED] > nothing[SUPPORTED] or claim == "C7", "which can be refuted alone"
         assert reverse[CONTRADICTED] > nothing[CONTRADICTED], claim

@@ -194,6 +194,7 @@ def test_log_ratios_are_in_one_unit(monkeypatch):
     found = rows.log_ratios("smoke")[2]
     assert found["largest"].to_dict() == {"non_saturating_js": 3.0, "squared_hellinger": 4.0}
     assert found["gap"].to_dict() == {"non_saturating_js": 1.5, "squared_hellinger": 3.0}
+    assert found["typical"].to_dict() == {"non_saturating_js": 1.5**0.5, "squared_hellinger": 3.0**0.5}
     monkeypatch.setattr(rows, "all_runs", lambda _: [])
     assert not len(rows.log_ratios("smoke"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from ddgan_core.diffusion import vp_schedule
 from ddgan_core.evaluation.information import decided
-from ddgan_core.notebook.steps import budget_figure, by_updates, collapse, equal_images, equal_steps, schedule_figure
+from ddgan_core.notebook.steps import budget_figure, by_updates, equal_images, equal_steps, gains, schedule_figure
 from ddgan_core.runner import train_run
 from ddgan_core.study import configure, score
 
@@ -21,24 +21,11 @@ def made_up(law: object) -> pd.DataFrame:
     return table.assign(frechet_error=0.1, recall=0.5, recall_error=0.01, coverage=0.4, coverage_error=0.01)
 
 
-def test_a_law_in_updates_of_each_step_is_found_again() -> None:
-    found = collapse(made_up(lambda row: 50 * row.per_step**-0.5))
-    assert found[["per_step", "T", "fits"]].tolist() == pytest.approx([-0.5, 0, 1])
-    assert found[["per_step_error", "T_error"]].tolist() == pytest.approx([0, 0], abs=1e-9)
-
-
-def test_and_so_is_one_in_all_updates() -> None:
-    found = collapse(made_up(lambda row: 50 * row.updates**-0.5))
-    assert found[["per_step", "T"]].tolist() == pytest.approx([-0.5, -0.5]), "all updates alone: both alike"
-
-
-def test_errors_of_the_law_cover_what_it_is() -> None:
-    """In most made-up results with noise of 10 % the truth is within two standard errors, and not in all."""
-    random, within = np.random.default_rng(0), []
-    for _ in range(300):
-        law = collapse(made_up(lambda row: 50 * row.per_step**-0.5 * row.T**0.2 * np.exp(0.1 * random.normal())))
-        within.append(abs(law["T"] - 0.2) < 2 * law["T_error"])
-    assert 0.8 < np.mean(within) < 0.95  # Student's, three degrees of freedom: 0.86
+def test_a_power_of_the_updates_is_found_again_for_each_number_of_steps() -> None:
+    found = gains(made_up(lambda row: 50 * row.updates ** (-0.5 * row.T)))
+    assert found[["T", "updates", "longer"]].to_numpy().tolist() == [[1, 500, 2_000], [2, 500, 4_000], [4, 500, 2_000]]
+    assert found["power"].tolist() == pytest.approx([0.5, 1, 2])
+    assert (found["then"] / found["frechet"]).tolist() == pytest.approx([0.5, 1 / 8, 1 / 16])
 
 
 def test_runs_stand_side_by_side_where_each_step_saw_as_many_images() -> None:

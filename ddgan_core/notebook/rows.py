@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -205,7 +206,8 @@ def log_ratios(preset: str) -> pd.DataFrame:
     """The log q/p that each row's critics gave images, by T; rows whose logit is no log ratio are left out.
 
     largest: the largest record of a training, to be set beside LOG_RATIO_BOUND (a record is a mean over many updates of
-    a batch's largest). gap: mean of real images less mean of fake ones at t = 1, over the last quarter. Runs: `_by_T`.
+    a batch's largest). gap: mean of real images less mean of fake ones at t = 1, over the last quarter. typical: its
+    root, since of small log ratios d the gap is the mean square (E_q d - E_p d = E_p (e^d - 1) d). Runs: `_by_T`.
     """
 
     def log_ratio(row: str, v: float) -> float:
@@ -219,8 +221,11 @@ def log_ratios(preset: str) -> pd.DataFrame:
     def gap(row: str, late: pd.Series, _: pd.DataFrame) -> float:
         return log_ratio(row, late["logit_real_t1"]) - log_ratio(row, late["logit_fake_t1"])
 
+    def typical(*record: Any) -> float:
+        return float(np.sqrt(np.maximum(0.0, gap(*record))))  # NaN stays NaN
+
     columns = ("logit_largest", "logit_real_t1", "logit_fake_t1")
-    return pd.concat({of.__name__: _by_T(preset, columns, of) for of in (largest, gap)}).dropna(how="all")
+    return pd.concat({of.__name__: _by_T(preset, columns, of) for of in (largest, gap, typical)}).dropna(how="all")
 
 
 def _by_T(preset: str, columns: Sequence[str], of: Callable[[str, pd.Series, pd.DataFrame], float]) -> pd.DataFrame:

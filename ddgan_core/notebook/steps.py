@@ -60,21 +60,17 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
     return pd.DataFrame(lines).sort_values(["per_step", "T"], ignore_index=True) if lines else pd.DataFrame()
 
 
-def collapse(table: pd.DataFrame) -> pd.Series:
-    """Is the distance a function of updates / T alone? By least squares log D = a + b log(updates / T) + c log T.
+def gains(table: pd.DataFrame) -> pd.DataFrame:
+    """What a longer training brings: from each run to the next longer one with the same T.
 
-    per_step and T: b and c, each with its standard error (_error); fits: the rms residual as a factor (1 is exact).
-    c = 0: only the updates of each step count; c = b: only all updates together. Of the runs by the usual schedule and
-    batches, four or more, of two or more T.
+    Columns: T, updates, longer (those of the next), frechet, then (its distance), power: by which power of the updates
+    the distance falls between the two. By the usual schedule and batches.
     """
-    own = table[(table["schedule"] == "vp") & table["usual_batch"]]
-    known = np.stack([np.log(own["per_step"]), np.log(own["T"]), np.ones(len(own))], axis=1)
-    y = np.log(own["frechet"].to_numpy())
-    b = np.linalg.lstsq(known, y)[0]
-    left = ((y - known @ b) ** 2).sum()
-    error = np.sqrt(np.diag(np.linalg.inv(known.T @ known)) * left / (len(own) - 3))
-    found = {"per_step": b[0], "per_step_error": error[0], "T": b[1], "T_error": error[1]}
-    return pd.Series(found | {"fits": np.exp(np.sqrt(left / len(own)))})
+    own = table[(table["schedule"] == "vp") & table["usual_batch"]].sort_values(["T", "updates"])
+    then = own.groupby("T")[["updates", "frechet"]].shift(-1)
+    found = own[["T", "updates"]].assign(longer=then["updates"], frechet=own["frechet"], then=then["frechet"]).dropna()
+    found["power"] = np.log(found["frechet"] / found["then"]) / np.log(found["longer"] / found["updates"])
+    return found.astype({"longer": int}).reset_index(drop=True)
 
 
 def equal_images(table: pd.DataFrame, within: float = 1.1) -> pd.DataFrame:
