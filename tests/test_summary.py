@@ -12,12 +12,12 @@ from ddgan_core.evaluation.scores import add_evaluation
 from ddgan_core.metrics.features import classifier_facts
 from ddgan_core.notebook.claims import gather
 from ddgan_core.notebook.summary import (
-    BEGIN,
-    CURVES,
-    END,
+    TABLES,
     curves_table,
     markdown,
+    marks,
     results_table,
+    rows_table,
     sampling_seconds,
     sampling_times,
     write_table,
@@ -108,9 +108,10 @@ def test_a_run_that_was_scored_on_a_gpu_does_not_decide_whose_times_are_shown(re
 def test_it_goes_where_it_is_marked_and_nowhere_else(tmp_path: Path, results: Path) -> None:
     add(results, "kl_T04_s0_cpu", 10_000, 5.0, **GAN)
     table, page = results_table(), tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    begin, end = marks("results")
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     assert write_table(page, table)
-    assert page.read_text() == f"before\n{BEGIN}\n{markdown(table)}\n{END}\nafter\n"
+    assert page.read_text() == f"before\n{begin}\n{markdown(table)}\n{end}\nafter\n"
     assert not write_table(page, table)
     page.write_text("no marks")
     for path in (page, tmp_path / "absent.md"):
@@ -130,8 +131,8 @@ def test_without_scores_of_a_model_it_says_what_to_do(results: Path) -> None:
 
 def test_an_unknown_preset_leaves_the_file_as_it_was(results: Path, tmp_path: Path, capsys) -> None:  # noqa: ANN001
     add(results, "real", 10_000, 0.1)
-    page = tmp_path / "page.md"
-    page.write_text(f"{BEGIN}\nall models\n{END}\n")
+    page, (begin, end) = tmp_path / "page.md", marks("results")
+    page.write_text(f"{begin}\nall models\n{end}\n")
     known = "'tiny' is not known: choose one of smoke, short, cpu, full"
     for preset, said in (("tiny", known), ("full", "no scores of")):
         assert main(["study", "table", "--preset", preset, "--write", str(page)]) == 2
@@ -145,7 +146,7 @@ def test_each_preset_is_looked_for_on_its_own_dataset(made: Path, capsys: pytest
     assert sorted(table["model"]) == ["DDGAN, JS (non-saturating)", "DDGAN, Wasserstein-GP"]
     assert table.columns[2] == "pixels, N = 200"
     assert curves_table("smoke")["divergence"].tolist() == ["JS (non-saturating)", "Wasserstein-GP"]
-    for words in (["--curves"], []):
+    for words in (["--of", "curves"], []):
         assert main(["study", "table", "--preset", "smoke", *words]) == 0
         assert "Wasserstein-GP" in capsys.readouterr().out
         assert main(["study", "table", "--preset", "full", *words]) == 2
@@ -174,11 +175,27 @@ def test_curves_are_means_over_seeds_as_trained(results: Path) -> None:
     ]  # fmt: skip
 
 
+def test_each_row_is_set_beside_js(results: Path) -> None:
+    more = GAN | {"recall": 0.5, "coverage": 0.25}
+    told = {"non_saturating_js": (2.0, 4.0, 8.0), "reverse_kl": (4.0, 8.0, 16.0)}
+    for row, distances in told.items():
+        for T, frechet in zip((2, 3, 4), distances, strict=True):
+            cell = more | {"divergence": row, "T": T, "steps": T}
+            add(results, f"{row}_T{T:02d}_s0_cpu", 10_000, frechet, **cell)
+    again = more | {"divergence": "reverse_kl", "seed": 1}
+    add(results, "reverse_kl_T04_s1_cpu", 10_000, 9.0, **again)
+    table = rows_table("cpu").set_index("divergence")
+    assert table["T = 2"].tolist() == ["2.0", "4.0"]
+    assert table["T = 4"].tolist() == ["8.0", "12.0 [9.0 to 16.0]"]
+    assert table["over JS's, T = 1 to 4"].tolist() == ["1", "2.00 (2.00 to 2.00)"]
+    assert table["over JS's, T = 5 to 10"].tolist() == ["1", "–"]
+    assert table["FID, T = 4"].tolist() == ["–", "–"]
+
+
 def test_the_readme_has_the_table_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = text.split(BEGIN)[1].split(END)[0].strip()
-    assert shown == markdown(results_table()), f"stale: {BEGIN[5:-4]}"
-    shown = text.split(CURVES[0])[1].split(CURVES[1])[0].strip()
-    assert shown == markdown(curves_table()), f"stale: {CURVES[0][5:-4]}"
+    for name, (table, preset) in TABLES.items():
+        begin, end = marks(name)
+        assert text.split(begin)[1].split(end)[0].strip() == markdown(table(preset)), f"stale: {begin[5:-4]}"
     assert f"mean top probability, {classifier_facts()['test_top_probability']:.2f} on the test images" in text

@@ -147,13 +147,14 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--gpus", type=share, help="GPUs for a Ray task, such as 0.25 (default: none)")
     computing(this)
 
-    text = "The results in one small table, best first; in markdown, or in the place marked for it in a file."
+    text = "The results in a small table; in markdown, or in the place marked for it in a file."
     this = command(parts, "table", "study_table", text, "study table --write README.md")
     this.add_argument("--preset", **preset)
     this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
     this.add_argument(
-        "--curves", action="store_true", help="the GANs alone: a line for each divergence, a column for T"
-    )
+        "--of", choices=("results", "curves", "rows"), default="results",
+        help="all models, best first; the GANs against T; or each divergence beside JS",
+    )  # fmt: skip
 
     text = "Print a Slurm array script, an element for each run that `study run` would do."
     this = command(parts, "slurm", "study_slurm", text, "study slurm --preset full --gpus 1 > study.sbatch")

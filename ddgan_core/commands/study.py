@@ -65,14 +65,13 @@ def study_run(args: argparse.Namespace) -> int:
 
 
 def study_table(args: argparse.Namespace) -> int:
-    from ddgan_core.notebook.summary import BEGIN, CURVES, END, curves_table, markdown, results_table, write_table
+    from ddgan_core.notebook.summary import TABLES, markdown, write_table
 
-    table = curves_table(preset=args.preset) if args.curves else results_table(preset=args.preset)
+    table = TABLES[args.of][0](preset=args.preset)
     if args.write is None:
         print(markdown(table))
     else:
-        marks = CURVES if args.curves else (BEGIN, END)
-        print(f"{args.write}: {'new results' if write_table(args.write, table, marks) else 'as it was'}")
+        print(f"{args.write}: {'new results' if write_table(args.write, table, args.of) else 'as it was'}")
     return 0
 
 

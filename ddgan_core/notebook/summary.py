@@ -1,4 +1,4 @@
-"""The study's results as one small table, and that table in the README: made by a command, never by hand."""
+"""The study's results as small tables, and these in the README: made by a command, never by hand."""
 
 import math
 from pathlib import Path
@@ -9,8 +9,9 @@ from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.figures.labels import label_of, tag_label
 from ddgan_core.notebook import speed
+from ddgan_core.notebook.pairs import BESIDE, paired, pooled
 from ddgan_core.notebook.rows import LARGER_BATCHES
-from ddgan_core.notebook.seeds import broken
+from ddgan_core.notebook.seeds import broken, by_seed, spread
 from ddgan_core.runs import write_atomic
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED, configure
 
@@ -20,11 +21,7 @@ MEASURES = (
     ("classifier, N = 10,000", "fashion_classifier", 10_000, 2),
     ("pixels, N = 200", "pixels", 200, 2),  # of preset smoke
 )  # fmt: skip
-BEGIN, END = "<!-- results: python -m ddgan_core study table --write README.md -->", "<!-- end of results -->"
-CURVES = (
-    "<!-- curves: python -m ddgan_core study table --curves --preset short --write README.md -->",
-    "<!-- end of curves -->",
-)
+FEW = 4  # T up to which these critics see something (notebook 08)
 
 
 def results_table(preset: str = "cpu") -> pd.DataFrame:
@@ -81,6 +78,44 @@ def curves_table(preset: str = "short") -> pd.DataFrame:
     return pd.DataFrame(
         [{"divergence": label_of(row)} | {f"T = {T}": cells.get((row, T), "") for T in times} for row in rows]
     )
+
+
+def rows_table(preset: str = "cpu") -> pd.DataFrame:
+    """One line for each row of the source paper: is it nearer than JS, and where?
+
+    T = 2, T = 4: squared distance, over seeds their geometric mean, lowest and highest (`seeds.by_seed`), and how many
+    broke down; over JS's: geometric mean ratio to JS's distance in the same settings and its interval over T
+    (`pairs.pooled`), for few steps and for many; and by the preset's first seed the FID at T = 4. Every cell is text.
+    """
+    dataset = configure(preset).dataset
+    seeds = {T: spread(by_seed(preset, T)) for T in (2, 4)}
+    settings = paired(preset)
+    few = settings["T"] <= FEW
+    ratios = {f"T = 1 to {FEW}": pooled(settings[few]), f"T = {FEW + 1} to 10": pooled(settings[~few])}
+    fid = _measured(load_evaluations(dataset, preset), MEASURES[1])
+    fid = fid[(fid["sampler"] == "ddgan") & (fid["T"] == 4) & (fid["reference"] == "test") & (fid["tag"] == "")]
+    lines = []
+    for row in (name for name in PAPER_ROWS if name in seeds[4].index):
+        line = {"divergence": label_of(row)}
+        line |= {f"T = {T}": _seeds(table.loc[row]) if row in table.index else "–" for T, table in seeds.items()}
+        for times, table in ratios.items():
+            line[f"over JS's, {times}"] = "1" if row == BESIDE else _ratio(table, row)
+        line["FID, T = 4"] = _with_error(fid[(fid["divergence"] == row) & (fid["seed"] == 0)], "frechet", 1)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _seeds(line: pd.Series) -> str:
+    whole = int(line["seeds"] - line["broke down"])
+    said = f"{line['distance']:.1f}" if whole else ""
+    said += f" [{line['lowest']:.1f} to {line['highest']:.1f}]" if whole > 1 else ""
+    return said + (f"; {line['broke down']:.0f} broke down" if line["broke down"] else "")
+
+
+def _ratio(table: pd.DataFrame, row: str) -> str:
+    if row not in table.index or pd.isna(table.loc[row, "ratio"]):
+        return "–"
+    return "{ratio:.2f} ({low:.2f} to {high:.2f})".format(**table.loc[row])
 
 
 def _run(preset: str) -> str:
@@ -154,18 +189,28 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
-def write_table(path: Path, table: pd.DataFrame, marks: tuple[str, str] = (BEGIN, END)) -> bool:
-    """Put the table between the two marks of a markdown file. Returns whether that changed it.
+TABLES = {"results": (results_table, "cpu"), "curves": (curves_table, "short"), "rows": (rows_table, "cpu")}
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and after one of TABLES in the README: the first is the command that makes it."""
+    command = f"python -m ddgan_core study table --of {name} --preset {TABLES[name][1]} --write README.md"
+    return f"<!-- {command} -->", f"<!-- end of {name} -->"
+
+
+def write_table(path: Path, table: pd.DataFrame, name: str = "results") -> bool:
+    """Put the table between the marks of that name in a markdown file. Returns whether that changed it.
 
     Raises UserError for a file that is not there or does not have the marks, in their order.
     """
+    begin, end = marks(name)
     try:
         text = path.read_text(encoding="utf-8")
-        head, rest = text.split(marks[0])
-        _, tail = rest.split(marks[1])
+        head, rest = text.split(begin)
+        _, tail = rest.split(end)
     except (OSError, ValueError):
-        raise UserError(f"{path}: no such file, or not one {marks[0]} with an {marks[1]} after it") from None
-    new = f"{head}{marks[0]}\n{markdown(table)}\n{marks[1]}{tail}"
+        raise UserError(f"{path}: no such file, or not one {begin} with an {end} after it") from None
+    new = f"{head}{begin}\n{markdown(table)}\n{end}{tail}"
     if new != text:
         write_atomic(path, new)
     return new != text
