@@ -94,16 +94,19 @@ def integrate_error(snr: pd.Series, error: pd.Series) -> np.ndarray:
     return (height[0] + np.concatenate([[0.0], np.cumsum(steps)])) / 2
 
 
+def error_at(table: pd.DataFrame, schedule: Schedule) -> np.ndarray:
+    """e(t) at t = 1 .. T of a schedule, between the measured levels linear in log snr, beyond them constant."""
+    return np.interp(schedule.alpha_bar[1:].logit().numpy(), np.log(table["snr"]), table["error"])
+
+
 def decided(table: pd.DataFrame, schedule: Schedule) -> pd.DataFrame:
     """What each step t = T .. 1 of a schedule decides: t, alpha_bar, share and nats.
 
     share: (e(t) - e(t - 1)) / e at no signal, e(0) = 0, so that the shares of a chain from pure noise add up to 1.
     nats: I(x_0; x_{t-1}) - I(x_0; x_t); NaN for the last step, which has no end where pixels are continuous.
     """
-    at = np.log(table["snr"].to_numpy())
-    log_snr = schedule.alpha_bar[1:].logit().numpy()
-    error = np.interp(log_snr, at, table["error"], left=float(table["error"].iloc[0]))
-    nats = np.interp(log_snr, at, table["nats"], left=0.0)
+    error = error_at(table, schedule)
+    nats = np.interp(schedule.alpha_bar[1:].logit().numpy(), np.log(table["snr"]), table["nats"], left=0.0)
     rows = []
     for t in range(schedule.T, 0, -1):
         below = error[t - 2] if t > 1 else 0.0
