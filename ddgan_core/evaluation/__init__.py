@@ -1,6 +1,6 @@
 """A run, or a pile of images, to rows of numbers: `samples` draws a run's images, `scoring` makes the rows, `scores`
 keeps them, `reference` and `piles` keep what takes long; `calibration` says what a distance means, `anatomy` and
-`textures` where it comes from, `information` what each denoising step has to decide.
+`textures` where it comes from, `information` what each denoising step has to decide, `latent` how much of it z draws.
 """
 
 from ddgan_core.evaluation.samples import load_model, sample, sample_chain
