@@ -10,7 +10,8 @@ from scipy.stats import studentized_range
 
 from ddgan_core.figures.comparisons import seeds_figure
 from ddgan_core.notebook import seeds
-from ddgan_core.notebook.seeds import broke_down, by_seed, compared, power, spread
+from ddgan_core.notebook.breakdowns import broke_down
+from ddgan_core.notebook.seeds import by_seed, compared, power, spread
 
 ROWS = ("non_saturating_js", "squared_hellinger", "wasserstein")
 

@@ -1,5 +1,6 @@
 """Names written beside the lines of a plot instead of in a legend: where there is room for them."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise, product
@@ -34,6 +35,18 @@ def text_width(text: str, size: float) -> float:
     from matplotlib.textpath import TextPath
 
     return TextPath((0, 0), text, size=size).get_extents().x1
+
+
+def with_room(ax: "Axes", ticks: Sequence[float]) -> list[float]:
+    """Of ticks along x those whose labels, whole numbers of 10 points, do not touch; the largest first."""
+    ax.autoscale_view()
+    shown, width, edge = [], _size(ax)[0], math.inf
+    for v in sorted(ticks, reverse=True):
+        at, half = _at(ax, v, ax.get_ylim()[0])[0] * width, text_width(f"{v:,.0f}", 10) / 2
+        if at + half + 4 < edge:
+            shown.append(v)
+            edge = at - half
+    return shown
 
 
 def label_ends(ax: "Axes", ends: Sequence[End]) -> None:

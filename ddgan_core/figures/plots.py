@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from ddgan_core import UserError
@@ -16,7 +17,7 @@ from ddgan_core.data import DATASETS
 from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.evaluation.scores import AXIS
 from ddgan_core.figures.grids import DPI
-from ddgan_core.figures.labels import label_ends, label_of, tag_label
+from ddgan_core.figures.labels import label_ends, label_of, tag_label, with_room
 from ddgan_core.runs import write_atomic
 
 if TYPE_CHECKING:
@@ -57,10 +58,14 @@ class _Look(dict[str, str]):
 COLOURS, MARKERS = _Look(0), _Look(1)
 _DDPM_LOOKS = {"ddim": ("DDIM", "--"), "shortened": ("as published", ":"), "retimed": ("at its own times", "-.")}
 
+FEATURE_NAMES = {
+    "inception": "Inception features",
+    "fashion_classifier": "FashionMNIST classifier features",
+    "pixels": "pixels",
+}
 FEATURE_LABELS = {
-    "inception": "FID (Inception features)",
-    "fashion_classifier": "Fréchet distance (FashionMNIST classifier features)",
-    "pixels": "Fréchet distance (pixels)",
+    features: f"{'FID' if features == 'inception' else 'Fréchet distance'} ({name})"
+    for features, name in FEATURE_NAMES.items()
 }
 NEAR = 4  # times the largest or smallest distance drawn: a bound farther off is named, and would only flatten the rest
 COMPARABLE = ("dataset", "preset", *AXIS)
@@ -92,15 +97,19 @@ def fid_curve(
     x: str = "steps",
     floor: float | None = None,
     ceiling: float | None = None,
+    title: str = "",
 ) -> None:
     """`frechet` against `x`, one line per row (DDPM: per sampler), labelled at its end.
 
-    Several seeds are points about their mean, with their range; a single one has its interval over draws of samples.
-    Chains cut short are dotted and end in the whole one. floor, ceiling: the distances of real images and of noise in
-    the same features, lines where they are near the others', else named with their value. Baseline rows in
+    Several seeds are points about their geometric mean, with their range; a single one has its interval over draws of
+    samples. Runs that broke down, by a column `broken` if there is one, are hollow and in no line. Chains cut short are
+    dotted and end in the whole one. floor, ceiling: the distances of real images and of noise in the same features,
+    lines where they are near the others', else named with their value. title: stands above the ruler. Baseline rows in
     `evaluations` are left out. Without rows the axes say so. Raises UserError when rows are not comparable: an axis has
     one dataset, preset, feature network, N and reference.
     """
+    from matplotlib.lines import Line2D
+
     rows = evaluations[~evaluations["sampler"].isin(["real", "noise"])] if len(evaluations) else evaluations
     if not len(rows):
         ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", va="center", color="0.5")
@@ -112,24 +121,21 @@ def fid_curve(
             raise UserError(f"{column} differs within one axis ({', '.join(map(str, found))}): select one of them")
     ends: list[tuple[float, float, str, str]] = []
     begins: dict[str, tuple[float, float]] = {}
-    for (name, label, ls), line in rows.groupby(_line_of(rows), sort=False):
-        by_x = line.groupby(x)["frechet"].agg(["mean", "min", "max", "size"]).sort_index()
-        style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKERS[name], "ls": ls}
-        ax.plot(by_x.index, by_x["mean"], label=label, ms=6, markeredgecolor="white", markeredgewidth=0.4, **style)
-        if (by_x["size"] > 1).any():
-            ax.vlines(by_x.index, by_x["min"], by_x["max"], color=COLOURS[name], lw=1)
-            ax.plot(line[x], line["frechet"], ls="", marker=".", ms=3, color=COLOURS[name])
-        if "frechet_error" in line:
-            one = line[~line[x].duplicated(keep=False)]
-            error = one["frechet_error"].fillna(0)
-            ax.vlines(one[x], one["frechet"] - error, one["frechet"] + error, color=COLOURS[name], lw=1)
-        if label not in [end[2] for end in ends]:  # chains cut short have one name: the first of them is named
+    rows = rows.assign(broken=rows.get("broken", False))
+    cut = rows[rows["sampler"] == "truncated"]
+    # Chains cut short of several rows are named once, in a colour of none of them.
+    of_all = sorted({label for _, label, _ in _line_of(cut)}) if cut["divergence"].nunique() > 1 else []
+    for (name, label, ls), every in rows.groupby(_line_of(rows), sort=False):
+        by_x = _draw_line(ax, every, x, (name, label, ls))
+        is_cut, first = set(every["sampler"]) == {"truncated"}, every.iloc[0]
+        if label not in of_all:
             ends.append((float(by_x.index[-1]), float(by_x["mean"].iloc[-1]), label, COLOURS[name]))
-        whole = rows[(rows["divergence"] == name) & (rows["sampler"] == "ddgan") & (rows["tag"] == line["tag"].iloc[0])]
-        if set(line["sampler"]) == {"truncated"} and len(own := whole[whole["T"] == line["T"].iloc[0]]):
-            last = [float(by_x.index[-1]), float(own[x].iloc[0])]
-            ax.plot(last, [by_x["mean"].iloc[-1], own["frechet"].mean()], color=COLOURS[name], ls=ls)
-            if whole[x].nunique() == 1:  # a point is named at the other end of this line
+        own = rows[(rows["divergence"] == name) & (rows["sampler"] == "ddgan") & (rows["tag"] == first["tag"])]
+        whole = own[(own["T"] == first["T"]) & (own["seed"] == first["seed"]) & ~own["broken"]] if is_cut else own[:0]
+        if len(whole):
+            last = [float(by_x.index[-1]), float(whole[x].iloc[0])]
+            ax.plot(last, [by_x["mean"].iloc[-1], whole["frechet"].iloc[0]], color=COLOURS[name], ls=ls)
+            if own[x].nunique() == 1:  # a point is named at the other end of this line
                 begins[name] = (float(by_x.index[0]), float(by_x["mean"].iloc[0]))
     begins = {label_of(name): at for name, at in begins.items()}
     ends = [(*begins.get(label, (x_end, y_end)), label, colour) for x_end, y_end, label, colour in ends]
@@ -156,11 +162,42 @@ def fid_curve(
     ruler = FEATURE_LABELS.get(first["features"], first["features"])
     ax.set_xlabel({"steps": "denoising steps (network evaluations)", "T": "T"}.get(x, x.replace("_", " ")))
     ax.set_ylabel("FID, lower is better" if ruler.startswith("FID") else "distance, lower is better")
-    ax.set_title(
-        f"{ruler}\n{dataset}, preset {first['preset']}: {int(first['n']):,} samples, "
-        f"{int(first['reference_n']):,} {first['reference']} images", fontsize=10,
-    )  # fmt: skip
+    which = f"{int(first['n']):,} samples, {int(first['reference_n']):,} {first['reference']} images"
+    lines = (title, ruler, f"{dataset}, preset {first['preset']}: {which}")
+    ax.set_title("\n".join(line for line in lines if line), fontsize=10)
+    keys = [Line2D([], [], color="0.45", ls=":", label=said) for said in of_all]
+    if rows["broken"].any():
+        hollow = {"marker": "o", "ms": 6, "mfc": "white", "label": "broke down: in no mean"}
+        keys.append(Line2D([], [], color="0.45", ls="", **hollow))
+    if keys:
+        ax.legend(handles=keys, loc="best")
     label_ends(ax, ends)
+
+
+def _draw_line(ax: "Axes", every: pd.DataFrame, x: str, look: tuple[str, str, str]) -> pd.DataFrame:
+    """One line of `fid_curve` with its points and bars. Returns mean, min, max and size by x of the runs that the line
+    joins or, where all broke down, of those."""
+    name, label, ls = look
+    line, fallen = every[~every["broken"]], every[every["broken"]]
+    style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKERS[name]}
+    by_x = (line if len(line) else fallen).groupby(x)["frechet"].agg([_geometric, "min", "max", "size"]).sort_index()
+    by_x = by_x.rename(columns={"_geometric": "mean"})
+    if len(line):
+        ax.plot(by_x.index, by_x["mean"], label=label, ls=ls, ms=6, mec="white", mew=0.4, **style)
+        if (by_x["size"] > 1).any():
+            ax.vlines(by_x.index, by_x["min"], by_x["max"], color=COLOURS[name], lw=1)
+            ax.plot(line[x], line["frechet"], ls="", marker=".", ms=3, color=COLOURS[name])
+        if "frechet_error" in line:
+            one = line[~line[x].duplicated(keep=False)]
+            error = one["frechet_error"].fillna(0)
+            ax.vlines(one[x], one["frechet"] - error, one["frechet"] + error, color=COLOURS[name], lw=1)
+    if len(fallen):
+        ax.plot(fallen[x], fallen["frechet"], ls="", ms=6, mfc="white", **style)
+    return by_x
+
+
+def _geometric(values: pd.Series) -> float:
+    return float(np.exp(np.log(values).mean()))
 
 
 def _line_of(rows: pd.DataFrame) -> pd.Series:
@@ -179,7 +216,7 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
 
 def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
     """Logarithmic where values span more than a factor of four (y) or twenty (x); ticks at the steps there are."""
-    from matplotlib.ticker import NullLocator
+    from matplotlib.ticker import NullFormatter
 
     if min(y) > 0 and max(y) / min(y) > 4:
         ax.set_yscale("log")
@@ -189,13 +226,10 @@ def _scale_axes(ax: "Axes", x: pd.Series, y: Sequence[float]) -> None:
         ax.set_xscale("log")
     values = sorted(set(x))
     if len(values) <= 12 and all(float(v).is_integer() for v in values):
-        if ax.get_xscale() == "log":  # from the largest down, no label closer to the one after than it is wide
-            shown = values[-1:]
-            for v in reversed(values):
-                shown += [v] * (shown[-1] / v > 1.2)
-            values = shown
-        ax.set_xticks(values, [f"{int(v):,}" for v in values])
-        ax.xaxis.set_minor_locator(NullLocator())
+        named = with_room(ax, values)
+        ax.set_xticks(named, [f"{int(v):,}" for v in named])
+        ax.set_xticks([v for v in values if v not in named], minor=True)
+        ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def plain_numbers(axis: Any) -> None:

@@ -5,8 +5,8 @@ from dataclasses import fields
 import pandas as pd
 
 from ddgan_core.figures.curves import training_table
+from ddgan_core.notebook.breakdowns import broke_down
 from ddgan_core.notebook.rows import comparable, kin
-from ddgan_core.notebook.seeds import broke_down
 from ddgan_core.runs import RunConfig
 from ddgan_core.study import causes_study, configure, ensure
 
@@ -19,7 +19,7 @@ def causes(preset: str) -> pd.DataFrame:
 
     Index: the twin's run, and what was changed. frechet, frechet_error, recall, coverage by the preset's main features
     and N; late means over the last quarter of training: bound, minus the critic's loss at t = 1, and logit, of real and
-    fake images; HARD: of `curves.training_table`; broke down: by `seeds.broke_down`. Empty where nothing is scored.
+    fake images; HARD: of `curves.training_table`; broke down: by `breakdowns`. Empty where nothing is scored.
     """
     most = kin(preset)[0]
     table, lines = comparable(most), {}

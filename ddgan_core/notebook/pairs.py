@@ -12,8 +12,8 @@ import pandas as pd
 
 from ddgan_core.evaluation.scores import AXIS, load_evaluations, studied
 from ddgan_core.metrics.intervals import mean_interval
+from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.rows import SAME_NETWORKS
-from ddgan_core.notebook.seeds import broken
 from ddgan_core.study import SCORES, SWEEP_SEED, configure
 
 BESIDE = "non_saturating_js"
@@ -26,7 +26,7 @@ _WITH_ERRORS = [column for name in COVERING for column in (name, f"{name}_error"
 def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
     """For each row and setting: the distance over `other`'s, differences of COVERING, and their 95 % errors.
 
-    Columns: setting, T, row, ratio (of squared distances), low, high, broken (either run broke down, `seeds`), and for
+    Columns: setting, T, row, ratio (of squared distances), low, high, broken (either run broke down), and for
     each of COVERING itself and its _error; settings in order of preset, tag and T. Errors are of both runs' draws of
     samples alone, NaN where a score has none.
     By the preset's main features and N, over all presets of its networks, against the test images (trials of the sweep

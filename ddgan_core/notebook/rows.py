@@ -15,6 +15,7 @@ from ddgan_core.evaluation.samples import sample
 from ddgan_core.evaluation.scores import bounds, load_evaluations, read_evaluations, studied
 from ddgan_core.figures import curves, grids, plots
 from ddgan_core.figures.labels import label_of, tag_label
+from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.runs import Run, RunConfig, all_runs
 from ddgan_core.study import PAPER_ROWS, SCORES, configure, ensure
 
@@ -116,6 +117,7 @@ def against_T(preset: str, row: str, ax: Any, tag: str = "") -> pd.DataFrame:
     """
     table = comparable(preset)
     drawn = table[(table["divergence"] == row) & (table["tag"] == tag)]
+    drawn = drawn.assign(broken=broken(drawn))
     plots.fid_curve(ax, drawn, **bounds(table, drawn))
     return drawn
 

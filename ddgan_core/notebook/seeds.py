@@ -11,26 +11,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.rows import comparable, kin
-from ddgan_core.runs import Run
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED
 
 T_OF_SEEDS = 4  # where the study trains each row by three seeds
 SCORES = ("frechet", "recall", "coverage")
-STALLED = 1e-3  # of its median in training: a generator's gradient that does not move it any more
-
-
-def broke_down(history: pd.DataFrame) -> bool:
-    """Did the generator's gradient vanish? By its median over the last tenth of training, against the time before."""
-    size, begin = history.get("gradient_generator", pd.Series(dtype=float)), max(1, len(history) // 10)
-    return bool(size.tail(begin).median() < STALLED * size.iloc[begin:-begin].median())
-
-
-def broken(scores: pd.DataFrame) -> pd.Series:
-    """Of each score of a DDGAN: did its run break down?"""
-    runs = list(zip(scores["run_id"], scores["dataset"], strict=True))
-    found = {run: broke_down(Run.open(*run).history) for run in set(runs)}
-    return pd.Series([found[run] for run in runs], scores.index, dtype=bool)
 
 
 def by_seed(preset: str, T: int = T_OF_SEEDS) -> pd.DataFrame:

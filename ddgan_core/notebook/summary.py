@@ -9,9 +9,10 @@ from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.figures.labels import label_of, tag_label
 from ddgan_core.notebook import speed
+from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled
 from ddgan_core.notebook.rows import LARGER_BATCHES
-from ddgan_core.notebook.seeds import broken, by_seed, spread
+from ddgan_core.notebook.seeds import by_seed, spread
 from ddgan_core.runs import write_atomic
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED, configure
 
