@@ -56,7 +56,12 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
     assert table.set_index("batch_size")["usual_batch"].to_dict() == {16: True, 32: False}
     assert table.set_index("T")["seen_t1"].notna().all()
     figure = budget_figure(table)
-    assert [ax.get_xlabel() for ax in figure.axes[1:]] == ["updates of each step"] * 3
+    assert [ax.get_xlabel() for ax in figure.axes[1:]] == ["thousand images of each step"] * 3
+    points = [line for line in figure.axes[1].lines if line.get_marker() == "s"]
+    assert [line.get_xdata().tolist() for line in points] == [[8 * 32 / 4 / 1000]], "batches count"
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["batches of 32", "cosine schedule"]
+    joined = [line.get_xdata().tolist() for line in figure.axes[1].lines if line.get_linestyle() == "-"]
+    assert joined == [[0.032], [0.064], [0.064]], "T = 1, 2 and 4, the cosine schedule in no line"
 
 
 def test_without_runs_there_is_nothing_to_show() -> None:

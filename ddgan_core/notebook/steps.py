@@ -8,7 +8,8 @@ import pandas as pd
 
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation.information import decided
-from ddgan_core.figures.plots import FEATURE_LABELS, plain_numbers
+from ddgan_core.figures.labels import label_ends, with_room
+from ddgan_core.figures.plots import FEATURE_NAMES, plain_numbers
 from ddgan_core.notebook.rows import comparable, kin
 from ddgan_core.runs import all_runs
 from ddgan_core.study import configure
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LATE = 0.25  # of a training's records: what its critics see "at the end"
-# Marker of (schedule, are batches the preset's?), how it is filled, and its name.
-LOOKS = {("vp", True): ("o", "full", ""), ("vp", False): ("s", "full", "other batches")}
-LOOKS |= {("cosine", True): ("D", "none", "cosine schedule"), ("cosine", False): ("s", "none", "cosine, other batches")}
+# Marker of (schedule, are batches the preset's?), and how it is filled.
+LOOKS = {("vp", True): ("o", "full"), ("vp", False): ("s", "full")}
+LOOKS |= {("cosine", True): ("D", "none"), ("cosine", False): ("s", "none")}
+COLOUR_OF_T = {1: "#e8870e", 2: "#d6246e", 4: "#7a2ca0", 8: "#1a3f8f"}  # doublings; what else there is stays grey
+THOUSANDS = [n * 10.0**k for k in range(-2, 5) for n in (1, 2, 5)]  # ticks of images
 MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "coverage", "coverage_error")
 
 
@@ -90,55 +93,61 @@ def equal_images(table: pd.DataFrame, within: float = 1.1) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").sort_index(axis=1).fillna("").rename_axis("thousand images")
 
 
-def _tint(T: int) -> tuple[float, ...]:
-    """viridis by the logarithm of T, dark for many."""
-    import matplotlib.pyplot as plt
-
-    return plt.get_cmap("viridis")(1 - np.log10(min(T, 10)))
+def _tint(T: int) -> str:
+    return COLOUR_OF_T.get(T, "0.7")
 
 
 def budget_figure(table: pd.DataFrame) -> "Figure":
-    """Distance by all updates and by those of each step; recall and coverage by the latter; a point a run."""
+    """Distance by images of all steps and of each; recall and coverage by the latter; a point a run, a line a T.
+
+    Lines join runs by the usual schedule, of all batches. Bars are 95 % intervals over draws.
+    """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.4))
-    views = (("updates", "frechet"), ("per_step", "frechet"), ("per_step", "recall"), ("per_step", "coverage"))
+    table = table.assign(images=table["updates"] * table["batch_size"] / 1000)
+    table = table.assign(each=table["images"] / table["T"])
+    figure, axes = plt.subplots(2, 2, figsize=(10.5, 6.4))
+    views = (("images", "frechet"), ("each", "frechet"), ("each", "recall"), ("each", "coverage"))
     for ax, (x, y) in zip(axes.flat, views, strict=True):
-        for (T, *kind), own in table.groupby(["T", "schedule", "usual_batch"]):
-            marker, fill, _ = LOOKS[tuple(kind)]
-            colour = _tint(int(T))
-            ax.errorbar(
-                own[x], own[y], own[f"{y}_error"], color=colour, marker=marker, fillstyle=fill, ls="", lw=1,
-                mec="0.2" if fill == "full" else colour, mew=0.6 if fill == "full" else 1.5, ms=8,
-            )  # fmt: skip
+        ends = []
+        for T, own in table.groupby("T"):
+            line = own[own["schedule"] == "vp"].sort_values(x)
+            colour, front = _tint(int(T)), 3 if T in COLOUR_OF_T else 2
+            ax.plot(line[x], line[y], color=colour, lw=1.3, zorder=front)
+            for kind, runs in own.groupby(["schedule", "usual_batch"]):
+                marker, fill = LOOKS[kind]
+                error, filled = runs[f"{y}_error"], colour if fill == "full" else "white"
+                ax.vlines(runs[x], runs[y] - error, runs[y] + error, color=colour, lw=1, zorder=front)
+                ax.plot(runs[x], runs[y], ls="", marker=marker, color=colour, mfc=filled, ms=7, zorder=front)
+            if T in COLOUR_OF_T and len(line):
+                ends.append((float(line[x].iloc[-1]), float(line[y].iloc[-1]), f"T = {T}", colour))
         ax.set_xscale("log")
-        ticks: list[float] = []
-        for u in sorted(table[x].unique()):
-            ticks += [u] if not ticks or u > 1.6 * ticks[-1] else []  # whose labels have room
-        ax.set_xticks(ticks, [f"{u:,.0f}" for u in ticks])
         ax.minorticks_off()
-        ax.margins(x=0.12)
+        if y == "frechet":
+            ax.set_yscale("log")
+            plain_numbers(ax.yaxis)
+        ticks = with_room(ax, [n for n in THOUSANDS if 0.9 * table[x].min() < n < 1.1 * table[x].max()])
+        ax.set_xticks(ticks, [f"{n:,g}" for n in ticks])
+        label_ends(ax, ends)
+        ax.set_xlabel("thousand images, all steps together" if x == "images" else "thousand images of each step")
     (by_all, by_each), (recall, coverage) = axes
-    by_all.set(xlabel="updates, all steps together", title="Distance by the length of training")
-    by_each.set(xlabel="updates of each step", title="Distance by what each step had of it")
-    recall.set(xlabel="updates of each step", title="Recall: real images in a sample's ball", ylabel="higher is better")
-    coverage.set(xlabel="updates of each step", title="Coverage: real images whose ball has a sample")
-    for ax in (by_all, by_each):
-        ax.set_yscale("log")
-        plain_numbers(ax.yaxis)
-    by_all.set_ylabel(
-        f"{FEATURE_LABELS[table['features'].iloc[0]]}\nN = {int(table['n'].iloc[0]):,}: lower is better", size=9
-    )
+    by_all.set(title="Fréchet distance by the length of training")
+    by_each.set(title="Fréchet distance by what each step had of it")
+    recall.set(title="Recall: real images in a sample's ball", ylabel="higher is better")
+    coverage.set(title="Coverage: real images whose ball has a sample")
+    ruler = f"{FEATURE_NAMES[table['features'].iloc[0]]}\nN = {int(table['n'].iloc[0]):,}: lower is better"
+    by_all.set_ylabel(ruler)
+    others = [str(T) for T in sorted(set(table["T"])) if T not in COLOUR_OF_T]
+    batches = ", ".join(str(n) for n in sorted(set(table.loc[~table["usual_batch"], "batch_size"])))
+    keys = [("o", "full", f"T = {', '.join(others)}")] * bool(others)
+    keys += [("s", "full", f"batches of {batches}")] * bool(batches)
+    keys += [("D", "none", "cosine schedule")] * bool((table["schedule"] == "cosine").any())
     handles = [
-        plt.Line2D([], [], ls="", marker="o", color=_tint(int(T)), mec="0.2", mew=0.6, ms=8, label=f"T = {T}")
-        for T in sorted(table["T"].unique())
+        plt.Line2D([], [], ls="", marker=marker, color="0.6", mfc="0.6" if fill == "full" else "white", label=said)
+        for marker, fill, said in keys
     ]
-    for kind in dict.fromkeys(zip(table["schedule"], table["usual_batch"], strict=True)):
-        marker, fill, name = LOOKS[kind]
-        if name:
-            how = {"mfc": "0.4" if fill == "full" else "none", "mec": "0.4", "mew": 1.5, "ms": 8}
-            handles.append(plt.Line2D([], [], ls="", marker=marker, label=name, **how))
-    figure.legend(handles=handles, loc="outside right center")
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
