@@ -1,15 +1,15 @@
 """Rows side by side: stripes and modes of their samples, quality against coverage and time, and rows in pairs."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ddgan_core.evaluation.textures import FINE
 from ddgan_core.figures.curves import finish
-from ddgan_core.figures.labels import label_ends, label_of, tag_label
-from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, MARKERS, plain_numbers
+from ddgan_core.figures.labels import label_ends, label_of, tag_label, with_room
+from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, FEATURE_NAMES, MARKERS, plain_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ def textures_figure(textures: pd.DataFrame, classes: Sequence[str]) -> "Figure":
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), width_ratios=(1, 1, 1.2))
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.6), width_ratios=(1, 1, 1.2))
     if not len(textures):
         for ax in axes:
             finish(ax, [], False)
@@ -39,7 +39,7 @@ def textures_figure(textures: pd.DataFrame, classes: Sequence[str]) -> "Figure":
             ends.append((float(x.iloc[-1]), float(line["ratio"].iloc[-1]), label, colour))
         periods = sorted(set(spectra["period"]))
         ax.set_xticks([1 / p for p in periods], [f"{p:.2g}" for p in periods])
-        ax.set(xlabel="pixels per cycle", title=f"{direction.capitalize()} stripes", yscale="log")
+        ax.set(xlabel="pixels per cycle; band: 95 %", title=f"{direction.capitalize()} stripes", yscale="log")
         ax.set_ylim(spectra["low"].min() / 1.1, spectra["high"].max() * 1.1)
         plain_numbers(ax.yaxis)
         label_ends(ax, ends)
@@ -47,9 +47,14 @@ def textures_figure(textures: pd.DataFrame, classes: Sequence[str]) -> "Figure":
     by_class = textures[(textures["stripes"] == "horizontal") & (textures["period"] == 0)]
     shown = [k for k in classes if k in set(by_class["classes"])]
     _dots(axes[2], by_class[by_class["classes"].isin(shown)], "classes", shown, "ratio")
-    axes[2].set(xscale="log", title=f"Horizontal, {FINE:g} pixels or less, by class", xlabel=axes[0].get_ylabel())
+    axes[2].set(
+        xscale="log",
+        title=f"Horizontal, {FINE:g} pixels or less, by class",
+        xlabel="over that of test images; bars: 95 %",
+    )
     axes[2].axvline(1, color="0.6", lw=0.8, zorder=0)
     plain_numbers(axes[2].xaxis)
+    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     return figure
 
 
@@ -90,45 +95,52 @@ def trilemma_figure(
 
     scored: evaluations that share one axis. seconds: {(sampler, steps): seconds for 1,000 images}, as `bench sampling`
     has measured them in turns on one machine; what has no time there is left out. Bars are 95 % intervals over draws.
-    A row's points are joined in the order of their steps, which stand above at the mean of their times; hollow:
-    a run with a tag. floor: the distance of real images.
+    A row's points are joined in the order of their steps, which stand above at the mean of their times where there is
+    room; hollow: a run with a tag. floor: the distance of real images.
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(12.5, 5))
+    figure, axes = plt.subplots(1, 2, figsize=(12.5, 4.6))
     own = [seconds.get((r.sampler, int(r.steps)), np.nan) for r in scored.itertuples()]
     timed = scored.assign(seconds=own).dropna(subset=["seconds"])
-    for ax, score in zip(axes, ("frechet", "recall"), strict=True):
-        ends = []
-        kinds = timed.dropna(subset=[score]).groupby(["divergence", "sampler", "tag"], sort=False)
-        for (name, sampler, tag), line in kinds:
-            ddpm, line = line["method"].iloc[0] == "ddpm", line.sort_values("steps")
-            look, dashed = "ddpm" if ddpm else str(name), "--" if sampler == "ddim" else "-"
+    if not len(timed):
+        for ax in axes:
+            finish(ax, [], False)
+        return figure
+    keys: dict[tuple[bool, bool, str], dict[str, Any]] = {}  # (is it hollow, a DDPM, name): hollow ones stand last
+    for (method, name, sampler, tag), line in timed.groupby(["method", "divergence", "sampler", "tag"], sort=False):
+        ddpm, line = method == "ddpm", line.sort_values("steps")
+        who = "DDPM" if ddpm else label_of(str(name))
+        row = "ddpm" if ddpm else str(name)
+        look: dict[str, Any] = {"color": COLOURS[row], "marker": MARKERS[row], "lw": 1.2}
+        look |= {"ls": "--" if sampler == "ddim" else "-", "mfc": "white" if tag else look["color"]}
+        for ax, score in zip(axes, ("frechet", "recall"), strict=True):
             error = line.get(f"{score}_error", pd.Series(np.nan, line.index))
-            fill = {"markerfacecolor": "white"} if tag else {}
-            ax.plot(line["seconds"], line[score], dashed, marker=MARKERS[look], color=COLOURS[look], lw=1.2, **fill)
-            ax.vlines(line["seconds"], line[score] - error, line[score] + error, color=COLOURS[look], lw=1)
-            how = "DDIM" if sampler == "ddim" else str(sampler)
-            kind = how if ddpm and tag else f"DDPM, {how}" if ddpm else label_of(str(name))
-            label = f"{kind}, {tag_label(str(tag))}" if tag else kind
-            ends.append((line["seconds"].iloc[-1], line[score].iloc[-1], label, COLOURS[look]))
-        if ends and score == "frechet" and floor is not None:
-            ax.axhline(floor, color="0.6", lw=1.1, ls=":")
-            ends.append((float("nan"), floor, "real images", "0.45"))
-        if ends:
-            ax.set(xscale="log", xlabel="seconds for 1,000 images")
-            plain_numbers(ax.xaxis)
-            at = timed.groupby("steps")["seconds"].mean()
-            top = ax.secondary_xaxis("top")
-            top.set_xticks(at, [f"{int(k):,}" for k in at.index], color="0.45")
-            top.minorticks_off()
-            top.set_xlabel("steps", color="0.45", fontsize=10)
-            top.spines["top"].set_visible(False)
-        ax.set_yscale("log" if ends and score == "frechet" else "linear")
-        finish(ax, ends, bool(ends))
-    ruler = f"{FEATURE_LABELS[timed['features'].iloc[0]]}\nN = {timed['n'].iloc[0]:,}" if len(timed) else "distance"
-    axes[0].set(ylabel=f"{ruler}: lower is better", title="Quality")
-    axes[1].set(ylabel="recall: higher is better", title="Recall")
+            ax.vlines(line["seconds"], line[score] - error, line[score] + error, color=look["color"], lw=1)
+            ax.plot(line["seconds"], line[score], **look)
+        how = "DDIM" if sampler == "ddim" else sampler
+        keys[False, ddpm, f"DDPM, {how}" if ddpm else who] = look | {"mfc": look["color"]}
+        if tag:
+            keys[True, ddpm, f"{who}, {tag_label(str(tag))}"] = look | {"ls": ""}
+    handles = [plt.Line2D([], [], label=k[2], **keys[k]) for k in sorted(keys, key=lambda k: k[:2])]
+    if floor is not None:
+        handles.append(axes[0].axhline(floor, color="0.6", lw=1.1, ls=":", label="real images"))
+    figure.legend(handles=handles, loc="outside right center", handlelength=3)
+    at = timed.groupby("steps")["seconds"].mean()
+    for ax in axes:
+        ax.set(xscale="log", xlabel="seconds for 1,000 images")
+        plain_numbers(ax.xaxis)
+        top = ax.secondary_xaxis("top")
+        named = {second: steps for steps, second in at.items()}
+        top.set_xticks(shown := with_room(ax, list(named)), [f"{named[k]:,}" for k in shown], color="0.45")
+        top.minorticks_off()
+        top.set_xlabel("steps", color="0.45", fontsize=10)
+        top.spines["top"].set_visible(False)
+    axes[0].set_yscale("log")
+    plain_numbers(axes[0].yaxis)
+    features, n = timed["features"].iloc[0], f"N = {timed['n'].iloc[0]:,}"
+    axes[0].set(ylabel=f"{FEATURE_LABELS[features]}\n{n}: lower is better", title="Quality")
+    axes[1].set(ylabel=f"recall ({FEATURE_NAMES[features]})\n{n}: higher is better", title="Recall")
     return figure
 
 
