@@ -61,6 +61,8 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     penalised = history.dropna(subset=["penalty"]) if "penalty" in history else history
     _by_t(slope, penalised, "penalty", config.T, scale)
     slope.set(title=name)
+    if len(history):
+        figure.supxlabel("lines: running medians of the records; bands: eight in ten of them", size=10, color="0.45")
     return figure
 
 
