@@ -138,8 +138,29 @@ def test_seeds_are_averaged_on_one_line_and_shown_each():
     seeds = pd.concat([evaluations(seed=s).assign(frechet=[10.0 + s, 5.0 + s, 2.0 + s]) for s in (0, 2)])
     _, ax = plt.subplots()
     plots.fid_curve(ax, seeds)
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), [11, 6, 3])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), np.sqrt([10 * 12, 5 * 7, 2 * 4]))
     assert len(ax.lines[1].get_ydata()) == 6
+
+
+def test_what_broke_down_is_hollow_and_in_no_line():
+    seeds = pd.concat([evaluations().assign(broken=False), evaluations(seed=1).assign(broken=[False, True, False])])
+    lost = evaluations(divergence="kl").assign(broken=True)
+    _, ax = plt.subplots()
+    plots.fid_curve(ax, pd.concat([seeds, lost]))
+    hollow = [line.get_xdata().tolist() for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert hollow == [[2], [1, 2, 4]]
+    assert [line.get_xdata().tolist() for line in ax.lines if line.get_linestyle() == "-"] == [[1, 2, 4]]
+    assert {t.get_text() for t in ax.texts} == {"Squared Hellinger", "KL"}
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["broke down: in no mean"]
+
+
+def test_chains_cut_short_of_several_rows_are_named_once():
+    cut = [evaluations(divergence=d, sampler="truncated", T=8) for d in ("kl", "wasserstein")]
+    _, ax = plt.subplots()
+    plots.fid_curve(ax, pd.concat([evaluations(T=8), *cut]), title="as published")
+    assert [t.get_text() for t in ax.texts] == ["Squared Hellinger"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["T = 8 cut short"]
+    assert ax.get_title("left").startswith("as published\nFID")
 
 
 def test_samplers_of_a_ddpm_are_lines_of_their_own():
@@ -237,9 +258,12 @@ def test_a_chain_cut_short_ends_in_the_whole_one():
 def test_ticks_close_together_leave_the_last_one():
     _, ax = plt.subplots()
     ax.set_xscale("log")
-    table = pd.concat([evaluations(T=10).iloc[:1].assign(steps=T) for T in range(1, 11)])
+    table = pd.concat([evaluations(T=10).iloc[:1].assign(steps=T) for T in (*range(1, 11), 100)])
     plots.fid_curve(ax, table)
-    assert [int(t) for t in ax.get_xticks()] == [10, 8, 6, 4, 3, 2, 1]
+    named, ticks = ([int(t) for t in ax.get_xticks(minor=minor)] for minor in (False, True))
+    assert named[:2] == [100, 10]
+    assert 9 in ticks, "there is no room for its name"
+    assert sorted(named + ticks) == [*range(1, 11), 100]
 
 
 def test_a_title_stands_above_the_images():
