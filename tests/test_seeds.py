@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import studentized_range
 
 from ddgan_core.figures.comparisons import seeds_figure
-from ddgan_core.notebook import seeds
+from ddgan_core.notebook import breakdowns, seeds
 from ddgan_core.notebook.breakdowns import broke_down
 from ddgan_core.notebook.seeds import by_seed, compared, power, spread
 
@@ -42,7 +42,7 @@ def test_runs_are_those_of_one_T_as_trained(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     monkeypatch.setattr(seeds, "kin", lambda preset: [preset])
     monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame(lines))
-    monkeypatch.setattr(seeds.Run, "open", lambda *_: SimpleNamespace(history=history([1.0] * 10)))
+    monkeypatch.setattr(breakdowns.Run, "open", lambda *_: SimpleNamespace(history=history([1.0] * 10)))
     assert by_seed("short")[["row", "seed", "frechet"]].to_numpy().tolist() == [
         ["squared_hellinger", 0, 2.0], ["squared_hellinger", 1, 3.0], ["reverse_kl", 0, 4.0], ["wasserstein", 0, 9.0],
     ]  # fmt: skip
