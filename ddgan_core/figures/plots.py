@@ -277,7 +277,8 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
     from matplotlib import rc_context
 
     stem, paths = Path(stem), []
-    sharp = 1.5 if fig.get_layout_engine() else 2  # grids of images, which have none, keep whole pixels
+    # Grids of images, which have no layout engine, keep whole pixels and their greys.
+    sharp, colours = (1.5, 64) if fig.get_layout_engine() else (2, 256)
     with rc_context({"svg.hashsalt": "ddgan"}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             if kind == "svg" and not stem.name.startswith("fig"):
@@ -285,15 +286,15 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
             buffer = io.BytesIO()
             fig.savefig(buffer, format=kind, dpi=sharp * DPI, metadata=metadata, bbox_inches=None)
             paths.append(stem.with_name(f"{stem.name}.{kind}"))
-            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else palette_png(buffer.getvalue()))
+            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else palette_png(buffer.getvalue(), colours))
     return paths
 
 
-def palette_png(png: bytes) -> bytes:
-    """The same picture in 256 colours without dither: less than half the bytes, and plots and grey grids look alike."""
+def palette_png(png: bytes, colours: int = 256) -> bytes:
+    """The same picture in so many colours without dither: less than half the bytes. Plots look alike in 64."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    image = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     image.save(buffer := io.BytesIO(), "png", optimize=True)
     return buffer.getvalue()
