@@ -78,6 +78,13 @@ def data_dir() -> Path:
     return checkout / "data" if (checkout / "pyproject.toml").is_file() else Path("data")
 
 
+def at_hand(name: str, split: str) -> bool:
+    """Whether the split can be read without a download, which whoever only looks at a report must not start."""
+    if name == "fashion_mnist":
+        return all((data_dir() / "FashionMNIST" / "raw" / file).exists() for file, _ in _FASHION_FILES[split])
+    return name != "cifar10" or (data_dir() / _CIFAR_FILE[0]).exists()
+
+
 def load_images(
     name: str, split: str = "train", root: Path | str | None = None
 ) -> tuple[UInt8[Tensor, "n c h w"], Int[Tensor, " n"]]:

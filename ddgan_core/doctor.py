@@ -112,7 +112,7 @@ def _packages() -> str:
 
 def _fashion_mnist() -> str:
     raw = data.data_dir() / "FashionMNIST" / "raw"
-    if len(list(raw.glob("*-ubyte.gz"))) < 4:
+    if not (data.at_hand("fashion_mnist", "train") and data.at_hand("fashion_mnist", "test")):
         raise UserError(
             f"not in {raw.resolve()}, for training and scores: downloaded when first needed; or point DDGAN_DATA (or "
             "--data-dir) at a copy; or use --dataset digits"
@@ -122,8 +122,8 @@ def _fashion_mnist() -> str:
 
 
 def _cifar10() -> str:
-    archive = data.data_dir() / "cifar-10-binary.tar.gz"
-    return str(archive) if archive.exists() else "not here; only --dataset cifar10 needs it, and downloads it"
+    here = data.at_hand("cifar10", "train")
+    return f"in {data.data_dir()}" if here else "not here; only --dataset cifar10 needs it, and downloads it"
 
 
 def _inception() -> str:

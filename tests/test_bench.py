@@ -14,7 +14,7 @@ from ddgan_core.bench.mend import mend_torchvision
 from ddgan_core.bench.metrics import OURS, PEER, bench_metrics, compete, write_pngs
 from ddgan_core.bench.turns import Seconds
 from ddgan_core.bench.workers import bench_workers
-from ddgan_core.data import data_dir, load_images, read_images
+from ddgan_core.data import at_hand, load_images, read_images
 from ddgan_core.metrics.distances import Moments, frechet_distance
 
 needs_inception = pytest.mark.skipif(
@@ -222,7 +222,7 @@ def test_mending_torchvision_makes_it_importable() -> None:
 def test_fid_is_clean_fids_on_pngs(dataset: str) -> None:
     """The full path, both ways: tensors here, twice 100 PNGs there; both with their own Frechet distance."""
     pytest.importorskip("cleanfid")
-    if dataset == "fashion_mnist" and not (data_dir() / "FashionMNIST" / "raw").is_dir():
+    if not (at_hand(dataset, "test") and at_hand(dataset, "train")):
         pytest.skip("no FashionMNIST in DDGAN_DATA")
     table = bench_metrics(100, dataset=dataset, repeats=2).set_index("method")
     assert not table.loc[PEER, "gap"]

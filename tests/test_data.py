@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError, data
-from ddgan_core.data import data_hash, draw_batch, get_dataset, load_images, read_images, to_float, to_uint8
+from ddgan_core.data import at_hand, data_hash, draw_batch, get_dataset, load_images, read_images, to_float, to_uint8
 
 
 def fake_fashion(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, Path]:
@@ -129,6 +129,23 @@ def test_a_download_is_verified_and_put_in_place(tmp_path: Path, monkeypatch: py
     assert sorted(p.name for p in (tmp_path / "new" / "FashionMNIST" / "raw").iterdir()) == sorted(
         p.name for p in served.iterdir()
     )
+
+
+def test_a_split_is_at_hand_only_where_its_own_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training fetches two of four files: reading a report must not fetch the others."""
+    monkeypatch.setenv("DDGAN_DATA", str(tmp_path))
+    assert at_hand("digits", "test")
+    assert not at_hand("fashion_mnist", "train")
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").touch()
+    assert not at_hand("fashion_mnist", "train"), "its labels are missing"
+    (raw / "train-labels-idx1-ubyte.gz").touch()
+    assert at_hand("fashion_mnist", "train")
+    assert not at_hand("fashion_mnist", "test")
+    assert not at_hand("cifar10", "test")
+    (tmp_path / "cifar-10-binary.tar.gz").touch()
+    assert at_hand("cifar10", "test")
 
 
 def test_cifar10_comes_by_the_same_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

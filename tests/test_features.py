@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.data import load_images
+from ddgan_core.data import at_hand, load_images
 from ddgan_core.metrics import features
 from ddgan_core.metrics.features import (
     EXTRACTORS,
@@ -24,10 +24,7 @@ from ddgan_core.metrics.inception import bicubic_matrix, clean_resize
 needs_inception = pytest.mark.skipif(
     not Path(os.environ.get("DDGAN_INCEPTION", "")).is_file(), reason="DDGAN_INCEPTION names no Inception weights"
 )
-needs_fashion = pytest.mark.skipif(
-    not (Path(os.environ.get("DDGAN_DATA", "data")) / "FashionMNIST/raw").is_dir(),
-    reason="no FashionMNIST in DDGAN_DATA",
-)
+needs_fashion = pytest.mark.skipif(not at_hand("fashion_mnist", "test"), reason="no FashionMNIST in DDGAN_DATA")
 
 
 def grey(n: int, side: int = 28, channels: int = 1) -> torch.Tensor:

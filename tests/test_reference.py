@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.data import data_hash, load_images
+from ddgan_core.data import at_hand, data_hash, load_images
 from ddgan_core.evaluation import reference
 from ddgan_core.evaluation.reference import (
     extract,
@@ -21,10 +21,7 @@ from ddgan_core.evaluation.reference import (
 from ddgan_core.metrics.distances import Moments, frechet_distance
 from ddgan_core.metrics.features import Extractor, load_extractor
 
-needs_fashion = pytest.mark.skipif(
-    not (Path(os.environ.get("DDGAN_DATA", "data")) / "FashionMNIST/raw").is_dir(),
-    reason="no FashionMNIST in DDGAN_DATA",
-)
+needs_fashion = pytest.mark.skipif(not at_hand("fashion_mnist", "test"), reason="no FashionMNIST in DDGAN_DATA")
 needs_weights = pytest.mark.skipif(
     not Path(os.environ.get("DDGAN_INCEPTION", "")).is_file(), reason="DDGAN_INCEPTION names no Inception weights"
 )

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.data import data_dir, get_dataset, load_images, to_float, to_uint8
+from ddgan_core.data import at_hand, get_dataset, load_images, to_float, to_uint8
 from ddgan_core.diffusion import Schedule, diffuse
 from ddgan_core.divergences import get_divergence
 from ddgan_core.evaluation.samples import load_model
@@ -169,11 +169,7 @@ def _alike(left: Run, right: Run) -> tuple[Run, Run]:
 
 def guide_images(dataset: str) -> UInt8[Tensor, "n c h w"] | None:
     """The test split where it is at hand, else None: looking at a notebook downloads nothing."""
-    here = {
-        "fashion_mnist": len(list((data_dir() / "FashionMNIST" / "raw").glob("t10k-*-ubyte.gz"))) == 2,
-        "cifar10": (data_dir() / "cifar-10-binary.tar.gz").exists(),
-    }
-    return load_images(dataset, "test")[0] if here.get(dataset, True) else None
+    return load_images(dataset, "test")[0] if at_hand(dataset, "test") else None
 
 
 @torch.no_grad()
