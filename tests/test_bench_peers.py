@@ -20,7 +20,7 @@ def _absent(*_: object) -> peers.Jobs:
 
 def test_every_peer_has_a_line_and_an_absent_one_says_why(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "CONTESTANTS", {OURS: CONTESTANTS[OURS], "zebra": _absent})
-    table = bench_ddpm(8, 4, preset="smoke", updates=1, repeats=2, dataset="digits")
+    table = bench_ddpm(8, 4, preset="smoke", updates=1, repeats=2)
     assert table["library"].tolist() == [OURS, "zebra"] * 2
     assert table["job"].unique().tolist() == ["training update, batch 8", "4 samples, DDIM in 10 steps"]
     ours, zebra = (table[table["library"] == name] for name in (OURS, "zebra"))
@@ -41,8 +41,9 @@ def test_all_are_given_the_presets_numbers_and_one_precision(results: Path, monk
 
     monkeypatch.setattr(peers, "CONTESTANTS", {OURS: noted, "zebra": noted})
     monkeypatch.setitem(PRESETS["full"], "precision", "bf16")
-    table = bench_ddpm(preset="full", repeats=1, dataset="digits")
-    full = configure("full", method="ddpm", dataset="digits")
+    monkeypatch.setitem(PRESETS["full"], "dataset", "digits")
+    table = bench_ddpm(preset="full", repeats=1)
+    full = configure("full", method="ddpm")
     assert given == [full.changed(precision="fp32")] * 2
     assert table["job"][0] == f"training update, batch {full.batch_size}"
     assert (results / "tables" / "bench_ddpm_full_cpu.csv").exists()

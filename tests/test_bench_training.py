@@ -19,7 +19,7 @@ from ddgan_core.study import configure
 
 
 def test_every_loop_is_timed(results: Path) -> None:
-    table = bench_training(8, preset="smoke", dataset="digits", updates=1, repeats=2)
+    table = bench_training(8, preset="smoke", updates=1, repeats=2)
     assert table.loop.tolist() == [*LOOPS, PRODUCT, PRODUCT_BF16]
     assert table.speedup[0] == 1
     assert (table.updates_per_s > 0).all()
@@ -28,7 +28,7 @@ def test_every_loop_is_timed(results: Path) -> None:
     assert {"device", "torch", "commit"} <= set(written.columns)
     assert "clean_fid" not in written, "which has no part in it"
     with pytest.raises(UserError, match="updates = 3: a multiple of the penalty's interval, 16"):
-        bench_training(8, preset="cpu", dataset="digits", updates=3)
+        bench_training(8, preset="cpu", updates=3)
 
 
 def test_the_loops_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_batches_do_not_end(uint8: bool) -> None:
 
 def test_samplers_are_timed_by_steps(results: Path) -> None:
     few = [("ddgan", 2), ("ddim", 3), ("ancestral", 5)]
-    table = bench_sampling(4, preset="smoke", dataset="digits", repeats=1, samplers=few)
+    table = bench_sampling(4, preset="smoke", repeats=1, samplers=few)
     assert list(zip(table.sampler, table.steps, strict=True)) == few
     assert (table.seconds_per_1000 > 0).all()
     assert table.speedup.isna().all()  # the thousand steps are not among them
@@ -81,7 +81,7 @@ def test_samplers_are_timed_by_steps(results: Path) -> None:
 def test_arithmetic_is_counted(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(limits, "breakdown", lambda update, device: asked.append(device) or breakdown(update, device))
-    table = bench_limits(preset="smoke", dataset="digits", repeats=1, device="cpu:0").set_index("work")
+    table = bench_limits(preset="smoke", repeats=1, device="cpu:0").set_index("work")
     assert asked == ["cpu:0"], "this device, not its kind"
     assert table.gflop["matrix product, 1024"] == pytest.approx(2 * 1024**3 / 1e9)
     ceilings = table.share[["matrix product, 1024", "convolution, 3x3, 256 channels"]]

@@ -24,7 +24,7 @@ SAMPLERS += [("ddim", n) for n in (4, 10, 50)] + [("ancestral", n) for n in (4, 
 
 
 def bench_sampling(
-    n: int | None = None, *, preset: str = "cpu", repeats: int = 3, device: str = "cpu", dataset: str = "fashion_mnist",
+    n: int | None = None, *, preset: str = "cpu", repeats: int = 3, device: str = "cpu",
     samplers: list[tuple[str, int]] | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Seconds for n images by each sampler, one batch, in turns; the U-Nets are of one size, their weights at random.
@@ -34,9 +34,9 @@ def bench_sampling(
     speedup: the thousand ancestral steps' seconds over this row's (NaN where these are not among the samplers), the
     median over repeats with the lowest and highest. Written to results/tables/bench_sampling_<preset>_<device>.csv.
     """
-    info, n = get_dataset(dataset), fast_batch(device) if n is None else n
+    info, n = get_dataset(configure(preset).dataset), fast_batch(device) if n is None else n
     shape = (info.channels, info.size, info.size)
-    chains = {pair: _chain(configure_sampler(preset, dataset, *pair), *pair, device) for pair in samplers or SAMPLERS}
+    chains = {pair: _chain(configure_sampler(preset, *pair), *pair, device) for pair in samplers or SAMPLERS}
 
     def draw(pair: tuple[str, int], repeat: int) -> None:
         if repeat >= 0 or pair[1] <= 10:  # a few steps warm up for the many
@@ -53,11 +53,9 @@ def bench_sampling(
     return written(rows, f"bench_sampling_{preset}_{torch.device(device).type}")
 
 
-def configure_sampler(preset: str, dataset: str, sampler: str, steps: int) -> RunConfig:
+def configure_sampler(preset: str, sampler: str, steps: int) -> RunConfig:
     """The study's configuration of a network that this sampler needs."""
-    if sampler == "ddgan":
-        return configure(preset, T=steps, dataset=dataset)
-    return configure(preset, method="ddpm", T=1000, dataset=dataset)
+    return configure(preset, T=steps) if sampler == "ddgan" else configure(preset, method="ddpm", T=1000)
 
 
 def _chain(config: RunConfig, sampler: str, steps: int, device: str) -> Step:
@@ -70,9 +68,7 @@ def _chain(config: RunConfig, sampler: str, steps: int, device: str) -> Step:
     return DDPM_STEPS[sampler](network, schedule.respaced(steps))
 
 
-def bench_limits(
-    *, preset: str = "cpu", repeats: int = 5, device: str = "cpu", dataset: str = "fashion_mnist"
-) -> pd.DataFrame:
+def bench_limits(*, preset: str = "cpu", repeats: int = 5, device: str = "cpu") -> pd.DataFrame:
     """Arithmetic of an update and of a sampling step, counted, against this device's own ceilings, measured.
 
     Ceilings: a square matrix product, a large convolution, and a copy (bytes read and written); the library of matrix
@@ -82,7 +78,7 @@ def bench_limits(
     results/tables/bench_limits_<preset>_<device>.csv, and `breakdown` of the update beside it.
     """
     kind = torch.device(device).type
-    config = configure(preset, T=4, dataset=dataset, penalty_every=10**9)
+    config = configure(preset, T=4, penalty_every=10**9)
     bf16 = config.precision == "bf16"
     size = 1024 if kind == "cpu" else 8192
     dtype = torch.bfloat16 if bf16 else torch.float32
@@ -92,8 +88,8 @@ def bench_limits(
     x = torch.randn(4 if kind == "cpu" else 256, 256, 32, 32).to(**layout)
     block = torch.empty(2**24 if kind == "cpu" else 2**28, device=device)
     target = torch.empty_like(block)
-    images, _ = load_images(dataset)
-    info = get_dataset(dataset)
+    images, _ = load_images(config.dataset)
+    info = get_dataset(config.dataset)
     step = _chain(config, "ddgan", 4, device)
     shape, n = (info.channels, info.size, info.size), fast_batch(device)
 

@@ -37,7 +37,7 @@ Jobs = tuple[Callable[[], object], Callable[[int], Tensor]]
 
 def bench_ddpm(
     batch_size: int | None = None, n: int = 64, *, preset: str = "cpu", updates: int = 8, repeats: int = 3,
-    device: str = "cpu", dataset: str = "fashion_mnist",
+    device: str = "cpu",
 ) -> pd.DataFrame:  # fmt: skip
     """Seconds of a training update and of n samples by ten DDIM steps, every contestant in turn, the order reversed.
 
@@ -49,9 +49,9 @@ def bench_ddpm(
     batch_size: by default the preset's; another is in the file's name, too. Whatever the preset's precision, all
     compute in float32: autocast is this package's own, and the peers' loops have none.
     """
-    config = configure(preset, method="ddpm", dataset=dataset, precision="fp32")
+    config = configure(preset, method="ddpm", precision="fp32")
     config = config if batch_size is None else config.changed(batch_size=batch_size)
-    images, _ = load_images(dataset)
+    images, _ = load_images(config.dataset)
     contestants: dict[str, Jobs] = {}
     gaps: dict[str, str] = {}
     for name, make in CONTESTANTS.items():

@@ -50,9 +50,8 @@ STARTED = "ddgan_core, without CUDA graphs"
 
 
 def bench_training(
-    batch_size: int = 32, *, preset: str = "cpu", updates: int = 16, repeats: int = 3, device: str = "cpu",
-    dataset: str = "fashion_mnist",
-) -> pd.DataFrame:  # fmt: skip
+    batch_size: int = 32, *, preset: str = "cpu", updates: int = 16, repeats: int = 3, device: str = "cpu"
+) -> pd.DataFrame:
     """Updates a second of every loop, in turns: one critic and one generator step, the lazy penalty when it is due.
 
     updates: in each turn, a multiple of the preset's penalty interval, so that every turn has its share of penalties.
@@ -60,10 +59,10 @@ def bench_training(
     with the lowest and highest; cpu_speedup: in seconds of CPU time of this process, which other work on the machine
     disturbs less. Written to results/tables/bench_training_<preset>_<device>_<batch size>.csv.
     """
-    config = configure(preset, T=4, dataset=dataset, batch_size=batch_size)
+    config = configure(preset, T=4, batch_size=batch_size)
     if updates % config.penalty_every:
         raise UserError(f"updates = {updates}: a multiple of the penalty's interval, {config.penalty_every}")
-    images, _ = load_images(dataset)
+    images, _ = load_images(config.dataset)
     steps: dict[str, Callable[[], None]] = {
         name: loop_step(config, images, loop, device) for name, loop in LOOPS.items()
     }
