@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError
-from ddgan_core.evaluation.scores import COLUMNS, read_evaluations
+from ddgan_core.evaluation.scores import COLUMNS, load_evaluations, read_evaluations
 from ddgan_core.runner import train_run
 from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, results_dir, write_atomic
 
@@ -302,3 +302,4 @@ def test_tables_that_cannot_be_read_are_named(results: Path) -> None:
     for content in (b"", b"\xff\x00", b"a\n1\n2,3,4\n", b"a,b\n1,2\n", ",".join(COLUMNS).encode() + b"\n" + b"x," * 40):
         (run.path / "evaluations.csv").write_bytes(content)
         assert "evaluations.csv is no table of scores" in refusal(read_evaluations, run.path / "evaluations.csv")
+        assert "evaluations.csv is no table of scores" in refusal(load_evaluations, "digits"), "many at once"

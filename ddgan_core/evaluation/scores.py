@@ -47,8 +47,13 @@ def load_evaluations(dataset: str, preset: str | None = None) -> pd.DataFrame:
     get_dataset(dataset)
     runs = [run for run in all_runs(dataset, damaged=False) if preset in (None, run.config.preset)]
     paths = [run.path / "evaluations.csv" for run in runs] + [results_dir() / "baselines" / f"{dataset}.csv"]
-    tables = [table for path in paths if len(table := read_evaluations(path))]
-    return pd.concat(tables, ignore_index=True) if tables else read_evaluations(Path())
+    texts = [text for path in paths if len(text := _as_text(path))]
+    try:  # numbers in all of them at once, which takes as long as in one
+        return _typed(pd.concat(texts, ignore_index=True)) if texts else _as_text(Path())
+    except ValueError:
+        for path in paths:
+            read_evaluations(path)  # raises with the name of the file
+        raise
 
 
 def studied(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,15 +88,27 @@ def read_evaluations(path: Path) -> pd.DataFrame:
 
     Raises UserError, naming the file, for anything that is no such table.
     """
+    text = _as_text(path)
+    try:
+        return _typed(text)
+    except ValueError as error:
+        raise _no_table(path, error) from None
+
+
+def _as_text(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        return _typed(pd.DataFrame(columns=list(COLUMNS)))
+        return pd.DataFrame(columns=list(COLUMNS))
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if missing := {*COLUMNS[:2], *KEY} - set(table.columns):
             raise ValueError(f"it has no column {min(missing)}")
-        return _typed(table.reindex(columns=list(COLUMNS), fill_value=""))
     except ValueError as error:
-        raise UserError(f"{path} is no table of scores ({str(error).strip()}): restore it, or delete it") from None
+        raise _no_table(path, error) from None
+    return table.reindex(columns=list(COLUMNS), fill_value="")
+
+
+def _no_table(path: Path, error: ValueError) -> UserError:
+    return UserError(f"{path} is no table of scores ({str(error).strip()}): restore it, or delete it")
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
