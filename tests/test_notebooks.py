@@ -47,34 +47,42 @@ def test_no_heading_stands_twice(path: Path):
     assert len(headings) == len(set(headings))
 
 
+def first_cells(path: Path) -> tuple[nbformat.NotebookNode, nbformat.NotebookNode]:
+    """The cell of parameters, before which nothing runs, and the one that checks them."""
+    first, check, *rest = (c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    assert [cell is first for cell in (first, check, *rest) if "parameters" in cell.metadata.get("tags", [])] == [True]
+    return first, check
+
+
 @every_notebook
 def test_parameters_are_typed_literals_checked_at_once(path: Path):
-    declared = execution.declared_parameters(path)  # exactly one cell, literals only, or it raises
-    assert list(declared)[:2] == ["preset", "compute"], "these two mean the same everywhere and come first"
-    code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-    at = next(i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", []))
-    assert at == 0, "nothing runs before the parameters"
-    for statement in ast.parse(code[at].source).body:
+    first, check = first_cells(path)
+    declared = {}
+    for statement in ast.parse(first.source).body:
         assert isinstance(statement, ast.AnnAssign), f"{ast.unparse(statement)!r} says no type"
-    lines = [line for line in code[at].source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        declared[statement.target.id] = ast.literal_eval(statement.value)
+    assert list(declared)[:2] == ["preset", "compute"], "these two mean the same everywhere and come first"
+    lines = [line for line in first.source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     assert all("#" in line for line in lines), "each parameter has its comment"
-    assert "check_parameters(globals()" in code[at + 1].source
-    assert set(execution._rules(code[at + 1].source)) == set(declared), "the check covers every parameter, literally"
-    assert declared["preset"][1] == tuple(PRESETS)
-    execution.validate_parameters(path, {name: default for name, (default, _) in declared.items()})
+    call = ast.parse(check.source).body[-1].value
+    assert ast.unparse(call).startswith("check_parameters(globals(), ")
+    rules = {keyword.arg: keyword.value for keyword in call.keywords}
+    assert set(rules) == set(declared), "the check covers every parameter"
+    assert ast.literal_eval(rules["preset"]) == tuple(PRESETS)
 
 
 @every_notebook
-def test_bad_parameters_are_refused_before_a_kernel_starts(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("a kernel was started"))
-    declared = execution.declared_parameters(path)
+def test_bad_parameters_are_refused_by_the_second_cell(path: Path):
+    first, check = first_cells(path)
+    declared: dict = {}
+    exec(first.source, declared)
+    exec(check.source, dict(declared))
     bad = [{"prest": "cpu"}, {"Compute": True}]
     bad += [{name: value} for name, values in WRONG.items() if name in declared for value in values]
     for parameters in bad:
         with pytest.raises(UserError, match=re.escape(next(iter(parameters)))) as error:
-            execution.execute(path, path.with_name("never.ipynb"), parameters)
+            exec(check.source, declared | parameters)
         assert "\n" not in str(error.value)
-    assert not path.with_name("never.ipynb").exists()
 
 
 @every_notebook

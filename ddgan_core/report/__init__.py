@@ -1,21 +1,5 @@
 """Notebooks through papermill (`build`), then pages of HTML (`pages`, `api_page`)."""
 
-from ddgan_core.report.execution import (
-    ReportError,
-    build,
-    check_parameters,
-    declared_parameters,
-    execute,
-    notebooks_dir,
-    validate_parameters,
-)
+from ddgan_core.report.execution import ReportError, build, check_parameters, execute, notebooks_dir
 
-__all__ = [
-    "ReportError",
-    "build",
-    "check_parameters",
-    "declared_parameters",
-    "execute",
-    "notebooks_dir",
-    "validate_parameters",
-]
+__all__ = ["ReportError", "build", "check_parameters", "execute", "notebooks_dir"]

@@ -1,11 +1,9 @@
 """Notebooks: their parameters checked, executed through papermill, gathered into a page that needs no network.
 
 A notebook has one cell tagged `parameters` with literal assignments; the next code cell calls `check_parameters` with
-what each may be. `validate_parameters` reads both without a kernel, so that a mistake costs no time.
+what each may be, before anything that takes time.
 """
 
-import ast
-import contextlib
 import difflib
 import json
 import os
@@ -24,7 +22,6 @@ from ddgan_core.report.pages import captions, index, notebook_page, opening, pag
 from ddgan_core.runs import PRESETS, all_runs, results_dir, write_atomic
 
 IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-RULE_NAMES = {"bool": bool, "int": int, "float": float, "str": str}
 TITLE = "Which divergence should a denoising diffusion GAN minimise?"
 BACK = '<nav><a href="index.html">Contents</a></nav>\n'
 RESULTS_HEADING = "Results"
@@ -58,12 +55,12 @@ def check_parameters(namespace: dict[str, Any], **allowed: Any) -> None:
     namespace["_parameters_checked"] = True
 
 
-def _refuse_unknown(names: list[str], allowed: Mapping[str, Any], where: str = "this notebook") -> None:
+def _refuse_unknown(names: list[str], allowed: Mapping[str, Any]) -> None:
     for name in names:
         if name not in allowed:
             close = difflib.get_close_matches(name, allowed, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UserError(f"parameter {name!r} is not known{hint}: {where} has {', '.join(allowed)}")
+            raise UserError(f"parameter {name!r} is not known{hint}: this notebook has {', '.join(allowed)}")
 
 
 def _check_value(name: str, value: Any, rule: Any) -> None:
@@ -98,50 +95,6 @@ def _show_user_errors_in_one_line() -> None:
     shell.set_custom_exc((UserError,), show)
 
 
-def declared_parameters(notebook: Path | str) -> dict[str, tuple[Any, Any]]:
-    """{name: (default, rule)} of a notebook; the rule is what `check_parameters` is given, else the default's type."""
-    cells = _read(Path(notebook)).cells
-    tagged = [i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise UserError(f"{notebook}: {len(tagged)} cells are tagged parameters, there must be exactly one")
-    defaults: dict[str, Any] = {}
-    for statement in ast.parse(cells[tagged[0]].source).body:
-        try:
-            target: Any = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]  # type: ignore
-            defaults[target.id] = ast.literal_eval(statement.value)  # type: ignore
-        except (AttributeError, ValueError, TypeError):
-            raise UserError(
-                f"{notebook}: {ast.unparse(statement)!r} in the parameters cell: only name = literal can be overridden"
-            ) from None
-    rules = next((_rules(c.source) for c in cells[tagged[0] + 1 :] if c.cell_type == "code"), {})
-    return {name: (value, rules.get(name, type(value))) for name, value in defaults.items()}
-
-
-def _rules(source: str) -> dict[str, Any]:
-    """The keywords of the `check_parameters` call in a cell that stand there literally."""
-    rules: dict[str, Any] = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check_parameters":
-            for keyword in node.keywords:
-                value = keyword.value
-                with contextlib.suppress(ValueError):  # computed there: the kernel will check it
-                    if isinstance(value, ast.Name) and value.id in RULE_NAMES:
-                        rules[str(keyword.arg)] = RULE_NAMES[value.id]
-                    elif isinstance(value, ast.Call) and getattr(value.func, "id", "") == "range":
-                        rules[str(keyword.arg)] = range(*map(ast.literal_eval, value.args))
-                    else:
-                        rules[str(keyword.arg)] = ast.literal_eval(value)
-    return rules
-
-
-def validate_parameters(notebook: Path | str, parameters: Mapping[str, Any]) -> None:
-    """Raises UserError for a name the notebook does not have, a wrong type or an impossible value; starts no kernel."""
-    declared = declared_parameters(notebook)
-    _refuse_unknown(list(parameters), declared, Path(notebook).name)
-    for name, value in parameters.items():
-        _check_value(name, value, declared[name][1])
-
-
 def _read(path: Path) -> Any:
     import nbformat
 
@@ -156,8 +109,8 @@ def _read(path: Path) -> Any:
 def execute(notebook: Path | str, out: Path | str, parameters: Mapping[str, Any] | None = None) -> Path:
     """Run a notebook in a kernel of this environment; `out` appears only when every cell has run. Returns it.
 
-    Raises UserError before the kernel starts for bad parameters, ReportError for a failing cell or a dead kernel; what
-    had run by then is kept beside `out` as *.failed.ipynb. The kernel's sockets are files: no other
+    Raises UserError for what is no notebook, ReportError for a failing cell, parameters that it refuses among them, or
+    a dead kernel; what had run by then is kept beside `out` as *.failed.ipynb. The kernel's sockets are files: no other
     user can listen, no port can be taken. A kernel that does not come up so is tried once more, over TCP.
     """
     from papermill import execute_notebook
@@ -165,7 +118,7 @@ def execute(notebook: Path | str, out: Path | str, parameters: Mapping[str, Any]
     from traitlets.config import Config
 
     notebook, out = Path(notebook), Path(out)
-    validate_parameters(notebook, parameters or {})
+    _read(notebook)
     out.parent.mkdir(parents=True, exist_ok=True)
     failed = out.with_name(f"{out.stem}.failed.ipynb")
     aside = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")
@@ -230,7 +183,7 @@ def build(
         raise UserError(f"no notebooks in {notebooks_dir().resolve()}: run this in a copy of the project")
     parameters = {"preset": preset, "compute": compute}
     for path in paths:
-        validate_parameters(path, parameters)
+        _read(path)  # a wrong name costs no time
     timings = results / "executed" / "seconds.json"
     known: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
     _announce(paths, preset, compute, known, out)
