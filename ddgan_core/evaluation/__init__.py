@@ -3,7 +3,7 @@ keeps them, `reference` and `piles` keep what takes long; `calibration` says wha
 `textures` where it comes from, `information` what each denoising step has to decide, `latent` how much of it z draws.
 """
 
-from ddgan_core.evaluation.samples import load_model, sample, sample_chain
+from ddgan_core.evaluation.samples import load_model, sample
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.evaluation.scoring import evaluate, evaluate_baseline, evaluate_images
 
@@ -14,5 +14,4 @@ __all__ = [
     "load_evaluations",
     "load_model",
     "sample",
-    "sample_chain",
 ]

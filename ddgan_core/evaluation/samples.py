@@ -14,17 +14,8 @@ from ddgan_core.networks import Generator, NoisePredictor, make_model
 from ddgan_core.progress import watched
 from ddgan_core.provenance import device_name
 from ddgan_core.runs import Run
-from ddgan_core.sampling import (
-    DDPM_STEPS,
-    SeededNoise,
-    Step,
-    ancestral_step,
-    ddgan_step,
-    fast_batch,
-    reverse_chain,
-    sample_images,
-)
-from ddgan_core.shapes import Float, Tensor, UInt8
+from ddgan_core.sampling import DDPM_STEPS, Step, ancestral_step, ddgan_step, fast_batch, sample_images
+from ddgan_core.shapes import Tensor, UInt8
 
 
 def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator | NoisePredictor, Schedule]:
@@ -80,32 +71,29 @@ def _times_of_equal_noise(table: Schedule, learned: Schedule) -> Tensor:
 
 
 def sample(
-    run: Run, n: int, *, sampler: str | None = None, steps: int | None = None, seed: int = 0, start: int = 0,
-    batch_size: int | None = None, device: torch.device | str = "cpu",
+    run: Run, n: int, *, sampler: str | None = None, steps: int | None = None, seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> UInt8[Tensor, "n c h w"]:  # fmt: skip
-    """Images `start` .. `start + n - 1` of a seed, on the CPU; image i is the same in any call.
+    """The first n images of a seed, on the CPU; image i is the same in any call.
 
     sampler: "ddgan" for a DDGAN; "ancestral" (the default) or "ddim" for a DDPM, re-spaced to `steps`; or one of
     PROTOCOLS of `scores`.
     Raises UserError for a sampler or a number of steps that does not fit the run, and when it has no weights.
     """
-    batch_size = fast_batch(device) if batch_size is None else batch_size
-    for name, value, least in (("n", n, 1), ("start", start, 0), ("batch_size", batch_size, 1)):
-        if value < least:
-            raise UserError(f"{name} = {value}: {least} or more")
+    if n < 1:
+        raise UserError(f"n = {n}: 1 or more")
     sampler, steps = resolve_sampler(run, sampler, steps)
     step, shape = _chain_step(run, sampler, steps, device)
-    batches = sample_images(step, steps, shape, n, seed, device, batch_size, start)
-    return torch.cat([to_uint8(x).cpu() for x in watched(batches, f"{run.config.run_id} samples", -(-n // batch_size))])
+    batches, count = sample_images(step, steps, shape, n, seed, device), -(-n // fast_batch(device))
+    return torch.cat([to_uint8(x).cpu() for x in watched(batches, f"{run.config.run_id} samples", count)])
 
 
 def sample_pile(
-    run: Run, sampler: str, steps: int, n: int, seed: int, batch_size: int | None, device: torch.device | str,
-    deadline: float | None,
+    run: Run, sampler: str, steps: int, n: int, seed: int, device: torch.device | str, deadline: float | None
 ) -> tuple[UInt8[Tensor, "n c h w"], float]:  # fmt: skip
     """What `sample` gives, and the seconds an image took; a drawing that takes long goes on where it stopped."""
     step, shape = _chain_step(run, sampler, steps, device)
-    batch_size = fast_batch(device) if batch_size is None else batch_size
+    batch_size = fast_batch(device)
     facts = {"weights": hashlib.sha256(run.weights.read_bytes()).hexdigest() if run.weights else ""}
     facts |= {"sampler": sampler, "steps": str(steps), "seed": str(seed), "batch_size": str(batch_size)}
     facts |= {"device": device_name(device), "torch": torch.__version__}
@@ -115,13 +103,3 @@ def sample_pile(
         return to_uint8(images).cpu()
 
     return draw_pile(facts, n, batch_size, draw, deadline)
-
-
-@torch.no_grad()
-def sample_chain(
-    run: Run, n: int, *, sampler: str | None = None, steps: int | None = None, seed: int = 0
-) -> list[Float[Tensor, "n c h w"]]:
-    """The chains [x_T, ..., x_0] of images 0 .. n - 1, unquantised and on the CPU: the last agrees with `sample`."""
-    sampler, steps = resolve_sampler(run, sampler, steps)
-    step, shape = _chain_step(run, sampler, steps, "cpu")
-    return list(reverse_chain(step, steps, shape, SeededNoise(seed, 0, n)))

@@ -37,8 +37,7 @@ LEAST_NEIGHBOURS = 4  # images, at least, where the third neighbour counts
 def evaluate(
     run: Run, *, sampler: str | None = None, steps: int | None = None, n: int = 10_000,
     features: str | Sequence[str] = "fashion_classifier", reference: str = "test", reference_n: int | None = None,
-    seed: int = 0, batch_size: int | None = None, device: torch.device | str = "cpu", force: bool = False,
-    deadline: float | None = None,
+    seed: int = 0, device: torch.device | str = "cpu", force: bool = False, deadline: float | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Sample n images and score them against a split of the run's dataset: one row per feature network.
 
@@ -57,7 +56,7 @@ def evaluate(
 
     @functools.cache
     def draw() -> tuple[Tensor, float]:
-        return sample_pile(run, sampler, steps, n, seed, batch_size, device, deadline)
+        return sample_pile(run, sampler, steps, n, seed, device, deadline)
 
     names = [features] if isinstance(features, str) else list(features)
     check_features(names, config.dataset, device)
