@@ -148,11 +148,11 @@ def test_shipped_bfloat16_weights_are_loaded_in_single() -> None:
 
 def test_a_score_is_computed_and_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(DDGAN)
-    row = evaluate(run, n=20, features="pixels", reference_n=100)
+    row = evaluate(run, n=20, features="pixels")
     assert list(row.columns) == list(COLUMNS)
     assert len(row) == 1
     first = row.iloc[0]
-    assert first[["sampler", "steps", "protocol", "reference_n"]].tolist() == ["ddgan", 3, "as_trained", 100]
+    assert first[["sampler", "steps", "protocol", "reference_n"]].tolist() == ["ddgan", 3, "as_trained", 297]
     assert first["frechet"] > 0
     assert first["seconds_per_image"] > 0
     assert pd.isna(first["top_probability"])
@@ -160,12 +160,12 @@ def test_a_score_is_computed_and_written_once(monkeypatch: pytest.MonkeyPatch) -
     assert pd.isna(first["frechet_error"]), "twenty images are too few for an interval"
 
     monkeypatch.setattr(samples, "sample_images", lambda *_, **__: pytest.fail("sampled again"))
-    again = evaluate(run, n=20, features="pixels", reference_n=100)
+    again = evaluate(run, n=20, features="pixels")
     pd.testing.assert_frame_equal(row, again, rtol=1e-5)
     monkeypatch.undo()
-    evaluate(run, n=20, features="pixels", reference_n=100, force=True)
+    evaluate(run, n=20, features="pixels", force=True)
     assert len(read_evaluations(run.path / "evaluations.csv")) == 1
-    evaluate(run, n=20, features="pixels", reference_n=100, seed=1)
+    evaluate(run, n=20, features="pixels", seed=1)
     evaluate(run, n=20, features="pixels", reference="train")
     assert len(read_evaluations(run.path / "evaluations.csv")) == 3
 
@@ -184,15 +184,15 @@ def test_the_distance_is_that_of_the_images() -> None:
 
 def test_writers_that_score_at_once_lose_no_row() -> None:
     run = make_run(DDGAN)
-    evaluate(run, n=5, features="pixels", reference_n=9)
+    evaluate(run, n=5, features="pixels")
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda seed: evaluate(run, n=5, features="pixels", reference_n=9, seed=seed), range(8)))
+        list(pool.map(lambda seed: evaluate(run, n=5, features="pixels", seed=seed), range(8)))
     assert sorted(read_evaluations(run.path / "evaluations.csv")["sample_seed"]) == list(range(8))
 
 
 def test_text_that_looks_like_a_number_stays_text() -> None:
     run = make_run(DDGAN)
-    evaluate(run, n=5, features="pixels", reference_n=9)
+    evaluate(run, n=5, features="pixels")
     path = run.path / "evaluations.csv"
     table = read_evaluations(path).assign(features_hash="000012345678", commit="1e5")
     table.to_csv(path, index=False)
@@ -217,7 +217,6 @@ def test_baselines_bound_a_run(results: Path) -> None:
     ("arguments", "message"),
     [
         ({"kind": "real", "n": 1501}, "holds 1500 images"),
-        ({"kind": "real", "n": 100, "reference_n": 298}, "choose 2 to 297 images"),
         ({"kind": "real", "n": 1}, "2 images or more"),
         ({"kind": "perfect", "n": 10}, "choose real or noise"),
         ({"kind": "real", "n": 10, "reference": "valid"}, "choose train or test"),

@@ -130,7 +130,7 @@ def test_a_run_killed_between_training_and_scoring_is_scored_later(results: Path
 def test_of_eight_processes_that_score_at_once_no_row_is_lost_and_none_doubled(results: Path) -> None:
     config = CONFIGS["ddgan"].changed(updates=1)
     made = train_run(config, progress=False)
-    scoring = {"n": 8, "features": "pixels", "reference_n": 9}
+    scoring = {"n": 8, "features": "pixels"}
     children = [in_child(lambda k=k: evaluate(made, seed=k // 2, **scoring)) for k in range(8)]  # each score by two
     for child in children:
         child.join()

@@ -28,7 +28,7 @@ from ddgan_core.metrics.features import class_probabilities, classify, load_extr
 from ddgan_core.metrics.intervals import GROUPS, class_errors, frechet_interval, kernel_interval, neighbour_intervals
 from ddgan_core.provenance import provenance
 from ddgan_core.runs import Run, RunConfig, results_dir
-from ddgan_core.shapes import Tensor, UInt8
+from ddgan_core.shapes import Tensor
 
 NEAREST = 10_000  # images, at most, in what compares every pair of them
 LEAST_NEIGHBOURS = 4  # images, at least, where the third neighbour counts
@@ -36,14 +36,14 @@ LEAST_NEIGHBOURS = 4  # images, at least, where the third neighbour counts
 
 def evaluate(
     run: Run, *, sampler: str | None = None, steps: int | None = None, n: int = 10_000,
-    features: str | Sequence[str] = "fashion_classifier", reference: str = "test", reference_n: int | None = None,
-    seed: int = 0, device: torch.device | str = "cpu", force: bool = False, deadline: float | None = None,
+    features: str | Sequence[str] = "fashion_classifier", reference: str = "test", seed: int = 0,
+    device: torch.device | str = "cpu", force: bool = False, deadline: float | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Sample n images and score them against a split of the run's dataset: one row per feature network.
 
     Rows are added to the run's evaluations.csv; what is there already is read, not computed, unless `force` is set.
-    features: one name of features.EXTRACTORS or several, which then share the samples. reference_n: the first so many
-    images of the split, by default all. Frechet distances compare only at one n, reference and feature network.
+    features: one name of features.EXTRACTORS or several, which then share the samples. Frechet distances compare only
+    at one n, reference and feature network.
     deadline: of time.monotonic(); raises piles.TimeIsUp rather than draw past it, and the next call goes on.
     """
     sampler, steps = resolve_sampler(run, sampler, steps)
@@ -61,7 +61,7 @@ def evaluate(
     names = [features] if isinstance(features, str) else list(features)
     check_features(names, config.dataset, device)
     how = {"weights": "ema", "sample_seed": seed, "n": n, "reference": reference}
-    rows = [_row(path, whose | how, name, reference_n, draw, device, force) for name in names]
+    rows = [_row(path, whose | how, name, draw, device, force) for name in names]
     return pd.concat(rows, ignore_index=True)
 
 
@@ -85,7 +85,7 @@ def _protocol(config: RunConfig, sampler: str, steps: int) -> str:
 
 def evaluate_baseline(
     kind: str, dataset: str, *, features: str = "fashion_classifier", n: int = 10_000, reference: str = "test",
-    reference_n: int | None = None, seed: int = 0, device: torch.device | str = "cpu", force: bool = False,
+    seed: int = 0, device: torch.device | str = "cpu", force: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """The floor or the ceiling of a plot, scored like a run's images, as a row of results/baselines/<dataset>.csv.
 
@@ -108,12 +108,12 @@ def evaluate_baseline(
     row = {"dataset": dataset, "run_id": kind, "sampler": kind, "T": 0, "seed": 0, "steps": 0}
     row |= {"protocol": "", "weights": "", "sample_seed": seed, "n": n, "reference": reference}
     path = results_dir() / "baselines" / f"{dataset}.csv"
-    return _row(path, row, features, reference_n, draw, device, force)
+    return _row(path, row, features, draw, device, force)
 
 
 def evaluate_images(
     source: Path | str, dataset: str, *, features: str = "fashion_classifier", n: int | None = None,
-    reference: str = "test", reference_n: int | None = None, device: torch.device | str = "cpu", force: bool = False,
+    reference: str = "test", device: torch.device | str = "cpu", force: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """Score a folder of PNGs or a .npy of uint8 images from elsewhere, as a row of results/images/<dataset>.csv.
 
@@ -128,19 +128,19 @@ def evaluate_images(
     row = {"dataset": dataset, "run_id": Path(source).stem, "sampler": f"images-{data_hash(images)}", "T": 0, "seed": 0}
     row |= {"steps": 0, "protocol": "", "weights": "", "sample_seed": 0, "n": n, "reference": reference}
     path = results_dir() / "images" / f"{dataset}.csv"
-    return _row(path, row, features, reference_n, lambda: (images, float("nan")), device, force)
+    return _row(path, row, features, lambda: (images, float("nan")), device, force)
 
 
 def _row(
-    path: Path, row: dict[str, Any], features: str, reference_n: int | None, draw: Callable[[], tuple[Tensor, float]],
+    path: Path, row: dict[str, Any], features: str, draw: Callable[[], tuple[Tensor, float]],
     device: torch.device | str, force: bool,
 ) -> pd.DataFrame:  # fmt: skip
     """The table's row with this row's key; computed from the images of `draw()` and added if it is not there."""
     if row["n"] < 2:
         raise UserError(f"n = {row['n']}: a covariance needs 2 images or more")
     extractor = load_extractor(features, device)
-    target, reference_n = _reference_images(row["dataset"], row["reference"], reference_n)
-    row = row | {"features": features, "features_hash": extractor.hash, "reference_n": reference_n}
+    target, _ = load_images(row["dataset"], row["reference"])
+    row = row | {"features": features, "features_hash": extractor.hash, "reference_n": len(target)}
     there = read_evaluations(path)
     there = there[same_key(there, row)]
     if len(there) and not force:
@@ -157,7 +157,7 @@ def _row(
         row["frechet"], errors["frechet"] = frechet_interval(found, moments)
     else:
         row["frechet"] = frechet_distance(Moments.of(found), moments)
-    nearest = min(row["n"], reference_n, NEAREST)
+    nearest = min(row["n"], len(target), NEAREST)
     if nearest >= LEAST_NEIGHBOURS:
         real, fake = reference_features(target[:nearest], extractor).to(device), found[:nearest].to(device)
         if nearest >= 2 * GROUPS:
@@ -181,11 +181,3 @@ def _check_same_kind(images: Tensor, target: Tensor) -> None:
         raise UserError(
             f"images of {c} channels, {h}x{w}, against a reference of {k} channels, {y}x{x}: make them alike"
         )
-
-
-def _reference_images(dataset: str, split: str, n: int | None) -> tuple[UInt8[Tensor, "n c h w"], int]:
-    images, _ = load_images(dataset, split)
-    n = len(images) if n is None else n
-    if not 2 <= n <= len(images):
-        raise UserError(f"reference_n = {n}: choose 2 to {len(images)} images, all of {dataset}'s {split} split")
-    return images[:n], n
