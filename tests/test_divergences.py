@@ -26,7 +26,6 @@ from ddgan_core.identities import optimal_logit
 ROWS = list(DIVERGENCES.values())
 SEPARABLE_ROWS = [row for row in ROWS if not row.relativistic]  # E_Q of a real term + E_P of a fake term
 F_ROWS = [row for row in ROWS if row.f is not None]
-SMOOTH_ROWS = [row for row in ROWS if row.log_ratio is not None]
 
 
 def each(rows: list[Divergence]) -> Callable:
@@ -88,15 +87,13 @@ def best_logit(row: Divergence) -> torch.Tensor:
     return -X if row.name == "wasserstein" else optimal_logit(row, LOG_U)
 
 
-def random_critics(row: Divergence, n: int) -> list[torch.Tensor]:
+def random_critics(n: int) -> list[torch.Tensor]:
+    """Of any size and slope."""
     g = torch.Generator().manual_seed(0)
     critics = []
     for _ in range(n):
         a, w, phase = (torch.randn(5, 1, generator=g, dtype=torch.float64) for _ in range(3))
-        waves = a * torch.sin(w * X + 3 * phase)
-        # 1-Lipschitz for Wasserstein, of any size and slope for the others
-        scale = 1 / (a * w).abs().sum() if row.name == "wasserstein" else torch.exp(2 * phase[0])
-        critics.append(scale * waves.sum(0))
+        critics.append(torch.exp(2 * phase[0]) * (a * torch.sin(w * X + 3 * phase)).sum(0))
     return critics
 
 
@@ -111,15 +108,6 @@ def test_a_row_without_a_closed_form_is_told_where_to_give_it() -> None:
 @each(SEPARABLE_ROWS)
 def test_the_optimal_critic_attains_the_closed_form(row: Divergence) -> None:
     assert bound(row, best_logit(row)) == pytest.approx(closed_form(row), rel=1e-6)
-
-
-@each(SEPARABLE_ROWS)
-def test_no_critic_exceeds_the_divergence(row: Divergence) -> None:
-    best, exact = best_logit(row), closed_form(row)
-    for wave in random_critics(row, 40):
-        assert bound(row, wave) <= exact + 1e-9
-        if row.name != "wasserstein":  # near the optimum too, where an error would show
-            assert bound(row, best + 0.1 * wave) <= exact + 1e-9
 
 
 @each(F_ROWS)
@@ -181,20 +169,6 @@ def test_wasserstein_of_discrete_distributions() -> None:
     slopes = 2 * torch.rand(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
     climbs = torch.cat([torch.zeros(200, 1, dtype=torch.float64), (slopes * at.diff()).cumsum(1)], 1)
     assert max(of(v) for v in climbs) < of(best)
-
-
-@each(SMOOTH_ROWS)
-def test_the_generator_descends_its_divergence_at_the_optimal_critic(row: Divergence) -> None:
-    """d/dtheta E_{P_theta}[generator(v*)] = d/dtheta D_f(Q || P_theta), v* held fixed: the envelope theorem."""
-    theta = torch.ones((), dtype=torch.float64, requires_grad=True)
-    p = torch.exp(-((X - theta) ** 2) / 2) / math.sqrt(2 * math.pi)
-    log_u = -(X**2) / 2 + (X - theta) ** 2 / 2
-    (by_loss,) = torch.autograd.grad(
-        torch.trapezoid(p * row.generator(None, optimal_logit(row, LOG_U)), X), theta, retain_graph=True
-    )
-    (by_divergence,) = torch.autograd.grad(torch.trapezoid(p * row.f(log_u.exp()), X), theta)
-    assert by_loss.item() == pytest.approx(by_divergence.item(), rel=1e-5)
-    assert by_loss > 0  # P moves towards Q
 
 
 @pytest.mark.parametrize(
@@ -260,7 +234,7 @@ def test_the_relativistic_critic_on_two_gaussians() -> None:
     both = (here + there) / 2
     jsd = integral(here * (here / both).log() + there * (there / both).log()) / 2
     assert of(best) == pytest.approx(jsd, rel=1e-5)
-    assert max(of(best + 0.1 * wave[thin]) for wave in random_critics(row, 20)) < of(best)
+    assert max(of(best + 0.1 * wave[thin]) for wave in random_critics(20)) < of(best)
 
 
 def test_the_relativistic_players_see_the_pair_with_opposite_signs() -> None:

@@ -144,14 +144,9 @@ def test_a_loss_that_is_not_finite_fails_its_run_and_no_other(
     assert f"step {step}" in capsys.readouterr().err
 
 
-def test_another_configuration_under_a_run_is_refused_and_changes_nothing(results: Path) -> None:
-    config = CONFIGS["ddgan"]
-    train_run(config, minutes=1e-9, progress=False)
-    before = {p: p.read_bytes() for p in results.rglob("*") if p.is_file()}
-    with pytest.raises(UserError, match="lr_critic 0.0005 there, 0.001 asked for"):
-        train_run(config.changed(lr_critic=1e-3), progress=False)
-    assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
-    (line,) = status(Study("", (config.changed(lr_critic=1e-3),))).to_dict("records")
+def test_a_run_of_another_configuration_stands_as_that_in_the_status(results: Path) -> None:
+    Run.create(CONFIGS["ddgan"])
+    (line,) = status(Study("", (CONFIGS["ddgan"].changed(lr_critic=1e-3),))).to_dict("records")
     assert line["state"] == "differs"
 
 
@@ -172,15 +167,6 @@ def test_levels_that_the_images_have_no_room_for_stop_it_before_a_folder_is_made
     with pytest.raises(UserError, match="critic_widths"):
         train_run(configure("smoke", critic_widths=(8,) * 5), progress=False)
     assert not list(results.iterdir())
-
-
-def test_a_config_edited_by_hand_is_named(results: Path) -> None:
-    config = CONFIGS["ddgan"]
-    train_run(config, minutes=1e-9, progress=False)
-    path = Run(config, results).path / "config.json"
-    path.write_text(path.read_text().replace('"lr_critic": 0.0005', '"lr_critic": 0.5'))
-    with pytest.raises(UserError, match="edited by hand"):
-        train_run(config, progress=False)
 
 
 def test_nothing_pickled_is_loaded(tmp_path: Path, results: Path) -> None:
