@@ -1,21 +1,14 @@
 """A run's whole life on a GPU, where there is one; and on the CPU, to see that what is asked of the GPU is right."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from on_device import IMAGES, NO_DEVICE, UPDATES
 
 HERE = Path(__file__).parent
-
-
-def test_no_other_test_computes_on_a_gpu() -> None:
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
-    assert torch.cuda.device_count() == 0
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.slow)])

@@ -28,14 +28,12 @@ NOTEBOOK_ROOMS = {"report"}
 ONLY_IN = {
     "papermill": NOTEBOOK_ROOMS, "jupyter": NOTEBOOK_ROOMS, "nbformat": NOTEBOOK_ROOMS, "nbconvert": NOTEBOOK_ROOMS,
     "jupyter_client": NOTEBOOK_ROOMS, "IPython": NOTEBOOK_ROOMS, "jaxtyping": {"shapes"}, "beartype": set(),
-    "diffusers": {"bench"}, "pytest": set(), "cleanfid": {"bench"}, "torch_fidelity": {"bench"},
-    "prdc": {"bench"}, "denoising_diffusion_pytorch": {"bench"}, "ema_pytorch": {"bench"},
-    "ipywidgets": {"notebook"},
+    "diffusers": {"bench"}, "pytest": set(), "cleanfid": {"bench"},
+    "denoising_diffusion_pytorch": {"bench"}, "ema_pytorch": {"bench"}, "ipywidgets": {"notebook"},
 }  # fmt: skip
 # Never at module level: importing the package must stay quick, and work where these are not installed.
 LAZY = {
-    "torchvision", "sklearn", "scipy", "papermill", "cleanfid", "torch_fidelity", "prdc", "nbconvert", "IPython",
-    "diffusers", "ipywidgets",
+    "torchvision", "sklearn", "scipy", "papermill", "cleanfid", "nbconvert", "IPython", "diffusers", "ipywidgets",
 }  # fmt: skip
 FILES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 
