@@ -231,25 +231,18 @@ _JEFFREYS = Divergence(
 
 
 def _power(v: Tensor, c: float) -> Tensor:
-    """(u^c - 1)/c at u = e^v, log u at c = 0, with linear tails: increasing in v for any c."""
-    return v if c == 0 else (linear_tail_exp(c * v, abs(c) * LOG_RATIO_BOUND) - 1) / c
+    """(u^c - 1)/c at u = e^v, with linear tails: increasing in v for any c but 0."""
+    return (linear_tail_exp(c * v, abs(c) * LOG_RATIO_BOUND) - 1) / c
 
 
 def alpha_divergence(a: float) -> Divergence:
-    """The row of the power divergence f(u) = (u^a - 1 - a(u - 1)) / (a(a - 1)), any real a (Cressie & Read 1984).
+    """The row of the power divergence f(u) = (u^a - 1 - a(u - 1)) / (a(a - 1)), a not 0 or 1 (Cressie & Read 1984).
 
-    a = 2: half of Pearson's; 1: KL; 1/2: twice squared Hellinger; 0: reverse KL; -1: half of Neyman's. In v = log u the
-    losses are powers of u: f'(u) = (u^(a-1) - 1)/(a - 1) and f*(f'(u)) = (u^a - 1)/a.
+    a = 2: half of Pearson's; 1/2: twice squared Hellinger; -1: half of Neyman's; its limits, at a = 1 and 0, are the
+    rows of KL and reverse KL. In v = log u the losses are powers of u: f'(u) = (u^(a-1) - 1)/(a - 1) and f*(f'(u)) =
+    (u^a - 1)/a.
     """
     b = a - 1
-    facts: dict[str, Pointwise] = {
-        "f": lambda u: (u**a - 1 - a * (u - 1)) / (a * b),
-        "conjugate": lambda t: ((1 + b * t).clamp(min=0) ** (a / b) - 1) / a,  # u = 0 beyond the edge if a > 1
-    }
-    if a == 1:
-        facts = {"f": lambda u: torch.xlogy(u, u) - (u - 1), "conjugate": torch.expm1}
-    elif a == 0:
-        facts = {"f": lambda u: u - 1 - u.log(), "conjugate": lambda t: -torch.log1p(-t)}
     return Divergence(
         name=f"alpha_{a:g}",
         label=f"alpha = {a:g}",
@@ -257,11 +250,12 @@ def alpha_divergence(a: float) -> Divergence:
         reference="Cressie & Read 1984",
         critic=lambda v_real, v_fake: _power(v_fake, a) - _power(v_real, b),
         generator=lambda _, v_fake: -_power(v_fake, a),
-        f_prime=lambda u: (u**b - 1) / b if b else u.log(),
-        activation=lambda v: torch.expm1(b * v) / b if b else v,
+        f=lambda u: (u**a - 1 - a * (u - 1)) / (a * b),
+        f_prime=lambda u: (u**b - 1) / b,
+        conjugate=lambda t: ((1 + b * t).clamp(min=0) ** (a / b) - 1) / a,  # u = 0 beyond the edge if a > 1
+        activation=lambda v: torch.expm1(b * v) / b,
         log_ratio=lambda v: v,
         curvature=1.0,
-        **facts,
     )
 
 

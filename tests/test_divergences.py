@@ -173,10 +173,10 @@ def test_wasserstein_of_discrete_distributions() -> None:
 
 @pytest.mark.parametrize(
     ("a", "name", "times"),
-    [(2, "pearson", 0.5), (1, "kl", 1), (0.5, "squared_hellinger", 2), (0, "reverse_kl", 1), (-1, "neyman", 0.5)],
+    [(2, "pearson", 0.5), (0.5, "squared_hellinger", 2), (-1, "neyman", 0.5)],
 )
 def test_alpha_divergences_pass_through_the_others(a: float, name: str, times: float) -> None:
-    """At the optimal critic of each: the same bound, up to the factor; between a and its limit nothing jumps."""
+    """At the optimal critic of each: the same bound, up to the factor."""
     row, other = alpha_divergence(a), DIVERGENCES[name]
     assert bound(row, LOG_U) == pytest.approx(times * VALUE[name], rel=1e-6)
     u = torch.logspace(-2, 2, 50, dtype=torch.float64)
@@ -184,8 +184,6 @@ def test_alpha_divergences_pass_through_the_others(a: float, name: str, times: f
     torch.testing.assert_close(row.f(u), times * other.f(u) - linear, rtol=1e-6, atol=1e-9)
     t = row.f_prime(u)
     torch.testing.assert_close(row.conjugate(t), u * t - row.f(u), rtol=1e-9, atol=1e-9)
-    near = alpha_divergence(a + 1e-6)
-    torch.testing.assert_close(near.critic(u, -u), row.critic(u, -u), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("a", [3, 1.5, 0.5, -0.5, -2])
@@ -246,13 +244,6 @@ def test_the_relativistic_players_see_the_pair_with_opposite_signs() -> None:
     torch.testing.assert_close(pull, -torch.sigmoid(v_real - v_fake.detach()))  # never vanishes where the critic wins
 
 
-def test_non_saturating_js_has_the_minimax_critic() -> None:
-    v = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
-    a, b = DIVERGENCES["non_saturating_js"], DIVERGENCES["jensen_shannon"]
-    assert torch.equal(a.critic(*v), b.critic(*v))
-    assert not torch.equal(a.generator(None, v), b.generator(None, v))
-
-
 def test_the_tail_is_a_tangent() -> None:
     v = torch.tensor([-500.0, 0.0, 9.0, 10.0, 12.0], dtype=torch.float64, requires_grad=True)
     y = linear_tail_exp(v, LOG_RATIO_BOUND)
@@ -277,7 +268,6 @@ def test_an_unknown_row_is_refused_with_the_known_ones() -> None:
 
 @each(ROWS)
 def test_rows_describe_themselves(row: Divergence) -> None:
-    assert DIVERGENCES[row.name] is row
     assert row.label
     assert row.latex
     assert row.reference

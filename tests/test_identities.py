@@ -68,7 +68,7 @@ def test_a_row_proves_itself(row: Divergence) -> None:
     assert table.passed.all(), table[~table.passed].to_string()
 
 
-@pytest.mark.parametrize("a", [-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("a", [-2.0, 0.5, 3.0])
 def test_any_alpha_proves_itself(a: float) -> None:
     assert failures(alpha_divergence(a)) == set()
 

@@ -13,7 +13,7 @@ from ddgan_core.divergences import DIVERGENCES, alpha_divergence
 
 u = sp.Symbol("u", positive=True)
 t, v = sp.symbols("t v", real=True)
-ALPHAS = [sp.Rational(a) for a in ("-2", "-1", "-1/2", "1/2", "3/2", "2", "3")]
+ALPHAS = [sp.Rational(a) for a in ("-1/2", "1/2", "3/2")]  # the two shipped, and one between 0 and 1
 RATIOS = [sp.Rational(1, 50), sp.Rational(1, 3), sp.Rational(7, 9), sp.Rational(5, 4), sp.Integer(3), sp.Integer(40)]
 
 
@@ -166,26 +166,9 @@ def test_the_softened_reverse_kl_at_its_edge() -> None:
     assert sp.simplify(p * f.subs(u, q / p) - (p + q) * sp.log((p + q) / (2 * q))) == 0
 
 
-@pytest.mark.parametrize("limit", [0, 1])
-def test_the_alpha_family_at_its_limits(limit: int) -> None:
-    a, row = sp.Symbol("a", real=True), alpha_divergence(float(limit))
-    family = power(a)
-    f = sp.limit(family.f, a, limit)
-    expected = u - 1 - sp.log(u) if limit == 0 else u * sp.log(u) - (u - 1)
-    assert sp.simplify(f - expected) == 0
-    conjugate = -sp.log(1 - t) if limit == 0 else sp.exp(t) - 1
-    for x in (sp.Rational(-3, 2), sp.Rational(1, 4)):
-        assert abs(sp.N(sp.limit(family.conjugate.subs(t, x), a, limit) - conjugate.subs(t, x))) < 1e-12
-        assert float(row.conjugate(torch.tensor(float(x), dtype=torch.float64))) == pytest.approx(
-            float(conjugate.subs(t, x))
-        )
-    for x in RATIOS:
-        assert float(row.f(torch.tensor(float(x), dtype=torch.float64))) == pytest.approx(float(f.subs(u, x)))
-
-
-@pytest.mark.parametrize("a", [sp.Rational(3, 2), sp.Integer(3)])
-def test_alpha_above_1_is_constant_beyond_its_edge(a: sp.Expr) -> None:
+def test_alpha_above_1_is_constant_beyond_its_edge() -> None:
     """Beyond 1 + (a - 1) t = 0 the best u is 0 and f* = -f(0) = -1/a."""
+    a = sp.Rational(3, 2)
     row = power(a)
     edge = sp.diff(row.f, u).subs(u, 0)
     assert (edge, row.f.subs(u, 0)) == (-1 / (a - 1), 1 / a)
@@ -193,8 +176,8 @@ def test_alpha_above_1_is_constant_beyond_its_edge(a: sp.Expr) -> None:
     assert alpha_divergence(float(a)).conjugate(at).tolist() == pytest.approx([float(-1 / a)] * 3)
 
 
-@pytest.mark.parametrize("a", [sp.Integer(-2), sp.Rational(-1, 2)])
-def test_alpha_below_0_is_finite_at_its_edge_and_infinite_beyond(a: sp.Expr) -> None:
+def test_alpha_below_0_is_finite_at_its_edge_and_infinite_beyond() -> None:
+    a = -sp.Rational(1, 2)
     row, edge = power(a), -1 / (a - 1)
     assert sp.limit(sp.diff(row.f, u), u, sp.oo) == edge
     assert row.conjugate.subs(t, edge) == -1 / a
