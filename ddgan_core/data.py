@@ -85,15 +85,12 @@ def at_hand(name: str, split: str) -> bool:
     return name != "cifar10" or (data_dir() / _CIFAR_FILE[0]).exists()
 
 
-def load_images(
-    name: str, split: str = "train", root: Path | str | None = None
-) -> tuple[UInt8[Tensor, "n c h w"], Int[Tensor, " n"]]:
+def load_images(name: str, split: str = "train") -> tuple[UInt8[Tensor, "n c h w"], Int[Tensor, " n"]]:
     """All images of a split ("train" or "test") with their labels, downloaded and verified where they are missing."""
     get_dataset(name)
     if split not in ("train", "test"):
         raise UserError(f"split {split!r} is not known: choose train or test")
-    root = Path(root) if root is not None else data_dir()
-    images, labels = {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10, "digits": _digits}[name](split, root)
+    images, labels = {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10, "digits": _digits}[name](split)
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -165,7 +162,7 @@ def to_uint8(x: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def _digits(split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
+def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -174,17 +171,17 @@ def _digits(split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
     return images[:, None], bunch.target[part]
 
 
-def _fashion_mnist(split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
-    folder = root / "FashionMNIST" / "raw"
+def _fashion_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
+    folder = data_dir() / "FashionMNIST" / "raw"
     paths = [_verified(folder / name, md5, _FASHION_URL, "fashion_mnist") for name, md5 in _FASHION_FILES[split]]
     images = np.frombuffer(gzip.decompress(paths[0].read_bytes()), np.uint8, offset=16)
     labels = np.frombuffer(gzip.decompress(paths[1].read_bytes()), np.uint8, offset=8)
     return images.reshape(-1, 1, 28, 28).copy(), labels
 
 
-def _cifar10(split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
+def _cifar10(split: str) -> tuple[np.ndarray, np.ndarray]:
     name, md5 = _CIFAR_FILE
-    path = _verified(root / name, md5, _CIFAR_URL, "cifar10")
+    path = _verified(data_dir() / name, md5, _CIFAR_URL, "cifar10")
     parts = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
     with tarfile.open(path) as archive:
         files = [archive.extractfile(f"cifar-10-batches-bin/{part}") for part in parts]

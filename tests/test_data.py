@@ -17,6 +17,7 @@ from ddgan_core.data import at_hand, data_hash, draw_batch, get_dataset, load_im
 
 def fake_fashion(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, Path]:
     """Twelve training images and labels in the published layout, with their sums in place of the published ones."""
+    monkeypatch.setenv("DDGAN_DATA", str(root))
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
     images = np.random.default_rng(0).integers(0, 256, (12, 28, 28), dtype=np.uint8)
@@ -77,11 +78,9 @@ def test_the_data_folder_does_not_depend_on_where_one_stands(tmp_path: Path, mon
 
 def test_fashion_mnist_is_read_in_its_published_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written, _ = fake_fashion(tmp_path, monkeypatch)
-    by_argument = load_images("fashion_mnist", root=tmp_path)
-    monkeypatch.setenv("DDGAN_DATA", str(tmp_path))
-    for images, labels in (by_argument, load_images("fashion_mnist")):
-        assert np.array_equal(images.numpy(), written[:, None])
-        assert labels.tolist() == list(range(12))
+    images, labels = load_images("fashion_mnist")
+    assert np.array_equal(images.numpy(), written[:, None])
+    assert labels.tolist() == list(range(12))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "corrupted", "empty"])
@@ -92,7 +91,7 @@ def test_a_damaged_file_is_named_with_its_sums(damage: str, tmp_path: Path, monk
     bad = {"truncated": content[:5000], "corrupted": content[:1000] + flipped + content[1001:], "empty": b""}[damage]
     path.write_bytes(bad)
     with pytest.raises(UserError) as error:
-        load_images("fashion_mnist", root=tmp_path)
+        load_images("fashion_mnist")
     message = str(error.value)
     assert "\n" not in message
     assert str(path) in message
@@ -106,8 +105,9 @@ def test_a_damaged_file_is_named_with_its_sums(damage: str, tmp_path: Path, monk
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
 def test_missing_and_offline_names_three_ways_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setenv("DDGAN_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(UserError) as error:
-        load_images(name, root=tmp_path / "nowhere")
+        load_images(name)
     message = str(error.value)
     assert "\n" not in message
     assert "Name or service not known" in message
@@ -124,7 +124,8 @@ def test_a_download_is_verified_and_put_in_place(tmp_path: Path, monkeypatch: py
         Path(target).write_bytes((served / url.rpartition("/")[2]).read_bytes())
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    images, _ = load_images("fashion_mnist", root=tmp_path / "new")
+    monkeypatch.setenv("DDGAN_DATA", str(tmp_path / "new"))
+    images, _ = load_images("fashion_mnist")
     assert np.array_equal(images[:, 0].numpy(), written)
     assert sorted(p.name for p in (tmp_path / "new" / "FashionMNIST" / "raw").iterdir()) == sorted(
         p.name for p in served.iterdir()
@@ -156,7 +157,8 @@ def test_cifar10_comes_by_the_same_door(tmp_path: Path, monkeypatch: pytest.Monk
         member.size = records.size
         archive.addfile(member, io.BytesIO(records.tobytes()))
     monkeypatch.setattr(data, "_CIFAR_FILE", (path.name, hashlib.md5(path.read_bytes()).hexdigest()))
-    images, labels = load_images("cifar10", "test", tmp_path)
+    monkeypatch.setenv("DDGAN_DATA", str(tmp_path))
+    images, labels = load_images("cifar10", "test")
     assert images.shape == (4, 3, 32, 32)
     assert labels.tolist() == records[:, 0].tolist()
     assert images[2, 1, 0, 5].item() == records[2, 1 + 1024 + 5]  # channel by channel, row by row

@@ -282,7 +282,7 @@ sys.meta_path.insert(0, Absent())
 import numpy
 from ddgan_core import data
 random = numpy.random.default_rng(0)
-data._digits = lambda split, root: (random.integers(0, 256, (500, 1, 8, 8), dtype=numpy.uint8), numpy.arange(500) % 10)
+data._digits = lambda split: (random.integers(0, 256, (500, 1, 8, 8), dtype=numpy.uint8), numpy.arange(500) % 10)
 from ddgan_core.__main__ import main
 ids = "ddpm_T50_s0_smoke", "wasserstein_T01_s0_smoke"
 assert main(["study", "run", "--preset", "smoke", "--threads", "1", *(w for i in ids for w in ("--cell", i))]) == 0
