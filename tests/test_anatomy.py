@@ -140,14 +140,16 @@ def test_differences_are_decided_by_intervals_alone():
     for row, shift in (("reverse_kl", -1.0), ("kl", 0.0), ("pearson", -1.0), ("real", 9.0)):
         for g, b in enumerate(base):
             score = b + shift + 0.01 * (-1) ** g * (row == "kl")
-            rows.append({"row": row, "run_id": f"{row}_s0", "n": 80, "group": g, "recall": score})
-    table = anatomy.differences(pd.DataFrame(rows), "reverse_kl", ["recall"]).set_index("against")
+            rows.append({"row": row, "run_id": f"{row}_s0", "n": 80, "group": g} | dict.fromkeys(anatomy.REACH, score))
+    table = anatomy.differences(pd.DataFrame(rows), "reverse_kl")
+    assert table["score"].tolist() == 2 * list(anatomy.REACH)
+    table = table[table["score"] == "recall"].set_index("against")
     assert table.loc["kl", "verdict"] == "lower", "paired: what the groups share cancels"
     assert table.loc["kl", "difference"] == pytest.approx(-1)
     assert set(table.index) == {"kl", "pearson"}, "real images are no row to be beaten"
     assert table.loc["pearson", "verdict"] == "not decided"
-    assert not len(anatomy.differences(pd.DataFrame(rows), "wasserstein", ["recall"]))
+    assert not len(anatomy.differences(pd.DataFrame(rows), "wasserstein"))
     for change in ({"run_id": "kl_s1"}, {"n": 160}):
         mixed = pd.DataFrame(rows + [rows[8 + g] | change for g in range(8)])
         with pytest.raises(UserError, match="one run a row, at one n"):
-            anatomy.differences(mixed, "reverse_kl", ["recall"])
+            anatomy.differences(mixed, "reverse_kl")

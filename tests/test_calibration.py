@@ -47,7 +47,7 @@ def test_a_blur_keeps_constants_and_is_a_gaussian() -> None:
     assert torch.equal(blurred(flat), flat), "the edge is repeated, not darkened"
     point = torch.zeros(1, 1, 31, 31, dtype=torch.uint8)
     point[0, 0, 15, 15] = 255
-    out = blurred(point, 1.5)[0, 0].double()
+    out = blurred(point)[0, 0].double()
     expected = 255 / (2 * np.pi * 1.5**2)
     assert out[15, 15].item() == pytest.approx(expected, abs=0.6)
     assert out[15, 17].item() == pytest.approx(expected * np.exp(-4 / 4.5), abs=0.6)
@@ -110,7 +110,7 @@ def piles(images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]
     noisy = images.int() + (40 * torch.randn(images.shape, generator=generator())).int()
     return {
         "collapsed": one_class.repeat(n // len(one_class) + 1, 1, 1, 1)[:n], "noisy": noisy.clamp(0, 255).byte(),
-        "blurred": blurred(images, 1.0), "duplicated": images[: n // 20].repeat(20, 1, 1, 1)[:n],
+        "blurred": blurred(images), "duplicated": images[: n // 20].repeat(20, 1, 1, 1)[:n],
     }  # fmt: skip
 
 

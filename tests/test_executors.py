@@ -65,7 +65,7 @@ def test_a_killed_process_is_started_again_an_error_is_not(tmp_path: Path, capfd
 
 def test_it_gives_up_after_so_many_tries() -> None:
     command = python("import os; os.kill(os.getpid(), 9)")
-    assert local(["job"], lambda job: command, workers=1, retries=1) == {"job": -9}
+    assert local(["job"], lambda job: command, workers=1) == {"job": -9}
 
 
 def test_when_time_is_up_no_more_are_started() -> None:

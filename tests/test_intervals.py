@@ -7,6 +7,7 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.metrics.distances import Moments, class_statistics, frechet_distance, kernel_distance, precision_recall
 from ddgan_core.metrics.intervals import (
+    GROUPS,
     class_errors,
     frechet_interval,
     group_of,
@@ -120,12 +121,12 @@ def test_the_kernels_sums_are_those_of_the_samples_that_stay() -> None:
 @pytest.mark.parametrize("tight", [False, True])
 def test_neighbours_are_those_of_the_samples_that_stay(tight: bool) -> None:
     """Also where one group's fakes are all each other's neighbours, so that few of those looked at first may stay."""
-    fake, real = draw(120, 3, 0, 0.5), draw(100, 3, 1)
-    group = group_of(120, 3)
+    fake, real = draw(40 * GROUPS, 3, 0, 0.5), draw(100, 3, 1)
+    group = group_of(len(fake))
     if tight:
         fake[group == 1] = 2 + 1e-3 * fake[group == 1]
-    found = neighbours_without(fake, real, groups=3)
-    for g in range(4):  # of the last there are none
+    found = neighbours_without(fake, real)
+    for g in (0, 1, GROUPS):  # of the last there are none
         for name, value in precision_recall(real, fake[group != g]).items():
             assert float(found[name][g]) == pytest.approx(value), (name, g)
 

@@ -230,8 +230,8 @@ def reach(modes: pd.DataFrame) -> pd.DataFrame:
     ])  # fmt: skip
 
 
-def differences(modes: pd.DataFrame, row: str, scores: Sequence[str] = REACH) -> pd.DataFrame:
-    """A row's score less that of each other row, group by group: mean, its interval, and what the interval decides.
+def differences(modes: pd.DataFrame, row: str) -> pd.DataFrame:
+    """A row's REACH less that of each other row, group by group: mean, its interval, and what the interval decides.
 
     All comparisons of one call share a level of 95 % (Bonferroni). One trained network stands for each row: the
     intervals cover draws of samples, and say nothing about another seed of training.
@@ -242,9 +242,9 @@ def differences(modes: pd.DataFrame, row: str, scores: Sequence[str] = REACH) ->
     others = [name for name in piles if name not in (row, "real")]
     if row not in piles or not others:
         return pd.DataFrame()
-    level, lines = 1 - 0.05 / (len(others) * len(scores)), []
+    level, lines = 1 - 0.05 / (len(others) * len(REACH)), []
     for other in others:
-        for score in scores:
+        for score in REACH:
             interval = _around(piles[row][score] - piles[other][score], level)
             decided = "higher" if interval["low"] > 0 else "lower" if interval["high"] < 0 else "not decided"
             lines.append({"against": other, "score": score} | interval | {"verdict": decided})

@@ -44,11 +44,11 @@ DIRECTIONS = pd.DataFrame(
 )  # fmt: skip
 
 
-def blurred(images: UInt8[Tensor, "n c h w"], sigma: float = BLUR) -> UInt8[Tensor, "n c h w"]:
-    """Each image under a Gaussian blur of so many pixels, its edge repeated outwards; rounded to uint8 once."""
-    radius = math.ceil(3 * sigma)
+def blurred(images: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+    """Each image under a Gaussian blur of BLUR pixels, its edge repeated outwards; rounded to uint8 once."""
+    radius = math.ceil(3 * BLUR)
     offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = torch.exp(-0.5 * (offsets / BLUR) ** 2)
     kernel = kernel / kernel.sum()
 
     def along(size: int) -> Tensor:

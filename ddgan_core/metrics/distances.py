@@ -102,16 +102,19 @@ def own_kernel(x: Tensor) -> float:
     return (sum(float(kernel(part, x).sum()) for part in x.split(CHUNK)) - diagonal) / (len(x) * (len(x) - 1))
 
 
-def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"], k: int = 3) -> dict[str, float]:
-    """How much of one pile lies in the other's neighbourhoods, by balls that reach each point's k-th neighbour.
+K = 3  # the neighbour that a ball reaches
+
+
+def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"]) -> dict[str, float]:
+    """How much of one pile lies in the other's neighbourhoods, by balls that reach each point's third neighbour, K.
 
     precision, recall: the share of fakes within some ball of the reals, and the other way round (Kynkaanniemi et al.
-    2019, eq. 1). density: how many balls of the reals a fake lies in, over k; coverage: the share of reals whose ball
+    2019, eq. 1). density: how many balls of the reals a fake lies in, over K; coverage: the share of reals whose ball
     holds a fake (Naeem et al. 2020, eqs. 3-4). All in [0, 1] but density. They depend on both sizes: compare at equal.
     """
-    _check_pair(real, fake, k + 1)
+    _check_pair(real, fake, K + 1)
     real, fake = real.double(), fake.double()
-    real_radius, fake_radius = neighbour_distances(real, k), neighbour_distances(fake, k)
+    real_radius, fake_radius = neighbour_distances(real, K), neighbour_distances(fake, K)
     inside, balls, recalled, covered = fake.new_zeros(len(fake), dtype=torch.bool), 0, 0, 0
     for d, radius in zip(distances(real, fake), real_radius.split(CHUNK), strict=True):
         within = d < radius[:, None]
@@ -121,7 +124,7 @@ def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"], k: 
         recalled += int((d < fake_radius).any(1).sum())
     return {
         "precision": float(inside.double().mean()), "recall": recalled / len(real),
-        "density": balls / (k * len(fake)), "coverage": covered / len(real),
+        "density": balls / (K * len(fake)), "coverage": covered / len(real),
     }  # fmt: skip
 
 

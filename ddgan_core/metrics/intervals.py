@@ -14,6 +14,7 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.metrics.distances import (
     CHUNK,
+    K,
     Moments,
     class_statistics,
     distances,
@@ -25,7 +26,6 @@ from ddgan_core.metrics.distances import (
 from ddgan_core.shapes import Float, Tensor
 
 GROUPS = 20
-K = 3  # the neighbour that a ball reaches, as `precision_recall` has it
 
 
 def half_width(without: Sequence[float] | Float[Tensor, " g"]) -> float:
@@ -55,14 +55,14 @@ def student_quantile(count: int, confidence: float = 0.95) -> float:
     return math.sqrt(count - 1) * math.tan(np.interp(confidence * within[-1], within, angle))
 
 
-def group_of(n: int, groups: int = GROUPS) -> Tensor:
+def group_of(n: int) -> Tensor:
     """[n]: the group of each sample, strided, so that an order in the samples does not make the groups differ.
 
     Raises UserError for fewer than two samples a group.
     """
-    if n < 2 * groups:
-        raise UserError(f"{n} images: an interval by {groups} groups needs {2 * groups} or more")
-    return torch.arange(n) % groups
+    if n < 2 * GROUPS:
+        raise UserError(f"{n} images: an interval by {GROUPS} groups needs {2 * GROUPS} or more")
+    return torch.arange(n) % GROUPS
 
 
 def frechet_interval(features: Float[Tensor, "n d"], reference: Moments) -> tuple[float, float]:
@@ -87,7 +87,7 @@ def _merged(parts: Sequence[Moments]) -> Moments:
 def kernel_interval(fake: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> tuple[float, float]:
     """`metrics.kernel_distance` and the half-width of its interval, from the kernel's sums over pairs of groups."""
     x, y = fake.double(), real.double()
-    member = _members(group_of(len(x)).to(x.device), GROUPS)
+    member = _members(group_of(len(x)).to(x.device))
     across = x.new_zeros(GROUPS + 1)
     within = across.diag()
     for part, own in zip(x.split(CHUNK), member.split(CHUNK), strict=True):
@@ -101,9 +101,9 @@ def kernel_interval(fake: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> t
     return float(without[-1]) + own_kernel(y), half_width(without[:-1])
 
 
-def _members(group: Tensor, groups: int) -> Tensor:
-    """[n, groups + 1]: one-hot; last comes a group of nobody, which leaves everybody in when it is left out."""
-    return torch.nn.functional.one_hot(group, groups + 1).double()
+def _members(group: Tensor) -> Tensor:
+    """[n, GROUPS + 1]: one-hot; last comes a group of nobody, which leaves everybody in when it is left out."""
+    return torch.nn.functional.one_hot(group, GROUPS + 1).double()
 
 
 def neighbour_intervals(fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"]) -> dict[str, tuple[float, float]]:
@@ -116,22 +116,20 @@ def neighbour_intervals(fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"]) 
     return {name: (float(values[-1]), half_width(values[:-1])) for name, values in without.items()}
 
 
-def neighbours_without(
-    fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"], groups: int = GROUPS
-) -> dict[str, Float[Tensor, " h"]]:
+def neighbours_without(fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"]) -> dict[str, Float[Tensor, " h"]]:
     """The four metrics with each group of fakes left out, and, last, with none: what `precision_recall` would give."""
     fake, real = fake.double(), real.double()
-    group = group_of(len(fake), groups).to(fake.device)
-    member = _members(group, groups)
-    real_radius, fake_radius = neighbour_distances(real, K), _radii_without(fake, group, groups + 1)
+    group = group_of(len(fake)).to(fake.device)
+    member = _members(group)
+    real_radius, fake_radius = neighbour_distances(real, K), _radii_without(fake, group)
     inside, balls = fake.new_zeros(2, len(fake))
-    recalled, covered = fake.new_zeros(2, groups + 1)
+    recalled, covered = fake.new_zeros(2, GROUPS + 1)
     for d, radius in zip(distances(real, fake), real_radius.split(CHUNK), strict=True):
         hits = (d < radius[:, None]).double()
         inside, balls = torch.maximum(inside, hits.amax(0)), balls + hits.sum(0)
         covering = hits @ member
         covered += (covering.sum(1, keepdim=True) - covering > 0).sum(0)
-        for g in range(groups + 1):
+        for g in range(GROUPS + 1):
             recalled[g] += ((d < fake_radius[:, g]) & (group != g)).any(1).sum()
     left = len(fake) - member.sum(0)
     return {
@@ -140,14 +138,14 @@ def neighbours_without(
     }  # fmt: skip
 
 
-def _radii_without(x: Tensor, group: Tensor, groups: int) -> Float[Tensor, "n g"]:
-    """From each point to its K-th nearest other one that is not of group g, for each g."""
+def _radii_without(x: Tensor, group: Tensor) -> Float[Tensor, "n g"]:
+    """From each point to its K-th nearest other one that is not of group g, for each g, the group of nobody last."""
     radii = []
     for d in distances(x, x):
         seen = min(len(x), 8 * (K + 1))
         while True:
             near, index = d.topk(seen, dim=1, largest=False)
-            kept = group[index][:, :, None] != torch.arange(groups, device=x.device)
+            kept = group[index][:, :, None] != torch.arange(GROUPS + 1, device=x.device)
             if seen == len(x) or int(kept.sum(1).min()) > K:
                 break
             seen = min(len(x), 4 * seen)

@@ -23,14 +23,14 @@ LEAST = 3  # values of T, for an interval that says something
 _WITH_ERRORS = [column for name in COVERING for column in (name, f"{name}_error")]
 
 
-def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
-    """For each row and setting: the distance over `other`'s, differences of COVERING, and their 95 % errors.
+def paired(preset: str) -> pd.DataFrame:
+    """For each row and setting: the distance over BESIDE's, differences of COVERING, and their 95 % errors.
 
     Columns: setting, T, row, ratio (of squared distances), low, high, broken (either run broke down), and for
     each of COVERING itself and its _error; settings in order of preset, tag and T. Errors are of both runs' draws of
     samples alone, NaN where a score has none.
     By the preset's main features and N, over all presets of its networks, against the test images (trials of the sweep
-    against the training images, as they are scored); a setting without `other` is left out.
+    against the training images, as they are scored); a setting without BESIDE is left out.
     """
     _, _, features, n = SCORES[preset]["ddgan"][0]
     presets = SAME_NETWORKS if preset in SAME_NETWORKS else (preset,)
@@ -41,9 +41,9 @@ def paired(preset: str, other: str = BESIDE) -> pd.DataFrame:
     table = table.sort_values("reference_n")
     table = table.drop_duplicates([*SETTING, "divergence"], keep="last")  # by all images of the split
     table = table.assign(broken=broken(table))
-    one = table[table["divergence"] == other].set_index([*SETTING, *AXIS])
+    one = table[table["divergence"] == BESIDE].set_index([*SETTING, *AXIS])
     lines = []
-    for line in table[table["divergence"] != other].sort_values(SETTING, kind="stable").itertuples():
+    for line in table[table["divergence"] != BESIDE].sort_values(SETTING, kind="stable").itertuples():
         at = tuple(getattr(line, k) for k in (*SETTING, *AXIS))
         if at not in one.index:
             continue
@@ -88,7 +88,7 @@ def pooled(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").reindex(columns=columns).rename_axis("row")
 
 
-def worst(pairs: pd.DataFrame, rows: tuple[str, ...], deviation: float, draws: int = 10_000) -> pd.DataFrame:
+def worst(pairs: pd.DataFrame, rows: tuple[str, ...], deviation: float) -> pd.DataFrame:
     """How far each of `rows`, `BESIDE` among them, was behind the nearest of them where it was farthest behind.
 
     settings: in which all of them are scored and none broke down; behind: the largest ratio of its distance to the
@@ -99,7 +99,7 @@ def worst(pairs: pd.DataFrame, rows: tuple[str, ...], deviation: float, draws: i
     ratios = whole.pivot(index="setting", columns="row", values="ratio").assign(**{BESIDE: 1.0})
     ratios = ratios.reindex(columns=list(rows)).dropna()
     behind = ratios.div(ratios.min(axis=1), axis=0)
-    noise = deviation * np.random.default_rng(0).standard_normal((draws, len(ratios), len(rows)))
+    noise = deviation * np.random.default_rng(0).standard_normal((10_000, len(ratios), len(rows)))
     chance = np.exp((noise[..., 0] - noise.min(axis=-1)).max(axis=-1)) if len(ratios) else np.full(1, math.nan)
     found = pd.DataFrame({"settings": len(ratios), "behind": behind.max()}, index=pd.Index(rows, name="row"))
     found["in"] = behind.idxmax() if len(ratios) else ""

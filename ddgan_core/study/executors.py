@@ -21,12 +21,11 @@ LAST_LINES = 5.0  # seconds to print what an ended process left; a child of its 
 
 
 def local(
-    jobs: Sequence[str], command: Callable[[str], list[str] | None], workers: int, retries: int = RETRIES,
-    places: Sequence[list[str]] = ([],),
-) -> dict[str, int]:  # fmt: skip
+    jobs: Sequence[str], command: Callable[[str], list[str] | None], workers: int, places: Sequence[list[str]] = ([],)
+) -> dict[str, int]:
     """Run `command(job)` for each job, `workers` processes at a time, in order; {job: exit status} of those started.
 
-    A process that a signal killed is started again, `retries` times. A command of None means that time is up: no more
+    A process that a signal killed is started again, RETRIES times. A command of None means that time is up: no more
     are started. places: words added to the command, of a place that fewest of the processes have at that time. What
     the processes print is printed line by line. On SIGTERM or Ctrl-C the processes get SIGTERM, leave their
     checkpoints, and are waited for.
@@ -52,7 +51,7 @@ def local(
                         continue
                     reader.join(LAST_LINES)
                     del running[job]
-                    if code < 0 and tries[job] < retries:
+                    if code < 0 and tries[job] < RETRIES:
                         tries[job] += 1
                         print(f"{job}: killed by signal {-code}, started again", file=sys.stderr, flush=True)
                         waiting.insert(0, job)
@@ -99,14 +98,13 @@ def _sigterm_as_exit() -> Iterator[None]:
 
 
 def on_ray(
-    jobs: Sequence[str], work: Callable[[str], object], *, address: str | None = None, cpus: int = 1, gpus: float = 0.0,
-    retries: int = RETRIES,
-) -> dict[str, str]:  # fmt: skip
+    jobs: Sequence[str], work: Callable[[str], object], *, address: str | None = None, cpus: int = 1, gpus: float = 0.0
+) -> dict[str, str]:
     """Run `work(job)` as a Ray task for each job (extra `cluster`); {job: "" or why it failed}.
 
     address: of an existing cluster ("auto" for the one this machine belongs to); without it, one is started here and
     stopped at the end. cpus, gpus: what a task takes; 0.25 of a GPU puts four runs on one. A task whose worker dies is
-    done again by Ray, `retries` times. `work` and what it needs must be importable on every node.
+    done again by Ray, RETRIES times. `work` and what it needs must be importable on every node.
     Raises UserError where there is no Ray, no cluster, or, on one started here, never room for such a task.
     """
     if gpus > 1 and gpus != int(gpus):
@@ -134,7 +132,7 @@ def on_ray(
             for kind, asked in (("CPU", cpus), ("GPU", gpus)):
                 if asked > there.get(kind, 0):
                     raise UserError(f"a task of {asked:g} {kind}s would wait for ever: Ray sees {there.get(kind, 0):g}")
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_do)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_do)
         pending = {task.remote(work, job): job for job in jobs}
         ended: dict[str, str] = {}
         while pending:
