@@ -60,14 +60,10 @@ def _times(schedule: Schedule, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
 def ddgan_step(generator: Generator, schedule: Schedule) -> Step:
     """x_{t-1} ~ q(x_{t-1} | x_t, x_0 = G(x_t, z, t)) with z ~ N(0, I), eq. (10)."""
 
-    def step(x: Tensor, i: int, draw: Draw) -> Tensor:
-        index, time = _times(schedule, x, i)
-        x_0 = generator(x, time, draw(f"z/{i}", (generator.z_dim,))).float()
-        return sample_posterior(
-            schedule, x_0, x, index, draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x)
-        )
+    def predict(x: Tensor, i: int, time: Tensor, draw: Draw) -> Tensor:
+        return generator(x, time, draw(f"z/{i}", (generator.z_dim,))).float()
 
-    return step
+    return _posterior_step(schedule, predict)
 
 
 def ancestral_step(network: NoisePredictor, schedule: Schedule) -> Step:
@@ -78,12 +74,20 @@ def ancestral_step(network: NoisePredictor, schedule: Schedule) -> Step:
 
     alpha_bar = schedule.alpha_bar.tolist()
 
+    def predict(x: Tensor, i: int, time: Tensor, draw: Draw) -> Tensor:
+        return _predict(network, alpha_bar[i], x, time)[0]
+
+    return _posterior_step(schedule, predict)
+
+
+def _posterior_step(schedule: Schedule, predict: Callable[[Tensor, int, Tensor, Draw], Tensor]) -> Step:
+    """x_{t-1} ~ q(x_{t-1} | x_t, x_0), with x_0 predicted from x_t, i, the network's time and noise."""
+
     def step(x: Tensor, i: int, draw: Draw) -> Tensor:
-        x_0, _ = _predict(network, schedule, alpha_bar[i], x, i)
-        index, _ = _times(schedule, x, i)
-        return sample_posterior(
-            schedule, x_0, x, index, draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x)
-        )
+        index, time = _times(schedule, x, i)
+        x_0 = predict(x, i, time, draw)
+        noise = draw(f"posterior/{i}", x.shape[1:]) if i > 1 else torch.zeros_like(x)
+        return sample_posterior(schedule, x_0, x, index, noise)
 
     return step
 
@@ -94,16 +98,15 @@ def ddim_step(network: NoisePredictor, schedule: Schedule) -> Step:
     alpha_bar = schedule.alpha_bar.tolist()  # once: a GPU would be waited for in each step
 
     def step(x: Tensor, i: int, draw: Draw) -> Tensor:
-        x_0, noise = _predict(network, schedule, alpha_bar[i], x, i)
+        x_0, noise = _predict(network, alpha_bar[i], x, _times(schedule, x, i)[1])
         previous = alpha_bar[i - 1]
         return previous**0.5 * x_0 + (1 - previous) ** 0.5 * noise
 
     return step
 
 
-def _predict(network: NoisePredictor, schedule: Schedule, alpha_bar: float, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
-    """x_0 hat, clipped to the data's range, and the noise that is consistent with it; alpha_bar: at step i."""
-    _, time = _times(schedule, x, i)
+def _predict(network: NoisePredictor, alpha_bar: float, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """x_0 hat, clipped to the data's range, and the noise that is consistent with it; alpha_bar: at that time."""
     noise = network(x, time).float()
     x_0 = ((x - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5).clamp(-1, 1)
     return x_0, (x - alpha_bar**0.5 * x_0) / (1 - alpha_bar) ** 0.5

@@ -32,7 +32,7 @@ class TrainingDiverged(RuntimeError):
 def initialised(make: Callable[[], nn.Module], seed: int, purpose: str) -> Any:
     """What `make` builds, its weights drawn for (seed, purpose), the global random state left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(random_generator(seed, purpose).initial_seed())  # and no device's
+        torch.default_generator.manual_seed(stream_seed(seed, purpose))  # and no device's
         return make()
 
 
