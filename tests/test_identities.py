@@ -18,6 +18,8 @@ from ddgan_core.identities import IDENTITIES, check_row
 from ddgan_core.report import execution
 
 README = Path(__file__).parent.parent / "README.md"
+(OWN_ROW,) = (b for b in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "register(" in b)
+ROW = OWN_ROW[OWN_ROW.index("row = register(") : OWN_ROW.index("check_row(row)")].strip()
 EVERY = [identity.name for identity in IDENTITIES]
 FOR_ALL = [
     "no critic gains where P = Q", "a larger logit is more real", "float32 gradients are right",
@@ -155,15 +157,9 @@ def test_a_row_that_raises_fails_its_line_and_nothing_else() -> None:
 
 
 def le_cam(**pieces: object) -> Divergence:
-    row = Divergence(
-        "le_cam", "Le Cam", r"\tfrac{(u-1)^2}{u+1}", "Le Cam 1986; Vincze 1981",
-        critic=lambda real, fake: 4 * fake.sigmoid() ** 2 + 4 * (-real).sigmoid() ** 2 - 2,
-        generator=lambda _, fake: 1 - 4 * fake.sigmoid() ** 2,
-        f=lambda u: (u - 1) ** 2 / (u + 1), f_prime=lambda u: 1 - 4 / (1 + u) ** 2, curvature=1.0,
-        conjugate=lambda t: (2 - (1 - t.clamp(min=-3)).sqrt()) ** 2 - 1,
-        activation=lambda v: 1 - 4 * (-v).sigmoid() ** 2, log_ratio=lambda v: v,
-    )  # fmt: skip
-    return dataclasses.replace(row, **pieces)
+    """The README's row, not registered."""
+    expression = ROW.removeprefix("row = register(").removesuffix(")")
+    return dataclasses.replace(eval(expression, {"Divergence": Divergence}), **pieces)
 
 
 def test_register_adds_a_row_that_is_known_from_then_on() -> None:
@@ -196,31 +192,19 @@ def test_register_refuses_what_is_not_a_row(pieces: dict[str, object], message: 
 
 
 def test_the_readmes_row_is_right() -> None:
-    (code,) = (b for b in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "register(" in b)
     namespace: dict = {}
-    exec(code, namespace)
+    exec(OWN_ROW, namespace)
     assert failures(namespace["row"]) == set()
-    assert len([line for line in code[code.index("row = ") :].splitlines() if line.strip()]) <= 10
+    assert len(ROW.splitlines()) < 10
 
 
 def cell(source: str, **metadata: object) -> nbformat.NotebookNode:
     return new_code_cell(source, metadata=metadata)
 
 
-ROW = """register(Divergence(
-    "le_cam", "Le Cam", r"\\tfrac{(u-1)^2}{u+1}", "Le Cam 1986",
-    critic=lambda real, fake: 4 * fake.sigmoid() ** 2 + 4 * (-real).sigmoid() ** 2 - 2,
-    generator=lambda _, fake: 1 - 4 * fake.sigmoid() ** 2,
-    f=lambda u: (u - 1) ** 2 / (u + 1), f_prime=lambda u: 1 - 4 / (1 + u) ** 2, curvature=1.0,
-    conjugate=lambda t: (2 - (1 - t.clamp(min=-3)).sqrt()) ** 2 - 1,
-    activation=lambda v: 1 - 4 * (-v).sigmoid() ** 2, log_ratio=lambda v: v,
-))"""
-
-
 def test_a_readers_row_is_registered_trained_scored_and_plotted_from_a_notebook(
     tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(ROW.splitlines()) < 10
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = new_notebook(
         cells=[
@@ -234,7 +218,7 @@ def test_a_readers_row_is_registered_trained_scored_and_plotted_from_a_notebook(
                 "from ddgan_core.divergences import Divergence, register\nfrom ddgan_core.identities import check_row\n"
                 "from ddgan_core.evaluation.scores import load_evaluations"
             ),
-            cell(f"row = {ROW}\nassert check_row(row).passed.all()"),
+            cell(f"{ROW}\nassert check_row(row).passed.all()"),
             cell("(run,) = study.ensure([study.configure(preset, divergence=row.name, T=2)], compute)"),
             cell(
                 'assert run.status["state"] == "done"\nscores = load_evaluations("digits", preset)\n'
