@@ -4,14 +4,6 @@ keeps them, `reference` and `piles` keep what takes long; `calibration` says wha
 """
 
 from ddgan_core.evaluation.samples import load_model, sample
-from ddgan_core.evaluation.scores import load_evaluations
-from ddgan_core.evaluation.scoring import evaluate, evaluate_baseline, evaluate_images
+from ddgan_core.evaluation.scoring import evaluate, evaluate_baseline
 
-__all__ = [
-    "evaluate",
-    "evaluate_baseline",
-    "evaluate_images",
-    "load_evaluations",
-    "load_model",
-    "sample",
-]
+__all__ = ["evaluate", "evaluate_baseline", "load_model", "sample"]

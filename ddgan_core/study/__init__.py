@@ -5,7 +5,6 @@ trains what is missing, scores what is trained, and can stop after any number of
 """
 
 from ddgan_core.study.cells import (
-    DDPM,
     PAPER_ROWS,
     PAPER_T,
     SCORES,
@@ -13,22 +12,18 @@ from ddgan_core.study.cells import (
     STUDIES,
     SWEEP_SEED,
     Study,
-    budget_study,
     causes_study,
     configure,
     make_study,
     paper_study,
     reference_split,
-    schedule_study,
     scores_due,
-    sweep_study,
     toys_study,
 )
 from ddgan_core.study.work import complete, ensure, run, run_local, run_on_ray, score, ship, status, to_do, write_tables
 
 __all__ = [
-    "DDPM", "PAPER_ROWS", "PAPER_T", "SCORES", "SMOOTH", "STUDIES", "SWEEP_SEED", "Study", "budget_study",
-    "causes_study", "complete", "configure", "ensure", "make_study", "paper_study", "reference_split", "run",
-    "run_local", "run_on_ray", "schedule_study", "score", "scores_due", "ship", "status", "sweep_study", "to_do",
-    "toys_study", "write_tables",
+    "PAPER_ROWS", "PAPER_T", "SCORES", "SMOOTH", "STUDIES", "SWEEP_SEED", "Study", "causes_study", "complete",
+    "configure", "ensure", "make_study", "paper_study", "reference_split", "run", "run_local", "run_on_ray", "score",
+    "scores_due", "ship", "status", "to_do", "toys_study", "write_tables",
 ]  # fmt: skip

@@ -3,11 +3,9 @@ these (`measures`), and the grid of all of them (`toy_study`) with its `verdicts
 """
 
 from ddgan_core.toys.mixtures import (
-    GaussianMixture,
     grid_25,
     isotropic,
     kl_divergence,
-    ring,
     three_modes,
     true_posterior,
     true_x_0,
@@ -15,11 +13,9 @@ from ddgan_core.toys.mixtures import (
 )
 
 __all__ = [
-    "GaussianMixture",
     "grid_25",
     "isotropic",
     "kl_divergence",
-    "ring",
     "three_modes",
     "true_posterior",
     "true_x_0",
