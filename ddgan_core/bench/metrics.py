@@ -30,7 +30,6 @@ Features = Float[Tensor, "n d"]
 Contestant = Callable[[UInt8[Tensor, "n c h w"], Path], Features | tuple[Features, Seconds]]
 OURS = "ddgan_core, float32"
 PEER = "clean-fid"
-LEAST_CHANGE = 0.01  # of FID: what moves it by more is another ruler
 
 
 def bench_metrics(
@@ -41,8 +40,7 @@ def bench_metrics(
     Piles: the first n test and the first n training images, in turn; FID is the distance between the two.
     images_per_s: median over the repeats. ratio: of clean-fid's seconds to this row's, the median over repeats, with
     the lowest and highest; cpu_ratio: the same in seconds of CPU time, all processes. fid_change: this row's FID minus
-    that of float32; same_ruler: it is less than LEAST_CHANGE, else the row is not to be used. gap: why a row has no
-    numbers. Written to results/tables/bench_metrics_<device>.csv.
+    that of float32. gap: why a row has no numbers. Written to results/tables/bench_metrics_<device>.csv.
     """
     piles = [load_images(dataset, split)[0] for split in ("test", "train")]
     if not 2 <= n <= min(len(pile) for pile in piles):
@@ -68,8 +66,6 @@ def bench_metrics(
         theirs = [f.numpy() for f in features[PEER]]
         rows[0]["fid"] = float(_cleanfid("fid").fid_from_feats(*theirs))
         rows[0]["fid_change"] = rows[0]["fid"] - fids.get(OURS, float("nan"))
-    for row in rows:
-        row["same_ruler"] = abs(row.get("fid_change", float("nan"))) < LEAST_CHANGE
     return written(rows, f"bench_metrics_{torch.device(device).type}")
 
 

@@ -80,9 +80,8 @@ def bench_training(
     plain = seconds[next(iter(LOOPS))]
     rows = []
     for name, own in seconds.items():
-        rate = updates / median(own)
         row: dict[str, Any] = {"loop": name, "preset": preset, "batch_size": batch_size, "updates": updates}
-        row |= {"repeats": repeats, "updates_per_s": rate, "images_per_s": rate * batch_size}
+        row |= {"repeats": repeats, "updates_per_s": updates / median(own)}
         row |= ratio(plain, own, "speedup") | ratio(plain, own, "cpu_speedup", "cpu")
         rows.append(row | provenance(device))
     return written(rows, f"bench_training_{preset}_{torch.device(device).type}_{batch_size}")
