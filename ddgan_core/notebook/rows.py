@@ -234,14 +234,15 @@ def _by_T(preset: str, columns: Sequence[str], of: Callable[[str, pd.Series, pd.
     """of(row, means over the last quarter, history), by row and T: of the DDGANs whose histories have these columns, of
     the first seed and without a tag, in the preset of `kin` with most T. Empty where there is none."""
     most = kin(preset)[0]
-    found = {
-        (r.config.divergence, r.config.T): of(
-            r.config.divergence, r.history.tail(max(1, len(r.history) // 4)).mean(), r.history
-        )
-        for r in all_runs(configure(preset).dataset)
-        if (r.config.preset, r.config.method, r.config.seed, r.config.tag) == (most, "ddgan", 0, "")
-        and set(columns) <= set(r.history)
-    }
+    found = {}
+    for run in all_runs(configure(preset).dataset):
+        config = run.config
+        if (config.preset, config.method, config.seed, config.tag) != (most, "ddgan", 0, ""):
+            continue
+        history = run.history
+        if set(columns) <= set(history):
+            late = history.tail(max(1, len(history) // 4)).mean()
+            found[config.divergence, config.T] = of(config.divergence, late, history)
     if not found:
         return pd.DataFrame()
     table = pd.Series(found).rename_axis(["row", "T"]).unstack()
