@@ -1,9 +1,9 @@
-"""`bench` and its parts, and calibrate."""
+"""`bench` and its parts."""
 
 import argparse
 from typing import Any
 
-from ddgan_core.commands.common import prepare, refuse
+from ddgan_core.commands.common import prepare
 
 
 def show(table: Any, digits: int) -> int:
@@ -57,21 +57,3 @@ def bench_workers(args: argparse.Namespace) -> int:
     from ddgan_core.bench.workers import bench_workers
 
     return show(bench_workers(workers=args.workers), 3)
-
-
-def calibrate(args: argparse.Namespace) -> int:
-    if args.reference:
-        refuse(args, ("sizes", "draws"), "not with --reference, which takes the whole split once")
-    else:
-        refuse(args, ("minutes",), "only with --reference")
-    device = prepare(args)
-    from ddgan_core.evaluation import calibration
-
-    if args.reference:
-        how = {"minutes": args.minutes, "device": device}
-        print(calibration.make_reference(args.features, args.dataset, args.reference, **how))
-        return 0
-    sizes = {"sizes": args.sizes, "floor_sizes": args.sizes} if args.sizes else {}
-    table = calibration.calibrate(args.features, dataset=args.dataset, draws=args.draws or 4, device=device, **sizes)
-    print(calibration.summary(table).xs("mean", axis=1, level=1).round(4).to_string())
-    return 0

@@ -1,4 +1,4 @@
-"""The commands by themselves: train, sample, evaluate, anatomy, report, doctor."""
+"""The commands by themselves: train, sample, evaluate, calibrate, anatomy, information, report, doctor."""
 
 import argparse
 import io
@@ -96,6 +96,24 @@ def evaluate(args: argparse.Namespace) -> int:
             if value == value and value != "":  # not what this score does not have
                 print(f"{name:<18} {value:.5g}" if isinstance(value, float) else f"{name:<18} {value}")
     write_tables()  # last: a table of another run may be damaged, and this score is stored
+    return 0
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    if args.reference:
+        refuse(args, ("sizes", "draws"), "not with --reference, which takes the whole split once")
+    else:
+        refuse(args, ("minutes",), "only with --reference")
+    device = prepare(args)
+    from ddgan_core.evaluation import calibration
+
+    if args.reference:
+        how = {"minutes": args.minutes, "device": device}
+        print(calibration.make_reference(args.features, args.dataset, args.reference, **how))
+        return 0
+    sizes = {"sizes": args.sizes, "floor_sizes": args.sizes} if args.sizes else {}
+    table = calibration.calibrate(args.features, dataset=args.dataset, draws=args.draws or 4, device=device, **sizes)
+    print(calibration.summary(table).xs("mean", axis=1, level=1).round(4).to_string())
     return 0
 
 
