@@ -68,7 +68,7 @@ def test_ids_are_readable() -> None:
     ("field", "value"),
     [
         ("T", 0), ("T", 1001), ("T", -4), ("method", "gan"), ("precision", "fp16"), ("batch_size", 0),
-        ("batch_size", -8), ("updates", 0), ("z_dim", 0), ("penalty_every", 0), ("critic_steps", 0), ("seed", -1),
+        ("batch_size", -8), ("updates", 0), ("z_dim", -1), ("penalty_every", 0), ("critic_steps", 0), ("seed", -1),
         ("lr_generator", -1e-4), ("lr_critic", -1.0), ("lr_final", -1.0), ("penalty_weight", -0.1), ("ema_decay", 1.0),
         ("ema_decay", -0.1), ("widths", ()), ("widths", (8, -1)), ("widths", (8, 28)), ("critic_widths", (0,)),
         ("lr_generator", float("nan")), ("penalty_weight", float("inf")), ("divergence", "none"),
