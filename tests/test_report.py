@@ -82,7 +82,7 @@ def test_execution_uses_the_parameters_and_leaves_one_file(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("", r"cell 3: parameter 't' is not known \(did you mean T\?\)"),
+        ("", r"cell 4: parameter 't' is not known: this notebook has preset, compute, T"),
         ("x = 0\n1 / x", r"n\.ipynb.*cell 4.*x = 0.*ZeroDivisionError: division by zero"),
         (
             "from ddgan_core import UserError\nraise UserError('no such run: make one')",
