@@ -42,9 +42,8 @@ def test_each_line_is_a_multiple_of_its_longest_chain() -> None:
     assert (len(left.lines), len(right.lines)) == (3, 3)
 
 
-def test_without_results_of_ours_only_theirs_is_drawn(results: Path) -> None:
-    results.mkdir(exist_ok=True)
-    (results / "published.csv").write_bytes((ROOT / "results" / "published.csv").read_bytes())
+@pytest.mark.usefixtures("results")
+def test_without_results_of_ours_only_theirs_is_drawn() -> None:
     found = curves("cpu")
     assert found["ddgan"][AS_PUBLISHED].notna().all()
     assert found["ddgan"][[ITS_PROTOCOL, CORRECTED]].isna().all(axis=None)

@@ -1,9 +1,10 @@
 """Published curves beside this study's by the same protocol, each as a multiple of its own longest chain.
 
 The rulers differ (networks of features, images, training), so that values do not compare; what a protocol does to the
-shape of a curve does. results/published.csv: FID as the authors' own repositories and papers give it.
+shape of a curve does. published.csv: FID as the authors' own repositories and papers give it.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,6 @@ from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends
 from ddgan_core.figures.plots import COLOURS, plain_numbers
 from ddgan_core.notebook.rows import beside_cut_short
-from ddgan_core.runs import results_dir
 from ddgan_core.study import configure
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ STYLES = {AS_PUBLISHED: ":", ITS_PROTOCOL: "--", CORRECTED: "-"}
 
 def published() -> pd.DataFrame:
     """source (a key of references.bib), model, divergence, protocol, steps, fid: what others report."""
-    return pd.read_csv(results_dir() / "published.csv", keep_default_na=False)
+    return pd.read_csv(Path(__file__).with_name("published.csv"), keep_default_na=False)
 
 
 def curves(preset: str) -> dict[str, pd.DataFrame]:
