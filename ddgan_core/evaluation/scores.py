@@ -49,7 +49,7 @@ def load_evaluations(dataset: str, preset: str | None = None) -> pd.DataFrame:
     paths = [run.path / "evaluations.csv" for run in runs] + [results_dir() / "baselines" / f"{dataset}.csv"]
     texts = [text for path in paths if len(text := _as_text(path))]
     try:  # numbers in all of them at once, which takes as long as in one
-        return _typed(pd.concat(texts, ignore_index=True)) if texts else _as_text(Path())
+        return _typed(pd.concat(texts, ignore_index=True) if texts else _as_text(Path()))
     except ValueError:
         for path in paths:
             read_evaluations(path)  # raises with the name of the file
