@@ -10,6 +10,7 @@ from ddgan_core.metrics.intervals import (
     GROUPS,
     class_errors,
     frechet_interval,
+    geometric_mean,
     group_of,
     half_width,
     kernel_interval,
@@ -162,3 +163,8 @@ def test_intervals_of_class_statistics_cover() -> None:
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(UserError, match="39 images: an interval by 20 groups needs 40"):
         frechet_interval(draw(39, 3, 0), standard(3))
+
+
+def test_the_geometric_mean_is_that_of_ratios() -> None:
+    assert geometric_mean(iter([1.0, 4.0])) == pytest.approx(2)
+    assert geometric_mean([3.0, 6.0, 12.0]) / geometric_mean([1.0, 2.0, 4.0]) == pytest.approx(3)

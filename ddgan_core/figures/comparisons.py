@@ -10,6 +10,7 @@ from ddgan_core.evaluation.textures import FINE
 from ddgan_core.figures.curves import finish
 from ddgan_core.figures.labels import label_ends, label_of, tag_label, with_room
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, FEATURE_NAMES, MARKERS, plain_numbers
+from ddgan_core.metrics.intervals import geometric_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -195,7 +196,7 @@ def seeds_figure(table: pd.DataFrame, compared: pd.DataFrame) -> "Figure":
             look = {"marker": MARKERS[row], "color": COLOURS[row], "fillstyle": "none" if broken else "full"}
             axes[0].plot(own, [y] * len(own), ls="", ms=8, alpha=0.75, **look)
             if not broken:
-                axes[0].vlines(np.exp(np.log(own).mean()), y - 0.3, y + 0.3, color=COLOURS[row], lw=2)
+                axes[0].vlines(geometric_mean(own), y - 0.3, y + 0.3, color=COLOURS[row], lw=2)
     if rows:
         hollow = "; hollow: broke down" if table["broken"].any() else ""
         axes[0].set(xlabel=f"squared distance of each seed{hollow}", title="Seeds")

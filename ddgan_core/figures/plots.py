@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ddgan_core import UserError
@@ -18,6 +17,7 @@ from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.evaluation.scores import AXIS
 from ddgan_core.figures.grids import DPI
 from ddgan_core.figures.labels import label_ends, label_of, tag_label, with_room
+from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.runs import write_atomic
 
 if TYPE_CHECKING:
@@ -180,8 +180,10 @@ def _draw_line(ax: "Axes", every: pd.DataFrame, x: str, look: tuple[str, str, st
     name, label, ls = look
     line, fallen = every[~every["broken"]], every[every["broken"]]
     style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKERS[name]}
-    by_x = (line if len(line) else fallen).groupby(x)["frechet"].agg([_geometric, "min", "max", "size"]).sort_index()
-    by_x = by_x.rename(columns={"_geometric": "mean"})
+    by_x = (
+        (line if len(line) else fallen).groupby(x)["frechet"].agg([geometric_mean, "min", "max", "size"]).sort_index()
+    )
+    by_x = by_x.rename(columns={"geometric_mean": "mean"})
     if len(line):
         ax.plot(by_x.index, by_x["mean"], label=label, ls=ls, ms=6, mec="white", mew=0.4, **style)
         if (by_x["size"] > 1).any():
@@ -194,10 +196,6 @@ def _draw_line(ax: "Axes", every: pd.DataFrame, x: str, look: tuple[str, str, st
     if len(fallen):
         ax.plot(fallen[x], fallen["frechet"], ls="", ms=6, mfc="white", **style)
     return by_x
-
-
-def _geometric(values: pd.Series) -> float:
-    return float(np.exp(np.log(values).mean()))
 
 
 def _line_of(rows: pd.DataFrame) -> pd.Series:

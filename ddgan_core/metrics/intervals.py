@@ -43,6 +43,11 @@ def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[fl
     return float(v.mean()), float(v.std() / math.sqrt(len(v))) * student_quantile(len(v), confidence)
 
 
+def geometric_mean(values: Iterable[float]) -> float:
+    """Of distances, whose ratios count: exp of the mean logarithm."""
+    return float(np.exp(np.mean(np.log([*values]))))
+
+
 def student_quantile(count: int, confidence: float = 0.95) -> float:
     """How many standard errors of `count` independent values reach to each side of their mean.
 

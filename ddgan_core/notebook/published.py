@@ -7,12 +7,12 @@ shape of a curve does. published.csv: FID as the authors' own repositories and p
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends
 from ddgan_core.figures.plots import COLOURS, plain_numbers
+from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook.rows import beside_cut_short
 from ddgan_core.study import configure
 
@@ -62,7 +62,7 @@ def curves(preset: str) -> dict[str, pd.DataFrame]:
 
 def _by_steps(scores: pd.DataFrame) -> pd.Series:
     """Geometric mean of the distance over seeds, by steps."""
-    return np.exp(np.log(scores["frechet"].astype(float)).groupby(scores["steps"].astype(int)).mean())
+    return scores["frechet"].astype(float).groupby(scores["steps"].astype(int)).agg(geometric_mean)
 
 
 def published_figure(found: dict[str, pd.DataFrame]) -> "Figure":

@@ -8,6 +8,7 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.figures.labels import label_of, tag_label
+from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled
@@ -129,8 +130,9 @@ def _cell(seeds: pd.DataFrame) -> str:
         if len(own):
             distance, cover = own["frechet"], own[["recall", "coverage"]].mean()
             between = f" [{distance.min():.1f} to {distance.max():.1f}]" if len(own) > 1 else ""
-            mean = math.exp(distance.map(math.log).mean())
-            cells.append(f"{mean:.1f}{sign}{between} ({cover['recall']:.2f}, {cover['coverage']:.2f})")
+            cells.append(
+                f"{geometric_mean(distance):.1f}{sign}{between} ({cover['recall']:.2f}, {cover['coverage']:.2f})"
+            )
     return "; ".join(cells)
 
 
