@@ -42,9 +42,11 @@ class SeededNoise:
         return torch.cat(blocks)[offset : offset + self.count].to(self.device)
 
 
-def reverse_chain(step: Step, steps: int, shape: tuple[int, ...], draw: Draw) -> Iterator[Float[Tensor, "n c h w"]]:
-    """Yields x_T ~ N(0, I), x_{T-1}, ..., x_0, in `steps` steps; `shape` is that of one image."""
-    x = draw("x_T", shape)
+def reverse_chain(
+    step: Step, steps: int, shape: tuple[int, ...], draw: Draw, x_T: Tensor | None = None
+) -> Iterator[Float[Tensor, "n c h w"]]:
+    """Yields x_T, x_{T-1}, ..., x_0, in `steps` steps; `shape` is that of one image. x_T: by default ~ N(0, I)."""
+    x = draw("x_T", shape) if x_T is None else x_T
     yield x
     for i in range(steps, 0, -1):
         x = step(x, i, draw)
@@ -129,13 +131,17 @@ def sample_images(
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     start: int = 0,
+    begin: Callable[[SeededNoise], Tensor] | None = None,
 ) -> Iterator[Float[Tensor, "b c h w"]]:
-    """Yields x_0 for images start .. start + n - 1, batch by batch; batch_size: by default what is fast."""
+    """Yields x_0 for images start .. start + n - 1, batch by batch.
+
+    batch_size: by default what is fast. begin: where the chains of that noise begin, by default at N(0, I).
+    """
     keep_freed_memory()
     batch_size = fast_batch(device) if batch_size is None else batch_size
     for first in range(start, start + n, batch_size):
         draw = SeededNoise(seed, first, min(batch_size, start + n - first), device)
         with torch.no_grad():  # not across the yield: the caller's own mode is its own
-            for x in reverse_chain(step, steps, shape, draw):
+            for x in reverse_chain(step, steps, shape, draw, begin and begin(draw)):
                 x_0 = x  # a thousand states of a chain need not be held
         yield x_0

@@ -166,7 +166,7 @@ def test_scores_are_listed_by_T(monkeypatch):
 
 def test_rows_are_shown_by_what_their_critics_see(monkeypatch):
     scored = [("kl", "", 4.0), ("kl", "plain", 5.0), ("wasserstein", "", 6.0), ("jeffreys", "plain", 7.0)]
-    common = {"features": "pixels", "n": 200, "reference": "test", "sample_seed": 0}
+    common = {"features": "pixels", "n": 200, "reference": "test", "sample_seed": 0, "protocol": ""}
     common |= {"sampler": "ddgan", "T": 2, "seed": 0}
     table = pd.DataFrame([
         common | {"run_id": row + tag, "divergence": row, "tag": tag, "frechet": value} for row, tag, value in scored

@@ -10,7 +10,7 @@ import torch
 
 from ddgan_core import UserError, sampling
 from ddgan_core.checkpoints import write_weights
-from ddgan_core.data import load_images, to_uint8
+from ddgan_core.data import load_images, to_float, to_uint8
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation import samples, scoring
 from ddgan_core.evaluation.samples import load_model, sample
@@ -59,7 +59,7 @@ def test_image_i_is_the_same_in_any_call(config: RunConfig, sampler: str | None,
     ("config", "arguments", "message"),
     [
         (DDGAN, {"steps": 2}, "takes the 3 it was trained for"),
-        (DDGAN, {"sampler": "ddim"}, "choose ddgan or truncated"),
+        (DDGAN, {"sampler": "ddim"}, "choose ddgan or truncated or diffused"),
         (DDPM, {"steps": 21}, "choose 1 to 20"),
         (DDPM, {"steps": 0}, "choose 1 to 20"),
         (DDPM, {"sampler": "ddgan"}, "choose ancestral or ddim or shortened or retimed"),
@@ -89,6 +89,32 @@ def test_a_truncated_chain_is_begun_from_noise_at_a_smaller_step(monkeypatch: py
     assert torch.equal(sample(run, 3, sampler="truncated", steps=2, seed=1), to_uint8(next(iter(images))))
     row = evaluate(run, n=20, features="pixels", sampler="truncated", steps=1).iloc[0]
     assert row[["sampler", "steps", "protocol"]].tolist() == ["truncated", 1, "as_published"]
+
+
+def test_a_diffused_chain_is_begun_at_real_images_with_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, T = make_run(DDGAN), DDGAN.T
+    assert times_asked(run, monkeypatch, sampler="diffused", steps=2) == [2, 1]
+    network, schedule = load_model(run)
+    seen: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    monkeypatch.setattr(samples, "load_model", lambda *_: (network, schedule))
+    images = to_float(load_images(DDGAN.dataset)[0])
+    n = len(images)
+    sample(run, n, sampler="diffused", steps=1, seed=5)
+    x_1 = torch.cat(seen)
+    noise = sampling.SeededNoise(5, 0, n)("x_T", tuple(images.shape[1:]))
+    alpha_bar = schedule.alpha_bar[1]
+    x_0 = (x_1 - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+    distance, nearest = torch.cdist(x_0.flatten(1), images.flatten(1)).min(1)
+    assert distance.max() < 1e-2, "the square root of what float32 leaves"
+    assert nearest.unique().numel() == n
+    assert not torch.equal(nearest, nearest.sort().values), "shuffled, so that any few of them are like all"
+    monkeypatch.undo()
+    assert torch.equal(sample(run, 70, sampler="diffused", steps=2)[:9], sample(run, 9, sampler="diffused", steps=2))
+    with pytest.raises(UserError, match=f"has {n} training images"):
+        sample(run, n + 1, sampler="diffused", steps=1)
+    rows = [evaluate(run, n=20, features="pixels", sampler="diffused", steps=t).iloc[0] for t in (1, T)]
+    assert [row["protocol"] for row in rows] == ["control", "control"], "at t = T, too, it is not the model's own start"
 
 
 def test_a_shortened_table_is_a_new_one_with_small_times(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     this.add_argument("--seed", type=whole(0), default=0, help="image i of a seed is always the same (default: 0)")
     this.add_argument(
-        "--sampler", help="of a DDPM: ancestral (default), ddim, shortened, retimed; of a DDGAN: truncated"
+        "--sampler", help="of a DDPM: ancestral (default), ddim, shortened, retimed; of a DDGAN: truncated, diffused"
     )
     this.add_argument("--steps", type=whole(1), help="of a DDPM: re-spaced to so many (default: its T, at most 100)")
     computing(this, data=False)
@@ -108,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--n", type=whole(2), help="how many images (default: 10000; of a pile: all)")
     this.add_argument("--reference", default="test", help="test or train (default: %(default)s)")
     this.add_argument(
-        "--sampler", help="of a DDPM: ancestral (default), ddim, shortened, retimed; of a DDGAN: truncated"
+        "--sampler", help="of a DDPM: ancestral (default), ddim, shortened, retimed; of a DDGAN: truncated, diffused"
     )
     this.add_argument("--steps", type=whole(1), help="of a DDPM: re-spaced to so many (default: its T)")
     this.add_argument("--seed", type=whole(0), help="of the samples (default: 0)")

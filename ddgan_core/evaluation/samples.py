@@ -1,20 +1,21 @@
 """A run's images: its network, the samplers that fit it, and the pile of samples that is scored."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from ddgan_core import UserError
 from ddgan_core.checkpoints import run_weights
-from ddgan_core.data import get_dataset, to_uint8
-from ddgan_core.diffusion import Schedule, make_schedule
+from ddgan_core.data import get_dataset, load_images, to_float, to_uint8
+from ddgan_core.diffusion import Schedule, diffuse, make_schedule, random_generator
 from ddgan_core.evaluation.piles import draw_pile
 from ddgan_core.networks import Generator, NoisePredictor, make_model
 from ddgan_core.progress import watched
 from ddgan_core.provenance import device_name
 from ddgan_core.runs import Run
-from ddgan_core.sampling import DDPM_STEPS, Step, ancestral_step, ddgan_step, fast_batch, sample_images
+from ddgan_core.sampling import DDPM_STEPS, SeededNoise, Step, ancestral_step, ddgan_step, fast_batch, sample_images
 from ddgan_core.shapes import Tensor, UInt8
 
 
@@ -33,7 +34,7 @@ def load_model(run: Run, device: torch.device | str = "cpu") -> tuple[Generator 
 def resolve_sampler(run: Run, sampler: str | None = None, steps: int | None = None) -> tuple[str, int]:
     """The sampler and its steps, by default those the run was trained for. Raises UserError when they do not fit it."""
     config = run.config
-    allowed = ["ddgan", "truncated"] if config.method == "ddgan" else [*DDPM_STEPS, "shortened", "retimed"]
+    allowed = ["ddgan", "truncated", "diffused"] if config.method == "ddgan" else [*DDPM_STEPS, "shortened", "retimed"]
     sampler, steps = sampler or allowed[0], config.T if steps is None else steps
     if sampler not in allowed:
         raise UserError(f"sampler {sampler!r} for run {config.run_id}: choose {' or '.join(allowed)}")
@@ -70,6 +71,26 @@ def _times_of_equal_noise(table: Schedule, learned: Schedule) -> Tensor:
     return torch.cat([learned.time[:1], learned.time[1:][nearest]])
 
 
+def _begin(run: Run, sampler: str, t: int, n: int, seed: int) -> Callable[[SeededNoise], Tensor] | None:
+    """Where the chains of sampler "diffused" begin: chain k at x_t ~ q(x_t | x_0), x_0 the k-th of shuffled images.
+
+    Of the training split, each once: the test images are what samples are scored against.
+    """
+    if sampler != "diffused":
+        return None
+    schedule, (images, _) = make_schedule(run.config.schedule, run.config.T), load_images(run.config.dataset, "train")
+    if n > len(images):
+        raise UserError(f"n = {n} for sampler diffused: {run.config.dataset} has {len(images)} training images")
+    images = images[torch.randperm(len(images), generator=random_generator(seed, "sample/diffused"))[:n]]
+
+    def begin(draw: SeededNoise) -> Tensor:
+        x_0 = to_float(images[draw.start : draw.start + draw.count])
+        noise = draw("x_T", x_0.shape[1:])
+        return diffuse(schedule, x_0, torch.full((len(x_0),), t), noise.cpu()).to(noise.device)
+
+    return begin
+
+
 def sample(
     run: Run, n: int, *, sampler: str | None = None, steps: int | None = None, seed: int = 0,
     device: torch.device | str = "cpu",
@@ -83,8 +104,8 @@ def sample(
     if n < 1:
         raise UserError(f"n = {n}: 1 or more")
     sampler, steps = resolve_sampler(run, sampler, steps)
-    step, shape = _chain_step(run, sampler, steps, device)
-    batches, count = sample_images(step, steps, shape, n, seed, device), -(-n // fast_batch(device))
+    (step, shape), begin = _chain_step(run, sampler, steps, device), _begin(run, sampler, steps, n, seed)
+    batches, count = sample_images(step, steps, shape, n, seed, device, begin=begin), -(-n // fast_batch(device))
     return torch.cat([to_uint8(x).cpu() for x in watched(batches, f"{run.config.run_id} samples", count)])
 
 
@@ -92,14 +113,14 @@ def sample_pile(
     run: Run, sampler: str, steps: int, n: int, seed: int, device: torch.device | str, deadline: float | None
 ) -> tuple[UInt8[Tensor, "n c h w"], float]:  # fmt: skip
     """What `sample` gives, and the seconds an image took; a drawing that takes long goes on where it stopped."""
-    step, shape = _chain_step(run, sampler, steps, device)
+    (step, shape), begin = _chain_step(run, sampler, steps, device), _begin(run, sampler, steps, n, seed)
     batch_size = fast_batch(device)
     facts = {"weights": hashlib.sha256(run.weights.read_bytes()).hexdigest() if run.weights else ""}
     facts |= {"sampler": sampler, "steps": str(steps), "seed": str(seed), "batch_size": str(batch_size)}
     facts |= {"device": device_name(device), "torch": torch.__version__}
 
     def draw(start: int, count: int) -> Tensor:
-        (images,) = sample_images(step, steps, shape, count, seed, device, batch_size, start)
+        (images,) = sample_images(step, steps, shape, count, seed, device, batch_size, start, begin)
         return to_uint8(images).cpu()
 
     return draw_pile(facts, n, batch_size, draw, deadline)

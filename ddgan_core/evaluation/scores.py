@@ -33,8 +33,11 @@ COLUMNS = (
 )  # fmt: skip
 # Samplers that are not the study's. The source paper's ways to fewer steps start from noise where the chain does not
 # end in noise: a DDPM asked by a table of betas that is shortened, not re-spaced, at times 1 to n; a DDGAN whose first
-# steps are left out. To tell what is wrong with the former, the control asks at the times of as much noise.
-PROTOCOLS = {"shortened": "as_published", "truncated": "as_published", "retimed": "control"}
+# steps are left out. Controls tell what is wrong with them: a DDPM asked at the times of as much noise; a DDGAN whose
+# last steps begin where they were trained to, at real images with noise.
+PROTOCOLS = {
+    "shortened": "as_published", "truncated": "as_published", "retimed": "control", "diffused": "control",
+}  # fmt: skip
 _WHOLE = {"T", "seed", "steps", "reference_n", "n", "sample_seed"}
 _MEASURED = set(COLUMNS[COLUMNS.index("frechet") : COLUMNS.index("device")])
 

@@ -78,9 +78,8 @@ def check_features(names: Sequence[str], dataset: str, device: torch.device | st
 
 def _protocol(config: RunConfig, sampler: str, steps: int) -> str:
     """The column of that name in a row of scores."""
-    if steps == config.T:
-        return "as_trained"
-    return PROTOCOLS.get(sampler, "respaced")
+    protocol = PROTOCOLS.get(sampler, "respaced")
+    return "as_trained" if steps == config.T and protocol != "control" else protocol
 
 
 def evaluate_baseline(

@@ -65,13 +65,16 @@ def scores(run: Run | None) -> Any:
 
 
 def comparable(preset: str) -> pd.DataFrame:
-    """The preset's scores that share one axis: its main features and N, the first sample seed, the test images."""
+    """The preset's scores that share one axis: its main features and N, the first sample seed, the test images.
+
+    Without controls, which are no way to make images.
+    """
     _, _, features, n = SCORES[preset]["ddgan"][0]
     table = load_evaluations(configure(preset).dataset, preset)
     if not len(table):
         return table
     table = table[(table["features"] == features) & (table["n"] == n)]
-    return table[(table["reference"] == "test") & (table["sample_seed"] == 0)]
+    return table[(table["reference"] == "test") & (table["sample_seed"] == 0) & (table["protocol"] != "control")]
 
 
 def kin(preset: str, row: str | None = None) -> list[str]:
