@@ -16,8 +16,7 @@ from matplotlib.axes import Axes
 from ddgan_core import UserError
 from ddgan_core.bench.training import LOOPS, PRODUCT, PRODUCT_BF16, STARTED
 from ddgan_core.notebook import speed
-from ddgan_core.runs import Run, write_atomic
-from ddgan_core.study import make_study
+from ddgan_core.runs import write_atomic
 
 ROOT = Path(__file__).parent.parent
 
@@ -220,14 +219,3 @@ def test_devices_share_the_axis_of_seconds() -> None:
     assert [title(ax) for ax in figure.axes] == ["slow", "fast"]
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
     assert figure.axes[0].get_ylim()[0] < 2 / 99 < 20 < figure.axes[0].get_ylim()[1]
-
-
-def test_the_cost_is_the_median_cells_times_all(results: Path) -> None:
-    cells = make_study("paper", "smoke").cells
-    assert math.isnan(speed.cost_of_study(["smoke"]).loc["smoke", "hours for all"])
-    for cell, minutes in zip(cells, (1, 2, 6), strict=False):
-        Run.create(cell).set_status("done", step=cell.updates, seconds=60.0 * minutes)
-    cost = speed.cost_of_study(["smoke"]).loc["smoke"]
-    assert cost["trained"] == 3
-    assert cost["minutes a cell"] == 2
-    assert cost["hours for all"] == pytest.approx(2 * len(cells) / 60)

@@ -41,11 +41,12 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
     wanted = [
         configure("smoke", T=1, updates=2), configure("smoke", T=2, updates=8, tag="x4"),
         configure("smoke", T=2, updates=4, schedule="cosine", tag="cosine"),
-        configure("smoke", T=4, updates=8, batch_size=32, tag="b32"),
+        configure("smoke", T=4, updates=8, batch_size=32, tag="b32", precision="bf16"),
     ]  # fmt: skip
     others = [
         configure("smoke", T=2, updates=4, critic_detail=False, tag="plain"),
         configure("smoke", T=2, updates=4, seed=1),
+        configure("smoke", T=2, updates=8, tag="bf16", precision="bf16"),  # a twin
         configure("smoke", T=2, updates=4, divergence="kl"),
     ]  # fmt: skip
     for config in wanted + others:

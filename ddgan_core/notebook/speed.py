@@ -12,7 +12,7 @@ from ddgan_core.figures.labels import label_ends
 from ddgan_core.figures.plots import COLOURS, MARKERS, plain_numbers
 from ddgan_core.notebook.rows import SAME_NETWORKS
 from ddgan_core.runs import results_dir
-from ddgan_core.study import configure, make_study, status
+from ddgan_core.study import configure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -278,20 +278,3 @@ def sampling_curve(ax: "Axes", times: pd.DataFrame) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         plain_numbers(axis)
     label_ends(ax, ends)
-
-
-def cost_of_study(presets: Sequence[str] = ("short", "cpu", "full")) -> pd.DataFrame:
-    """The paper's grid at each preset: cells, how many are trained, minutes of one such run, hours for all.
-
-    Minutes are the median of the trained cells, on whatever device each was trained; NaN where none is.
-    """
-    lines = []
-    for preset in presets:
-        cells = status(make_study("paper", preset))
-        done = cells[cells["state"] == "done"]
-        minutes = float(done["minutes"].median()) if len(done) else math.nan
-        lines.append({
-            "preset": preset, "cells": len(cells), "trained": len(done), "minutes a cell": minutes,
-            "hours for all": minutes * len(cells) / 60,
-        })  # fmt: skip
-    return pd.DataFrame(lines).set_index("preset")

@@ -29,8 +29,9 @@ MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "
 def by_updates(preset: str, row: str) -> pd.DataFrame:
     """A row's runs of seed 0 in all presets of these networks that differ in T, updates, batches and schedule only.
 
-    Columns: run_id, preset, T, schedule, batch_size, usual_batch (is it the preset's?), updates, per_step = updates / T
-    (t is uniform, so each step had as many),
+    In bfloat16 where no such run in float32 is scored, from which no difference is seen (`results/LOG.md`).
+    Columns: run_id, preset, T, schedule, batch_size, usual_batch (is it the preset's?), arithmetic, updates,
+    per_step = updates / T (t is uniform, so each step had as many),
     MEASURES in the presets' common ruler, and seen_t1 .. seen_tT: minus the critic's loss late in training. In order of
     per_step; empty where nothing is scored.
     """
@@ -42,7 +43,9 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
         scores = scores[scores["sampler"] == "ddgan"].set_index("run_id")
         for run in all_runs(configure(name).dataset):
             config = run.config
-            free = {field: getattr(config, field) for field in ("schedule", "updates", "batch_size", "tag")}
+            free = {
+                field: getattr(config, field) for field in ("schedule", "updates", "batch_size", "precision", "tag")
+            }
             batch_size = configure(name).batch_size
             usual = configure(name, divergence=row, T=config.T).changed(**free)
             if config != usual or config.run_id not in scores.index:
@@ -50,6 +53,7 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
             late = run.history.tail(max(1, round(LATE * len(run.history))))
             line = {"run_id": config.run_id, "preset": name, "T": config.T, "schedule": config.schedule}
             line |= {"batch_size": config.batch_size, "usual_batch": config.batch_size == batch_size}
+            line |= {"arithmetic": config.precision}
             line |= {
                 "updates": config.updates,
                 "per_step": config.updates / config.T,
@@ -60,7 +64,11 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
                 f"seen_t{t}": -late[f"critic_t{t}"].mean() for t in range(1, config.T + 1) if f"critic_t{t}" in late
             }
             lines.append(line | seen)
-    return pd.DataFrame(lines).sort_values(["per_step", "T"], ignore_index=True) if lines else pd.DataFrame()
+    if not lines:
+        return pd.DataFrame()
+    table = pd.DataFrame(lines).sort_values("arithmetic", ascending=False, kind="stable")  # fp32 first
+    table = table.drop_duplicates(["T", "schedule", "batch_size", "updates"])
+    return table.sort_values(["per_step", "T"], ignore_index=True)
 
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:

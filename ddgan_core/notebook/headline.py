@@ -1,0 +1,95 @@
+"""One row at one T trained ever longer: what more images bring by each ruler, and how many a goal would ask for."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ddgan_core.evaluation.scores import load_evaluations
+from ddgan_core.figures.labels import label_ends
+from ddgan_core.figures.plots import plain_numbers
+from ddgan_core.notebook.steps import by_updates
+from ddgan_core.study import configure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GOALS = {"FID aimed at on a GPU": 8.0, "FID aimed at on a CPU": 30.0}  # of JS at T = 4, before anything was trained
+TICKS = (1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 200, 400)
+# Name, features, number of images, reference; the last is what goals are set by.
+RULERS = (
+    ("classifier, N = 10,000", "fashion_classifier", 10_000, "test"), ("FID, N = 2,000", "inception", 2_000, "test"),
+    ("FID, N = 10,000, to training images", "inception", 10_000, "train"),
+)  # fmt: skip
+
+
+def by_images(preset: str, row: str, T: int) -> pd.DataFrame:
+    """Distances of a row's runs at T by the images that they were trained on, fewest first.
+
+    Index: run_id. Columns: images (millions, of all steps), batch_size, arithmetic, then each of RULERS by its name,
+    NaN where it was not scored. Runs: of `steps.by_updates`, by the usual schedule.
+    """
+    runs = by_updates(preset, row)
+    runs = runs[(runs["T"] == T) & (runs["schedule"] == "vp")] if len(runs) else runs
+    if not len(runs):
+        return pd.DataFrame(columns=["images", "batch_size", "arithmetic", *(name for name, *_ in RULERS)])
+    runs = runs.assign(images=runs["updates"] * runs["batch_size"] / 1e6)
+    table = runs.set_index("run_id")[["images", "batch_size", "arithmetic"]].sort_values("images")
+    scores = load_evaluations(configure(preset).dataset)
+    scores = scores[(scores["sampler"] == "ddgan") & (scores["sample_seed"] == 0)]
+    for name, features, n, reference in RULERS:
+        own = scores[(scores["features"] == features) & (scores["n"] == n) & (scores["reference"] == reference)]
+        table[name] = own.set_index("run_id")["frechet"].reindex(table.index)
+    return table
+
+
+def powers(table: pd.DataFrame) -> pd.DataFrame:
+    """By which power of the images each ruler's distance falls from the run scored before; NaN for the first."""
+    found = {}
+    for name, *_ in RULERS:
+        own = table[["images", name]].dropna()
+        found[name] = (-np.log(own[name]).diff() / np.log(own["images"]).diff()).reindex(table.index)
+    return pd.DataFrame(found, index=table.index)
+
+
+def asked(table: pd.DataFrame) -> pd.DataFrame:
+    """For each of GOALS the images, in millions, and the multiple of the longest run's, if the last power went on.
+
+    That is hoped for rather than known: no training falls for ever. NaN where fewer than two runs are scored.
+    """
+    name = RULERS[-1][0]
+    own, power = table[["images", name]].dropna(), powers(table)[name].dropna()
+    lines = {}
+    for goal, fid in GOALS.items():
+        more = (own[name].iloc[-1] / fid) ** (1 / power.iloc[-1]) if len(power) else float("nan")
+        more = max(more, 1.0) if len(power) else more  # reached already
+        lines[f"{goal}, {fid:g}"] = {"images": more * own["images"].iloc[-1] if len(own) else more, "more": more}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def headline_figure(table: pd.DataFrame) -> "Figure":
+    """`by_images`: a line for each of RULERS, and the goals."""
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(9, 4.2))
+    if not len(table):
+        ax.text(0.5, 0.5, "not scored yet", transform=ax.transAxes, ha="center", color="0.5")
+        ax.set_axis_off()
+        return figure
+    ends = []
+    for (name, *_), colour in zip(RULERS, ("0.45", "#d6246e", "#7a2ca0"), strict=True):
+        line = table.dropna(subset=name)
+        ax.plot(line["images"], line[name], marker="o", color=colour)
+        if len(line):
+            ends.append((float(line["images"].iloc[-1]), float(line[name].iloc[-1]), name, colour))
+    for goal, fid in GOALS.items():
+        ax.axhline(fid, color="0.6", lw=1, ls=":")
+        ends.append((float("nan"), fid, goal, "0.45"))
+    ax.set(xscale="log", yscale="log", xlabel="million images", ylabel="squared Fréchet distance")
+    ax.set_xticks(table["images"], [f"{n:.2g}" for n in table["images"]])
+    ax.minorticks_off()
+    low, high = ax.get_ylim()
+    ax.set_yticks([v for v in TICKS if low < v < high])
+    plain_numbers(ax.yaxis)
+    label_ends(ax, ends)
+    return figure
