@@ -276,7 +276,7 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
 
     stem, paths = Path(stem), []
     # Grids of images, which have no layout engine, keep whole pixels and their greys.
-    sharp, colours = (1.5, 64) if fig.get_layout_engine() else (2, 256)
+    sharp, colours = (1.5, 48) if fig.get_layout_engine() else (2, 256)
     with rc_context({"svg.hashsalt": "ddgan"}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             if kind == "svg" and not stem.name.startswith("fig"):
@@ -289,7 +289,7 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
 
 
 def palette_png(png: bytes, colours: int = 256) -> bytes:
-    """The same picture in so many colours without dither: less than half the bytes. Plots look alike in 64."""
+    """The same picture in so many colours without dither: less than half the bytes. Plots look alike in 48."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")

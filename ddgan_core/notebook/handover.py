@@ -11,7 +11,7 @@ import pandas as pd
 
 from ddgan_core.evaluation.scores import AXIS, load_evaluations
 from ddgan_core.figures.labels import label_ends, label_of, tag_label
-from ddgan_core.figures.plots import COLOURS, plain_numbers
+from ddgan_core.figures.plots import COLOURS, FEATURE_NAMES
 from ddgan_core.study import configure
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def handover_figure(table: pd.DataFrame) -> "Figure":
             ax.plot(at, line, "--" if tag else "-", color=COLOURS[row], marker="o", ms=4)
             name = label_of(row) + (f", {tag_label(tag)}" if tag else "")
             ends.append((float(at[-1]), float(line.iloc[-1]), name, COLOURS[row]))
-        ax.set(yscale="log", title=f"{features}, N = {n:,}", xlabel="chain begun at q(x_t), t =")
-        plain_numbers(ax.yaxis)
+        ax.set(ylim=(0, None), title=f"{FEATURE_NAMES[features]}, N = {n:,}", xlabel="chain begun at q(x_t), t =")
         ax.set_xticks(at, ["0 (real)", *map(str, at[1:-1]), f"{at[-1]} (noise)"])
         label_ends(ax, ends)
     axes[0, 0].set_ylabel("squared Fréchet distance")
