@@ -242,10 +242,10 @@ def test_a_score_is_left_in_time_and_gone_on_with(
     how, drawn, whole = {"n": 200, "features": "pixels"}, [], samples.sample_images
     monkeypatch.setattr(samples, "fast_batch", lambda *_: 50)
 
-    def slow(step, steps, shape, n, seed, device, batch_size, start):
+    def slow(step, steps, shape, n, seed, device, batch_size, start, begin):
         drawn.append(start)
         time.sleep(0.3)
-        return whole(step, steps, shape, n, seed, device, batch_size, start)
+        return whole(step, steps, shape, n, seed, device, batch_size, start, begin)
 
     monkeypatch.setattr(samples, "sample_images", slow)
     with pytest.raises(TimeIsUp, match="of 200 images are drawn"):
