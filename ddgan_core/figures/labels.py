@@ -26,9 +26,9 @@ def label_of(row: str) -> str:
 
 def tag_label(tag: str) -> str:
     """A run's tag in words; in the study of budgets "x5" is a length of training, "b64" a size of batches."""
-    if tag == "long":
-        return "longest run"
     words = {"x": "{} × updates", "b": "batches of {}"}
+    if tag == "long":  # the only one, so that it has no number
+        return "longest run"
     return words[tag[0]].format(tag[1:]) if re.fullmatch(r"[xb][\d.]+", tag) else tag
 
 
