@@ -1,10 +1,22 @@
 """What a training records: running means of losses, logits and gradient norms, kept apart by t."""
 
+from collections.abc import Callable
+
 import torch
 
-from ddgan_core.shapes import Tensor
+from ddgan_core.shapes import Float, Int, Tensor
 
 MAX_TIME_BINS = 10  # exactly up to T = 10, in ten equal ranges beyond
+
+
+@torch.no_grad()
+def variance_by_latent(
+    model: Callable[..., Tensor], x_t: Float[Tensor, "n c h w"], t: Int[Tensor, " n"], z_dim: int,
+    random: torch.Generator, draws: int = 4,
+) -> Float[Tensor, " n"]:  # fmt: skip
+    """Var_z of the answers x_0 hat to each x_t, mean over pixels, without bias: 0 where the latent is not used."""
+    z = torch.randn(draws, len(t), z_dim, generator=random, device=x_t.device)
+    return torch.stack([model(x_t, t, draw) for draw in z]).var(0).flatten(1).mean(1)
 
 
 class TimeMeans:

@@ -22,7 +22,7 @@ from ddgan_core.networks import Classifier, Discriminator, check_image_size, mak
 from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
 from ddgan_core.runs import RunConfig
 from ddgan_core.shapes import Int, Tensor, UInt8
-from ddgan_core.time_means import TimeMeans
+from ddgan_core.time_means import TimeMeans, variance_by_latent
 
 
 class TrainingDiverged(RuntimeError):
@@ -102,6 +102,15 @@ class Trainer:
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+
+    def look(self) -> None:
+        """What no loss shows, for the next record: the variance that the averaged generator draws by its latent."""
+        if self.config.method != "ddgan":
+            return
+        random = torch.Generator(self.device).manual_seed(stream_seed(self.config.seed, "latent"))  # each time the same
+        x_0, t = self._draw(random)
+        _, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, random), self._noise(x_0, random))
+        self.means.add("variance_by_latent", variance_by_latent(self.ema, x_t, t, self.config.z_dim, random), t)
 
     def check(self) -> None:
         """Raises TrainingDiverged where an update in a graph met what is not finite; no player has moved since."""
@@ -266,6 +275,7 @@ def train(trainer: Trainer, record_every: int) -> Iterator[dict[str, float]]:
         trainer.update()
         if due := trainer.step % record_every == 0 or trainer.step == trainer.config.updates:
             trainer.check()
+            trainer.look()
         yield {"step": trainer.step} | (trainer.means.read() if due else {})
 
 

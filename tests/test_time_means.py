@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ddgan_core.time_means import TimeMeans
+from ddgan_core.time_means import TimeMeans, variance_by_latent
 
 
 def test_time_means_keep_each_t_apart() -> None:
@@ -43,3 +43,17 @@ def test_a_total_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
         means.add("loss", torch.tensor([1.0]), torch.tensor([1]))
         means.read()
     assert made == [(2,), (2, 4)]
+
+
+def test_the_variance_by_the_latent_is_of_the_latent_alone() -> None:
+    """x_t + t z_1 in each pixel varies by t^2, however different the x_t are."""
+    x_t, t = 100 * torch.randn(3, 1, 4, 4), torch.tensor([0, 1, 2])
+    random = torch.Generator().manual_seed(0)
+
+    def model(x: torch.Tensor, t: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return x.double() + (t * z[:, 0])[:, None, None, None]
+
+    found = variance_by_latent(model, x_t, t, 5, random, draws=4000)
+    assert found.tolist() == pytest.approx([0.0, 1.0, 4.0], rel=0.1, abs=1e-9)
+    mean = torch.stack([variance_by_latent(model, x_t, t, 5, random, draws=2) for _ in range(4000)]).mean(0)
+    assert mean.tolist() == pytest.approx([0.0, 1.0, 4.0], rel=0.1, abs=1e-9)  # two draws are not biased either

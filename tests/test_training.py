@@ -304,3 +304,21 @@ def test_the_history_says_how_large_the_logits_are() -> None:
     means = each.means.read()
     sides = [means[f"logit_{side}{t}"] for side in ("real", "fake") for t in ("", "_t1", "_t2")]
     assert 0 < max(map(abs, sides)) <= means["logit_largest"]
+
+
+def test_the_history_says_what_the_latent_draws() -> None:
+    """Noted beside the training, which it leaves alone; 0 without a latent, and none of a DDPM."""
+    plain, noted, without = trainer("ddgan"), trainer("ddgan"), trainer("ddgan", z_dim=0)
+    for each in (plain, noted, without):
+        each.update()
+    for each in (noted, without, noted):
+        each.look()
+    for each in (plain, noted):
+        each.update()
+    assert equal(plain.model.state_dict(), noted.model.state_dict())
+    seen, none = noted.means.read(), without.means.read()
+    assert min(seen["variance_by_latent_t1"], seen["variance_by_latent_t2"]) > 0
+    assert none["variance_by_latent"] == 0
+    assert "variance_by_latent" not in plain.means.read()
+    (record,) = (r for r in train(trainer("ddpm", updates=1), 1))
+    assert "variance_by_latent" not in record
