@@ -250,6 +250,14 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--n", type=whole(2), help="test images (default: 500, or all where there are fewer)")
     computing(this)
 
+    text = "Does a DDGAN's last step lose its distance in shapes or in fine detail; into results/tables."
+    this = command(commands, "bands", "bands", text, "bands --run non_saturating_js_T04_s0_cpu --threads 1")
+    this.add_argument("--run", required=True, metavar="ID", help="a DDGAN")
+    this.add_argument("--dataset", help="where two datasets have a run of that id")
+    this.add_argument("--features", default="inception", help="as in evaluate (default: %(default)s)")
+    this.add_argument("--n", type=whole(40), default=2_000, help="training images to answer to (default: 2000)")
+    computing(this)
+
     this = command(
         commands, "report", "report", "Execute the notebooks and write one page of them.", "report --preset cpu"
     )

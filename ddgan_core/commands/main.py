@@ -1,4 +1,4 @@
-"""The commands by themselves: train, sample, evaluate, calibrate, anatomy, information, report, doctor."""
+"""The commands by themselves: train, sample, evaluate, calibrate, anatomy, information, bands, report, doctor."""
 
 import argparse
 import io
@@ -137,6 +137,14 @@ def information(args: argparse.Namespace) -> int:
     from ddgan_core.evaluation.information import measure
 
     print(measure(open_run(args), n=args.n, device=device))
+    return 0
+
+
+def bands(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core.evaluation.bands import measure
+
+    print(measure(open_run(args), features=args.features, n=args.n, device=device))
     return 0
 
 

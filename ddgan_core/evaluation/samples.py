@@ -71,17 +71,22 @@ def _times_of_equal_noise(table: Schedule, learned: Schedule) -> Tensor:
     return torch.cat([learned.time[:1], learned.time[1:][nearest]])
 
 
-def _begin(run: Run, sampler: str, t: int, n: int, seed: int) -> Callable[[SeededNoise], Tensor] | None:
-    """Where the chains of sampler "diffused" begin: chain k at x_t ~ q(x_t | x_0), x_0 the k-th of shuffled images.
+def diffused_images(dataset: str, n: int, seed: int = 0) -> UInt8[Tensor, "n c h w"]:
+    """The images that n chains of sampler "diffused" begin at, before their noise: shuffled, each once.
 
-    Of the training split, each once: the test images are what samples are scored against.
+    Of the training split: the test images are what samples are scored against. Raises UserError where it has fewer.
     """
+    images, _ = load_images(dataset, "train")
+    if n > len(images):
+        raise UserError(f"n = {n} for sampler diffused: {dataset} has {len(images)} training images")
+    return images[torch.randperm(len(images), generator=random_generator(seed, "sample/diffused"))[:n]]
+
+
+def _begin(run: Run, sampler: str, t: int, n: int, seed: int) -> Callable[[SeededNoise], Tensor] | None:
+    """Where the chains of sampler "diffused" begin: chain k at x_t ~ q(x_t | x_0), x_0 of `diffused_images`."""
     if sampler != "diffused":
         return None
-    schedule, (images, _) = make_schedule(run.config.schedule, run.config.T), load_images(run.config.dataset, "train")
-    if n > len(images):
-        raise UserError(f"n = {n} for sampler diffused: {run.config.dataset} has {len(images)} training images")
-    images = images[torch.randperm(len(images), generator=random_generator(seed, "sample/diffused"))[:n]]
+    schedule, images = make_schedule(run.config.schedule, run.config.T), diffused_images(run.config.dataset, n, seed)
 
     def begin(draw: SeededNoise) -> Tensor:
         x_0 = to_float(images[draw.start : draw.start + draw.count])

@@ -26,6 +26,8 @@ def label_of(row: str) -> str:
 
 def tag_label(tag: str) -> str:
     """A run's tag in words; in the study of budgets "x5" is a length of training, "b64" a size of batches."""
+    if tag.endswith("-bf16"):
+        return tag_label(tag.removesuffix("-bf16")) + ", bfloat16"
     words = {"x": "{} × updates", "b": "batches of {}"}
     if tag == "long":  # the only one, so that it has no number
         return "longest run"

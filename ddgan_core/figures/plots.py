@@ -275,8 +275,8 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
     from matplotlib import rc_context
 
     stem, paths = Path(stem), []
-    # Grids of images, which have no layout engine, keep whole pixels and their greys.
-    sharp, colours = (1.5, 48) if fig.get_layout_engine() else (2, 256)
+    # Grids of images, which have no layout engine, keep whole pixels, and more greys than an eye tells apart.
+    sharp, colours = (1.5, 48) if fig.get_layout_engine() else (2, 64)
     with rc_context({"svg.hashsalt": "ddgan"}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             if kind == "svg" and not stem.name.startswith("fig"):

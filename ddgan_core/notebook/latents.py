@@ -1,0 +1,109 @@
+"""When a generator takes to its latent: what z draws of each step over a training, from the histories that record it.
+
+Older histories do not; of finished models `evaluation.latent` says more.
+"""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ddgan_core.diffusion import make_schedule
+from ddgan_core.evaluation.information import error_at, path_of
+from ddgan_core.evaluation.scores import load_evaluations
+from ddgan_core.figures.labels import label_ends, label_of, tag_label
+from ddgan_core.figures.plots import COLOURS
+from ddgan_core.notebook.rows import comparable
+from ddgan_core.runs import all_runs
+from ddgan_core.study import configure
+from ddgan_core.time_means import MAX_TIME_BINS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RECORDED = "variance_by_latent"  # of `Trainer.look`
+FID_IMAGES = 2_000  # as many as there is time for on a CPU
+COLUMNS = ["run_id", "divergence", "tag", "T", "t", "images", "share"]
+
+
+def over_training(preset: str) -> pd.DataFrame:
+    """What z draws of the variance e(t) that x_t leaves open, against the images seen (millions, of all steps).
+
+    A line for each record and t of the preset's runs of the study whose histories have it. Empty where e(t) is not
+    measured (`information`) or no run has it.
+    """
+    dataset, lines = configure(preset).dataset, []
+    if not path_of(dataset).is_file():
+        return pd.DataFrame(columns=COLUMNS)
+    errors = pd.read_csv(path_of(dataset))
+    for run in all_runs(dataset):
+        config, history = run.config, run.history
+        if config.preset != preset or f"{RECORDED}_t1" not in history or not config.z_dim or config.T > MAX_TIME_BINS:
+            continue
+        needed = error_at(errors, make_schedule(config.schedule, config.T))
+        for t in range(1, config.T + 1):
+            images, share = history["step"] * config.batch_size / 1e6, history[f"{RECORDED}_t{t}"] / needed[t - 1]
+            same = {"run_id": config.run_id, "divergence": config.divergence, "tag": config.tag, "T": config.T, "t": t}
+            lines.append(pd.DataFrame({"images": images, "share": share}).assign(**same))
+    return pd.concat(lines, ignore_index=True)[COLUMNS] if lines else pd.DataFrame(columns=COLUMNS)
+
+
+def reached(table: pd.DataFrame, share: float) -> pd.DataFrame:
+    """The images, in millions, after which each run's share is first that large for good, a column for each t.
+
+    NaN where it never is.
+    """
+
+    def when(own: pd.DataFrame) -> float:
+        below = own.loc[own["share"] < share, "images"]
+        after = own.loc[own["images"] > below.max(), "images"] if len(below) else own["images"]
+        return float(after.min())
+
+    if not len(table):
+        return pd.DataFrame()
+    return pd.Series({key: when(own) for key, own in table.groupby(["run_id", "t"])}).unstack()
+
+
+def used(preset: str) -> pd.DataFrame:
+    """Scores of the runs of `over_training` beside what z draws at their end, nearest first.
+
+    Index: run_id. Columns: frechet, frechet_error, precision, recall, recall_error, coverage by the preset's main
+    features and N; FID and its error, where scored, by FID_IMAGES; "z at t = ..", the mean share of the last tenth of
+    the records. Empty where nothing records it.
+    """
+    table, scores = over_training(preset), load_evaluations(configure(preset).dataset)
+    if not len(table) or not len(scores):
+        return pd.DataFrame()
+    late = table[table["images"] > 0.9 * table.groupby("run_id")["images"].transform("max")]
+    late = late.groupby(["run_id", "t"])["share"].mean().unstack()
+    late = late[sorted(late, reverse=True)].rename(columns="z at t = {}".format)
+    alike = comparable(preset)
+    main = alike[alike["sampler"] == "ddgan"].set_index("run_id")
+    main = main[["frechet", "frechet_error", "precision", "recall", "recall_error", "coverage"]]
+    fid = scores[(scores["features"] == "inception") & (scores["n"] == FID_IMAGES) & (scores["sampler"] == "ddgan")]
+    fid = fid[(fid["reference"] == "test") & (fid["sample_seed"] == 0)].set_index("run_id")
+    fid = fid[["frechet", "frechet_error"]].set_axis(["FID", "FID_error"], axis=1)
+    return late.join([main, fid], how="left")[[*main, *fid, *late]].sort_values("frechet")
+
+
+def latents_figure(table: pd.DataFrame) -> "Figure":
+    """`over_training`: a panel for each T and t, t = T first, a line for each run."""
+    import matplotlib.pyplot as plt
+
+    panels = sorted(set(zip(table["T"], table["t"], strict=True)), key=lambda p: (p[0], -p[1]))
+    figure, axes = plt.subplots(
+        1, max(1, len(panels)), figsize=(6 * max(1, len(panels)), 4), squeeze=False, sharey=True
+    )
+    for ax, (T, t) in zip(axes[0], panels, strict=False):
+        ends = []
+        for _, own in table[(table["T"] == T) & (table["t"] == t)].groupby("run_id"):
+            row, tag = own[["divergence", "tag"]].iloc[0]
+            ax.plot(own["images"], own["share"], color=COLOURS[row], lw=1.3)
+            name = label_of(row) + (f", {tag_label(tag)}" if table["tag"].nunique() > 1 else "")
+            ends.append((float(own["images"].iloc[-1]), float(own["share"].iloc[-1]), name, COLOURS[row]))
+        ax.set(xlim=(0, None), ylim=(0, None), xlabel="million images", title=f"T = {T}, step t = {t}")
+        label_ends(ax, ends)
+    axes[0, 0].set_ylabel("share of the variance drawn by z")
+    if not panels:
+        axes[0, 0].text(0.5, 0.5, "no history records it yet", transform=axes[0, 0].transAxes, ha="center", color="0.5")
+        axes[0, 0].set_axis_off()
+    return figure
