@@ -29,6 +29,8 @@ def test_what_a_goal_asks_for_follows_from_the_last_power() -> None:
     assert found.loc[GPU].tolist() == pytest.approx([25, 25 / 4])
     assert found.loc[CPU].tolist() == pytest.approx([4, 1]), "reached already"
     assert asked(trained([1])).isna().all(axis=None)
+    flat = asked(trained([1, 4], power=0.05)).set_axis(list(GOALS), axis=0)
+    assert flat.loc[GPU].tolist() == [np.inf, np.inf], "a distance that hardly falls says nothing of any length"
 
 
 def test_runs_are_listed_by_their_images_with_each_ruler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GOALS = {"FID aimed at on a GPU": 8.0, "FID aimed at on a CPU": 30.0}  # of JS at T = 4, before anything was trained
+FAR = 100  # times the longest run: as far as a power of two runs may be carried on
 TICKS = (1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 200, 400)
 # Name, features, number of images, reference; the last is what goals are set by.
 RULERS = (
@@ -55,7 +56,8 @@ def powers(table: pd.DataFrame) -> pd.DataFrame:
 def asked(table: pd.DataFrame) -> pd.DataFrame:
     """For each of GOALS the images, in millions, and the multiple of the longest run's, if the last power went on.
 
-    That is hoped for rather than known: no training falls for ever. NaN where fewer than two runs are scored.
+    That is hoped for rather than known: no training falls for ever. Infinite beyond `FAR` times the longest run, where
+    length alone will not do; NaN where fewer than two runs are scored.
     """
     name = RULERS[-1][0]
     own, power = table[["images", name]].dropna(), powers(table)[name].dropna()
@@ -63,6 +65,7 @@ def asked(table: pd.DataFrame) -> pd.DataFrame:
     for goal, fid in GOALS.items():
         more = (own[name].iloc[-1] / fid) ** (1 / power.iloc[-1]) if len(power) else float("nan")
         more = max(more, 1.0) if len(power) else more  # reached already
+        more = np.inf if more > FAR else more
         lines[f"{goal}, {fid:g}"] = {"images": more * own["images"].iloc[-1] if len(own) else more, "more": more}
     return pd.DataFrame.from_dict(lines, orient="index")
 
