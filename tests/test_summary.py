@@ -184,7 +184,10 @@ def test_each_row_is_set_beside_js(results: Path) -> None:
             add(results, f"{row}_T{T:02d}_s0_cpu", 10_000, frechet, **cell)
     again = more | {"divergence": "reverse_kl", "seed": 1}
     add(results, "reverse_kl_T04_s1_cpu", 10_000, 9.0, **again)
+    later = more | {"divergence": "reverse_kl", "T": 2, "steps": 2, "tag": "b64-bf16"}
+    add(results, "reverse_kl_T02_s0_cpu_b64-bf16", 10_000, 3.0, **later)
     table = rows_table("cpu").set_index("divergence")
+    assert table["T = 2, trained on"].tolist() == ["–", "3.00"]
     assert table["T = 2"].tolist() == ["2.0", "4.0"]
     assert table["T = 4"].tolist() == ["8.0", "12.0 [9.0 to 16.0]"]
     assert table["over JS's, T = 1 to 4"].tolist() == ["1", "2.00 (2.00 to 2.00)"]

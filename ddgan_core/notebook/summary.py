@@ -23,6 +23,7 @@ MEASURES = (
     ("classifier, N = 10,000", "fashion_classifier", 10_000, 2),
     ("pixels, N = 200", "pixels", 200, 2),  # of preset smoke
 )  # fmt: skip
+LATER = "b64-bf16"  # tag of the smooth rows' runs at T = 2 that go on until JS uses its latent
 FEW = 4  # T up to which these critics see something (notebook 08)
 
 
@@ -87,22 +88,27 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
 
     T = 2, T = 4: squared distance, over seeds their geometric mean, lowest and highest (`seeds.by_seed`), and how many
     broke down; over JS's: geometric mean ratio to JS's distance in the same settings and its interval over T
-    (`pairs.pooled`), for few steps and for many; and by the preset's first seed the FID at T = 4. Every cell is text.
+    (`pairs.pooled`), for few steps and for many; by the preset's first seed the FID at T = 4, and distance and FID of
+    `LATER` runs at T = 2, whose generators may use their latent. Every cell is text.
     """
     dataset = configure(preset).dataset
     seeds = {T: spread(by_seed(preset, T)) for T in (2, 4)}
     settings = paired(preset)
     few = settings["T"] <= FEW
     ratios = {f"T = 1 to {FEW}": pooled(settings[few]), f"T = {FEW + 1} to 10": pooled(settings[~few])}
-    fid = _measured(load_evaluations(dataset, preset), MEASURES[1])
-    fid = fid[(fid["sampler"] == "ddgan") & (fid["T"] == 4) & (fid["reference"] == "test") & (fid["tag"] == "")]
+    scores = load_evaluations(dataset, preset)
+    scores = scores[(scores["sampler"] == "ddgan") & (scores["reference"] == "test") & (scores["seed"] == 0)]
+    usual = scores[(scores["T"] == 4) & (scores["tag"] == "")]
+    later = scores[(scores["T"] == 2) & (scores["tag"] == LATER)]
     lines = []
     for row in (name for name in PAPER_ROWS if name in seeds[4].index):
         line = {"divergence": label_of(row)}
         line |= {f"T = {T}": _seeds(table.loc[row]) if row in table.index else "–" for T, table in seeds.items()}
         for times, table in ratios.items():
             line[f"over JS's, {times}"] = "1" if row == BESIDE else _ratio(table, row)
-        line["FID, T = 4"] = _with_error(fid[(fid["divergence"] == row) & (fid["seed"] == 0)], "frechet", 1)
+        for name, own, digits in (("FID, T = 4", usual, 1), ("T = 2, trained on", later, 2), ("its FID", later, 1)):
+            measure = MEASURES[1] if "FID" in name else MEASURES[2]
+            line[name] = _with_error(_measured(own[own["divergence"] == row], measure), "frechet", digits)
         lines.append(line)
     return pd.DataFrame(lines)
 
