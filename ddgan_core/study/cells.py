@@ -158,7 +158,7 @@ def budget_study(preset: str = "cpu") -> Study:
     A DDPM trained five times as long: what is still to be had from it. And JS by batches twice as large, which sees 2.2
     times the images in little more updates: as many as a GPU had time for, for four runs together. And the longest run
     of all, four times the images of the preset's, in bfloat16: as many as two CPU cores had an hour and a half for.
-    The smooth rows at T = 2 by the larger batches in bfloat16: where JS's generator uses its latent, do rows differ?
+    The smooth rows at T = 2 by the larger batches in bfloat16, two seeds: where JS uses its latent, do rows differ?
     """
     cells = []
     for T, times in ((2, 2.0), (1, 2.0), (1, 0.5), (4, 2.0)):
@@ -172,9 +172,11 @@ def budget_study(preset: str = "cpu") -> Study:
         cells.append(usual.changed(updates=usual.updates * 13 // 12))
     usual = configure(preset, T=4, tag="long", batch_size=batch, precision="bf16")
     cells.append(usual.changed(updates=2 * usual.updates))
-    for row in SMOOTH:
-        usual = configure(preset, divergence=row, T=2, tag=f"b{batch}-bf16", batch_size=batch, precision="bf16")
-        cells.append(usual.changed(updates=usual.updates * 13 // 12))
+    for seed in (0, 1):
+        for row in SMOOTH:
+            late = {"T": 2, "tag": f"b{batch}-bf16", "batch_size": batch, "precision": "bf16"}
+            usual = configure(preset, divergence=row, seed=seed, **late)
+            cells.append(usual.changed(updates=usual.updates * 13 // 12))
     return Study(f"budget-{preset}", tuple(cells))
 
 
