@@ -19,6 +19,8 @@ from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.figures import grids, plots
 from ddgan_core.figures.labels import label_ends
 
+GREYS = 4  # of 255: half a step between the 64 greys that a grid is saved in, and some
+
 
 @pytest.fixture(autouse=True)
 def _closed_figures():
@@ -74,22 +76,22 @@ def test_a_png_grid_gives_its_images_back(tmp_path, channels, scale):
     assert found[5].min() == 255, "the place left over is white"
 
 
-def test_image_grid_is_pixel_exact_whatever_the_style(tmp_path):
+def test_image_grid_has_whole_pixels_whatever_the_style(tmp_path):
     plots.use_style()
     images = noise_images(20, h=28, w=28)
     (png,) = plots.save(grids.image_grid(images), tmp_path / "grid")
-    shown = np.asarray(Image.open(png).convert("L"))
+    shown = np.asarray(Image.open(png).convert("L"), dtype=float)
     scale = shown.shape[0] // 56
     assert shown.shape == (56 * scale, 280 * scale)
-    np.testing.assert_array_equal(shown, grids.tile(images)[..., 0].repeat(scale, 0).repeat(scale, 1))
+    np.testing.assert_allclose(shown, grids.tile(images)[..., 0].repeat(scale, 0).repeat(scale, 1), atol=GREYS)
 
 
 def test_row_labels_stand_beside_the_images_not_on_them(tmp_path):
     images = noise_images(20, h=28, w=28)
     (png,) = plots.save(grids.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
-    shown = np.asarray(Image.open(png).convert("L"))
+    shown = np.asarray(Image.open(png).convert("L"), dtype=float)
     expected = grids.tile(images)[..., 0].repeat(4, 0).repeat(4, 1)
-    np.testing.assert_array_equal(shown[:, -expected.shape[1] :], expected)
+    np.testing.assert_allclose(shown[:, -expected.shape[1] :], expected, atol=GREYS)
 
 
 @pytest.mark.parametrize("images", [torch.zeros(2, 1, 4, 4), torch.zeros(4, 4, dtype=torch.uint8)])
