@@ -1,5 +1,6 @@
 """The toy study as a study: its cells, slots of time, what is left when something goes wrong, and what is committed."""
 
+import lzma
 import os
 import shutil
 import signal
@@ -66,8 +67,8 @@ def test_it_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.Monk
     pd.testing.assert_frame_equal(after.iloc[: len(first)], first)
     assert len(after) == 2 * 2 * (3 + 2), "rows x seeds x (t = 2, 1, chain and 1, chain)"
     assert set(toy_study.load_shown("smoke", "two_near")["T"]) == {2}
-    made = {path.suffix for path in (results / "toys_smoke").iterdir() if path.name != ".write.lock"}
-    assert made == {".csv", ".xz"}, "no lock of a cell that is done"
+    made = {path.name for path in (results / "toys_smoke").iterdir() if path.name != ".write.lock"}
+    assert made == {"two_near.csv.xz", "two_near_shown.csv.xz"}, "no lock of a cell that is done"
 
 
 def test_minutes_left_are_this_devices_own(results: Path) -> None:
@@ -147,19 +148,21 @@ def test_a_file_that_is_not_the_studys_is_one_line_and_left_alone(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     run(PAIR, progress=False)
-    path = results / "toys_smoke" / "rare.csv"
+    path = results / "toys_smoke" / "rare.csv.xz"
     whole = path.read_bytes()
-    lines = whole.splitlines(keepends=True)
-    for content, words in {
+    text = lzma.decompress(whole)
+    lines = text.splitlines(keepends=True)
+    changed = {
         b"": "No columns",
-        b"\xff\x00": "rare.csv is not this study's",
+        b"\xff\x00": "rare.csv.xz is not this study's",
         b"a,b\n1,2\n": "data",
-        whole[: len(whole) // 2]: "cut off",
         b"".join(lines[:-1]): "wasserstein, T = 1 is not whole",
-        whole + lines[-1]: "wasserstein, T = 1 is not whole",
-        whole.replace(b"rare,", b"ring,"): "ring, kl, T = 1 is of other settings or data",
-        whole.replace(b",kl,", b",zebra,"): "divergence 'zebra'",
-    }.items():
+        text + lines[-1]: "wasserstein, T = 1 is not whole",
+        text.replace(b"rare,", b"ring,"): "ring, kl, T = 1 is of other settings or data",
+        text.replace(b",kl,", b",zebra,"): "divergence 'zebra'",
+    }
+    damaged = {b"": "ended", text: "format", whole[: len(whole) // 2]: "ended"}
+    for content, words in damaged.items() | {lzma.compress(t): words for t, words in changed.items()}.items():
         path.write_bytes(content)
         for command in ("status", "run"):
             assert main(["study", command, "--study", "toys", "--preset", "smoke"]) == 2, content

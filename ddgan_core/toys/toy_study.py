@@ -1,11 +1,12 @@
 """The toy study: rows x data x T x seeds, trained, measured against the truth, kept in results/toys.
 
-A cell is (data, row, T) with all its seeds. One CSV a data set, one line for each seed and each `t`: "2" to "T" hold
-divergences of the learned step from the true one, "1" and "chain" what samples keep of the data; a cell that is in the
-file is not trained again. Beside it <data>_shown.csv.xz has what the pictures need of the first seed.
+A cell is (data, row, T) with all its seeds. One <data>.csv.xz a data set, one line for each seed and each `t`: "2" to
+"T" hold divergences of the learned step from the true one, "1" and "chain" what samples keep of the data; a cell that
+is in the file is not trained again. Beside it <data>_shown.csv.xz has what the pictures need of the first seed.
 """
 
 import hashlib
+import io
 import json
 import lzma
 import math
@@ -85,6 +86,7 @@ SETTINGS = {
     "cpu": ToySettings(),
     "full": ToySettings(),
 }
+MEASURED, PICTURED = ".csv.xz", "_shown.csv.xz"  # ends of the names of a data set's files
 CELL = ["data", "row", "T"]
 NOTED = ("seconds", "device")  # of the cell that a line is of; the first ones were made without
 
@@ -129,7 +131,7 @@ def load(preset: str = "cpu") -> pd.DataFrame:
 
     Raises UserError for a file that is damaged, or of other settings or data than there are now.
     """
-    paths = [folder(preset) / f"{name}.csv" for name in TOYS]
+    paths = [folder(preset) / f"{name}{MEASURED}" for name in TOYS]
     found = [(path, path.stat()) for path in paths if path.exists()]
     tables = [_read(path, (at.st_ino, at.st_mtime_ns, at.st_size), SETTINGS[preset]) for path, at in found]
     if tables:
@@ -141,26 +143,25 @@ def load(preset: str = "cpu") -> pd.DataFrame:
 @lru_cache(maxsize=len(TOYS))
 def _read(path: Path, version: tuple[int, ...], settings: ToySettings) -> pd.DataFrame:
     """A data set's file, its cells checked to be whole and of these settings; another version is read again."""
+    name = path.name.removesuffix(MEASURED)
     kinds = {"t": str, "settings": str, "device": str, "T": int, "seed": int, "diverged": bool}
     try:
-        table = pd.read_csv(path, dtype=kinds)
-        if not path.read_bytes().endswith(b"\n"):
-            raise ValueError("its last line is cut off")
+        table = pd.read_csv(io.BytesIO(lzma.decompress(path.read_bytes())), dtype=kinds)
         for (data, row, T), own in table.groupby(CELL):
-            if data != path.stem or (own["settings"] != _mark(settings, data, row)).any():
+            if data != name or (own["settings"] != _mark(settings, data, row)).any():
                 raise ValueError(f"{data}, {row}, T = {T} is of other settings or data than there are now")
             if not len(own) == len(own.drop_duplicates(["seed", "t"])) == settings.seeds * (T + 1):
                 raise ValueError(f"{row}, T = {T} is not whole")
-    except (ValueError, KeyError) as error:
+    except (lzma.LZMAError, ValueError, KeyError) as error:
         raise UserError(
-            f"{path} is not this study's ({str(error).strip()}): restore it, or move away all of {path.stem}*.csv*"
+            f"{path} is not this study's ({str(error).strip()}): restore it, or move away {name}*.xz"
         ) from None
     return table.assign(**{name: math.nan for name in NOTED if name not in table}).astype({"device": object})
 
 
 def load_shown(preset: str, data: str) -> pd.DataFrame:
     """What the pictures need: columns row, T, x, y; see `run_cell`. Empty where nothing has run."""
-    path = folder(preset) / f"{data}_shown.csv.xz"
+    path = folder(preset) / f"{data}{PICTURED}"
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "T", "x", "y"])
 
 
@@ -191,10 +192,10 @@ def run_cell(cell: ToyCell, progress: bool = False) -> tuple[pd.DataFrame, pd.Da
 
 def keep(cell: ToyCell, lines: pd.DataFrame, shown: pd.DataFrame) -> None:
     """Put a cell's results into the files of its data, whole or not at all; other cells may be put there meanwhile."""
-    path = folder(cell.preset) / f"{cell.data}.csv"
-    with locked(path.parent):
-        _put(cell, path.with_name(f"{cell.data}_shown.csv.xz"), shown)  # first: the lines say that the cell is done
-        _put(cell, path, lines)
+    home = folder(cell.preset)
+    with locked(home):
+        _put(cell, home / f"{cell.data}{PICTURED}", shown)  # first: the lines say that the cell is done
+        _put(cell, home / f"{cell.data}{MEASURED}", lines)
 
 
 def reference(data: str, seed: int, purpose: str = "toy reference") -> Tensor:
@@ -270,5 +271,4 @@ def _put(cell: ToyCell, path: Path, new: pd.DataFrame) -> None:
         new = pd.concat([old[(old["row"] != cell.row) | (old["T"] != cell.T)], new], ignore_index=True)
     for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed
         left.unlink()
-    text = new.to_csv(index=False, float_format="%.4g")
-    write_atomic(path, lzma.compress(text.encode()) if path.suffix == ".xz" else text)
+    write_atomic(path, lzma.compress(new.to_csv(index=False, float_format="%.4g").encode()))
