@@ -1,5 +1,6 @@
 """Plots: pixels as they are, curves of comparable numbers only, files that do not change when written again."""
 
+import io
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
@@ -279,3 +281,19 @@ def test_a_title_stands_above_the_images():
     plain, titled = (grids.image_grid(noise_images(4), columns=2, title=t) for t in ("", "whose they are"))
     assert titled.get_figheight() > plain.get_figheight()
     assert [t.get_text() for t in titled.axes[0].texts] == ["whose they are"]
+
+
+def test_a_rows_colour_is_saved_as_it_is_however_little_of_it_there_is() -> None:
+    """A cut of all colours in proportion to their pixels shows squared Hellinger and total variation in one orange."""
+    picture = np.full((90, 90, 3), 255, np.uint8)
+    picture[:30] = np.linspace(0, 255, 90, dtype=np.uint8)[:, None]
+    rows = ["squared_hellinger", "total_variation", "wasserstein"]
+    exact = [tuple(round(255 * part) for part in to_rgb(plots.COLOURS[row])) for row in rows]
+    for k, colour in enumerate(exact):
+        picture[50, 10 * k] = colour
+    Image.fromarray(picture).save(buffer := io.BytesIO(), "png")
+    small = Image.open(io.BytesIO(plots.palette_png(buffer.getvalue(), 16)))
+    assert len(small.getcolors()) <= 16
+    shown = np.asarray(small.convert("RGB"))
+    assert [tuple(shown[50, 10 * k]) for k in range(3)] == exact
+    assert tuple(shown[80, 80]) == (255, 255, 255)

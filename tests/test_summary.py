@@ -11,17 +11,8 @@ from ddgan_core.__main__ import main
 from ddgan_core.evaluation.scores import add_evaluation
 from ddgan_core.metrics.features import classifier_facts
 from ddgan_core.notebook.claims import gather
-from ddgan_core.notebook.summary import (
-    TABLES,
-    curves_table,
-    markdown,
-    marks,
-    results_table,
-    rows_table,
-    sampling_seconds,
-    sampling_times,
-    write_table,
-)
+from ddgan_core.notebook.readme import TABLES, claims_table, markdown, marks, write_table
+from ddgan_core.notebook.summary import curves_table, results_table, rows_table, sampling_seconds, sampling_times
 from ddgan_core.runs import HISTORY, RunConfig, write_atomic
 
 ROOT = Path(__file__).parent.parent
@@ -187,12 +178,25 @@ def test_each_row_is_set_beside_js(results: Path) -> None:
     later = more | {"divergence": "reverse_kl", "T": 2, "steps": 2, "tag": "b64-bf16"}
     add(results, "reverse_kl_T02_s0_cpu_b64-bf16", 10_000, 3.0, **later)
     table = rows_table("cpu").set_index("divergence")
-    assert table["T = 2, trained on"].tolist() == ["–", "3.00"]
-    assert table["T = 2"].tolist() == ["2.0", "4.0"]
-    assert table["T = 4"].tolist() == ["8.0", "12.0 [9.0 to 16.0]"]
-    assert table["over JS's, T = 1 to 4"].tolist() == ["1", "2.00 (2.00 to 2.00)"]
-    assert table["over JS's, T = 5 to 10"].tolist() == ["1", "–"]
-    assert table["FID, T = 4"].tolist() == ["–", "–"]
+    assert table["T = 2, longer"].tolist() == ["–", "3.00"]
+    assert table["T = 2, short"].tolist() == ["2.0", "4.0"]
+    assert table["T = 4, short"].tolist() == ["8.0", "12.0 [9.0 to 16.0]"]
+    assert table["ratio to JS's, T = 1 to 4"].tolist() == ["1", "2.00 (2.00 to 2.00)"]
+    assert table["ratio to JS's, T = 5 to 10"].tolist() == ["1", "–"]
+    assert table["FID, T = 4, long"].tolist() == ["–", "–"]
+    add(results, "reverse_kl_T02_s1_cpu_b64-bf16", 10_000, 12.0, **later | {"seed": 1})
+    assert rows_table("cpu")["T = 2, longer"].tolist() == ["–", "6.00 [3.00 to 12.00]"]
+
+
+def test_each_claim_stands_beside_its_verdict(results: Path) -> None:
+    more = GAN | {"recall": 0.5, "coverage": 0.25}
+    for T, frechet in ((1, 2.0), (2, 4.0), (4, 8.0)):
+        add(results, f"reverse_kl_T{T:02d}_s0_cpu", 10_000, frechet, **more | {"divergence": "reverse_kl", "T": T})
+    table = claims_table("cpu")
+    assert table.columns.tolist() == ["", "the source paper says", "here", "by"]
+    assert table[""].tolist() == ["C1", "C2", "C3", "C4", "C5", "C6", "C7"]
+    assert set(table["here"]) == {"undecided"}
+    assert not table["by"].str.contains("_").any(), "rows by their labels"
 
 
 def test_the_readme_has_the_table_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:

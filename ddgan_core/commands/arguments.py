@@ -152,8 +152,8 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--preset", **preset)
     this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
     this.add_argument(
-        "--of", choices=("results", "curves", "rows"), default="results",
-        help="all models, best first; the GANs against T; or each divergence beside JS",
+        "--of", choices=("results", "curves", "rows", "claims"), default="results",
+        help="all models, best first; the GANs against T; each divergence beside JS; or the claims, judged",
     )  # fmt: skip
 
     text = "Print a Slurm array script, an element for each run that `study run` would do."

@@ -65,7 +65,7 @@ def study_run(args: argparse.Namespace) -> int:
 
 
 def study_table(args: argparse.Namespace) -> int:
-    from ddgan_core.notebook.summary import TABLES, markdown, write_table
+    from ddgan_core.notebook.readme import TABLES, markdown, write_table
 
     table = TABLES[args.of][0](preset=args.preset)
     if args.write is None:

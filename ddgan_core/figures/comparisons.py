@@ -8,7 +8,7 @@ import pandas as pd
 
 from ddgan_core.evaluation.textures import FINE
 from ddgan_core.figures.curves import finish
-from ddgan_core.figures.labels import label_ends, label_of, tag_label, with_room
+from ddgan_core.figures.labels import label_ends, label_of, with_room
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, FEATURE_NAMES, MARKERS, plain_numbers
 from ddgan_core.metrics.intervals import geometric_mean
 
@@ -97,7 +97,7 @@ def trilemma_figure(
     scored: evaluations that share one axis. seconds: {(sampler, steps): seconds for 1,000 images}, as `bench sampling`
     has measured them in turns on one machine; what has no time there is left out. Bars are 95 % intervals over draws.
     A row's points are joined in the order of their steps, which stand above at the mean of their times where there is
-    room; hollow: a run with a tag. floor: the distance of real images.
+    room. A training of another length (a tag) is hollow, and a line of its own. floor: the distance of real images.
     """
     import matplotlib.pyplot as plt
 
@@ -109,7 +109,8 @@ def trilemma_figure(
             finish(ax, [], False)
         return figure
     keys: dict[tuple[bool, bool, str], dict[str, Any]] = {}  # (is it hollow, a DDPM, name): hollow ones stand last
-    for (method, name, sampler, tag), line in timed.groupby(["method", "divergence", "sampler", "tag"], sort=False):
+    one = ["method", "divergence", "sampler", "tag", "seed"]
+    for (method, name, sampler, tag, _), line in timed.groupby(one, sort=False):
         ddpm, line = method == "ddpm", line.sort_values("steps")
         who = "DDPM" if ddpm else label_of(str(name))
         row = "ddpm" if ddpm else str(name)
@@ -122,7 +123,7 @@ def trilemma_figure(
         how = "DDIM" if sampler == "ddim" else sampler
         keys[False, ddpm, f"DDPM, {how}" if ddpm else who] = look | {"mfc": look["color"]}
         if tag:
-            keys[True, ddpm, f"{who}, {tag_label(str(tag))}"] = look | {"ls": ""}
+            keys[True, True, "hollow: trained longer"] = {"color": "0.45", "marker": "o", "mfc": "white", "ls": ""}
     handles = [plt.Line2D([], [], label=k[2], **keys[k]) for k in sorted(keys, key=lambda k: k[:2])]
     if floor is not None:
         handles.append(axes[0].axhline(floor, color="0.6", lw=1.1, ls=":", label="real images"))

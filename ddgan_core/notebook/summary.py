@@ -1,7 +1,6 @@
-"""The study's results as small tables, and these in the README: made by a command, never by hand."""
+"""The study's results as small tables of text."""
 
 import math
-from pathlib import Path
 
 import pandas as pd
 
@@ -14,7 +13,6 @@ from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled
 from ddgan_core.notebook.rows import LARGER_BATCHES
 from ddgan_core.notebook.seeds import by_seed, spread
-from ddgan_core.runs import write_atomic
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED, configure
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
@@ -86,10 +84,10 @@ def curves_table(preset: str = "short") -> pd.DataFrame:
 def rows_table(preset: str = "cpu") -> pd.DataFrame:
     """One line for each row of the source paper: is it nearer than JS, and where?
 
-    T = 2, T = 4: squared distance, over seeds their geometric mean, lowest and highest (`seeds.by_seed`), and how many
-    broke down; over JS's: geometric mean ratio to JS's distance in the same settings and its interval over T
-    (`pairs.pooled`), for few steps and for many; by the preset's first seed the FID at T = 4, and distance and FID of
-    `LATER` runs at T = 2, whose generators may use their latent. Every cell is text.
+    short: squared distance, over seeds their geometric mean, lowest and highest (`seeds.by_seed`), and how many broke
+    down; ratio to JS's: geometric mean over the same settings and its interval over T (`pairs.pooled`), for few steps
+    and for many; long: FID of the preset's first seed; longer: `LATER` runs, whose generators may use their latent. A
+    single seed has the half width of its interval over draws, several their mean and range. Every cell is text.
     """
     dataset = configure(preset).dataset
     seeds = {T: spread(by_seed(preset, T)) for T in (2, 4)}
@@ -97,18 +95,18 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
     few = settings["T"] <= FEW
     ratios = {f"T = 1 to {FEW}": pooled(settings[few]), f"T = {FEW + 1} to 10": pooled(settings[~few])}
     scores = load_evaluations(dataset, preset)
-    scores = scores[(scores["sampler"] == "ddgan") & (scores["reference"] == "test") & (scores["seed"] == 0)]
-    usual = scores[(scores["T"] == 4) & (scores["tag"] == "")]
+    scores = scores[(scores["sampler"] == "ddgan") & (scores["reference"] == "test")]
+    usual = scores[(scores["T"] == 4) & (scores["tag"] == "") & (scores["seed"] == 0)]
     later = scores[(scores["T"] == 2) & (scores["tag"] == LATER)]
     lines = []
     for row in (name for name in PAPER_ROWS if name in seeds[4].index):
         line = {"divergence": label_of(row)}
-        line |= {f"T = {T}": _seeds(table.loc[row]) if row in table.index else "–" for T, table in seeds.items()}
+        line |= {f"T = {T}, short": _seeds(table.loc[row]) if row in table.index else "–" for T, table in seeds.items()}
         for times, table in ratios.items():
-            line[f"over JS's, {times}"] = "1" if row == BESIDE else _ratio(table, row)
-        for name, own, digits in (("FID, T = 4", usual, 1), ("T = 2, trained on", later, 2), ("its FID", later, 1)):
+            line[f"ratio to JS's, {times}"] = "1" if row == BESIDE else _ratio(table, row)
+        for name, own in (("FID, T = 4, long", usual), ("T = 2, longer", later), ("FID, T = 2, longer", later)):
             measure = MEASURES[1] if "FID" in name else MEASURES[2]
-            line[name] = _with_error(_measured(own[own["divergence"] == row], measure), "frechet", digits)
+            line[name] = _over_seeds(_measured(own[own["divergence"] == row], measure), measure[3])
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -118,6 +116,14 @@ def _seeds(line: pd.Series) -> str:
     said = f"{line['distance']:.1f}" if whole else ""
     said += f" [{line['lowest']:.1f} to {line['highest']:.1f}]" if whole > 1 else ""
     return said + (f"; {line['broke down']:.0f} broke down" if line["broke down"] else "")
+
+
+def _over_seeds(rows: pd.DataFrame, digits: int) -> str:
+    """The only distance with its error, or the geometric mean of several with the lowest and highest."""
+    if len(rows) < 2:
+        return _with_error(rows, "frechet", digits)
+    mean, lowest, highest = geometric_mean(rows["frechet"]), rows["frechet"].min(), rows["frechet"].max()
+    return f"{mean:.{digits}f} [{lowest:.{digits}f} to {highest:.{digits}f}]"
 
 
 def _ratio(table: pd.DataFrame, row: str) -> str:
@@ -190,36 +196,3 @@ def _with_error(rows: pd.DataFrame, name: str, digits: int) -> str:
         return "–"
     error = rows.iloc[-1].get(f"{name}_error", math.nan)
     return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if pd.notna(error) else "")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """The table in GitHub's markdown."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
-
-
-TABLES = {"results": (results_table, "cpu"), "curves": (curves_table, "short"), "rows": (rows_table, "cpu")}
-
-
-def marks(name: str) -> tuple[str, str]:
-    """What stands before and after one of TABLES in the README: the first is the command that makes it."""
-    command = f"python -m ddgan_core study table --of {name} --preset {TABLES[name][1]} --write README.md"
-    return f"<!-- {command} -->", f"<!-- end of {name} -->"
-
-
-def write_table(path: Path, table: pd.DataFrame, name: str = "results") -> bool:
-    """Put the table between the marks of that name in a markdown file. Returns whether that changed it.
-
-    Raises UserError for a file that is not there or does not have the marks, in their order.
-    """
-    begin, end = marks(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-        head, rest = text.split(begin)
-        _, tail = rest.split(end)
-    except (OSError, ValueError):
-        raise UserError(f"{path}: no such file, or not one {begin} with an {end} after it") from None
-    new = f"{head}{begin}\n{markdown(table)}\n{end}{tail}"
-    if new != text:
-        write_atomic(path, new)
-    return new != text

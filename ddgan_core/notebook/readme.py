@@ -1,0 +1,58 @@
+"""The tables of the README: made by a command, never by hand."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from ddgan_core import UserError
+from ddgan_core.divergences import DIVERGENCES
+from ddgan_core.figures.labels import label_of
+from ddgan_core.notebook.claims import gather, verdicts
+from ddgan_core.notebook.summary import curves_table, results_table, rows_table
+from ddgan_core.runs import write_atomic
+from ddgan_core.study import configure
+
+
+def claims_table(preset: str = "cpu") -> pd.DataFrame:
+    """One line for each of `claims.CLAIMS`: what the source paper says, the verdict here, the numbers it rests on."""
+    table = verdicts(gather(preset, configure(preset).dataset)).reset_index()
+    said = [re.sub("|".join(DIVERGENCES), lambda name: label_of(name[0]), text) for text in table["evidence"]]
+    table = table.assign(evidence=said)[["claim", "says", "verdict", "evidence"]]
+    return table.set_axis(["", "the source paper says", "here", "by"], axis=1)
+
+
+TABLES = {
+    "rows": (rows_table, "cpu"), "claims": (claims_table, "cpu"), "results": (results_table, "cpu"),
+    "curves": (curves_table, "short"),
+}  # fmt: skip
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table in GitHub's markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and after one of TABLES in the README: the first is the command that makes it."""
+    command = f"python -m ddgan_core study table --of {name} --preset {TABLES[name][1]} --write README.md"
+    return f"<!-- {command} -->", f"<!-- end of {name} -->"
+
+
+def write_table(path: Path, table: pd.DataFrame, name: str = "results") -> bool:
+    """Put the table between the marks of that name in a markdown file. Returns whether that changed it.
+
+    Raises UserError for a file that is not there or does not have the marks, in their order.
+    """
+    begin, end = marks(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+        head, rest = text.split(begin)
+        _, tail = rest.split(end)
+    except (OSError, ValueError):
+        raise UserError(f"{path}: no such file, or not one {begin} with an {end} after it") from None
+    new = f"{head}{begin}\n{markdown(table)}\n{end}{tail}"
+    if new != text:
+        write_atomic(path, new)
+    return new != text
