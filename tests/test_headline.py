@@ -50,7 +50,16 @@ def test_runs_are_listed_by_their_images_with_each_ruler(monkeypatch: pytest.Mon
 def test_each_ruler_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     ax = headline_figure(trained([0.5, 1, 4])).axes[0]
     assert len(ax.lines) == len(RULERS) + len(GOALS)
+    ax = headline_figure(trained([0.5, 1, 4]), 1.5).axes[0]
+    assert len(ax.lines) == len(RULERS) + len(GOALS) + 1
+    assert "FID, test to training images" in {text.get_text() for text in ax.texts}
     monkeypatch.setattr(headline, "by_updates", lambda *_: pd.DataFrame())
     empty = by_images("smoke", "kl", 4)
     assert asked(empty).isna().all(axis=None)
     assert [text.get_text() for text in headline_figure(empty).axes[0].texts] == ["not scored yet"]
+
+
+def test_the_floor_is_that_of_real_images() -> None:
+    """Between what halves of the training images and test images show at that N (calibration) and nothing."""
+    assert 1 < headline.floor("fashion_mnist") < 3.2
+    assert np.isnan(headline.floor("digits"))

@@ -63,8 +63,12 @@ def test_scores_stand_beside_what_is_drawn_at_the_end(recorded: pd.DataFrame, mo
 def test_a_panel_for_each_step_the_first_of_a_chain_first(recorded: pd.DataFrame) -> None:
     left, right = latents_figure(recorded).axes
     titles = [ax.get_title(loc) for ax in (left, right) for loc in ("left", "center") if ax.get_title(loc)]
-    assert titles == ["T = 2, step t = 2", "T = 2, step t = 1"]
+    assert titles == ["T = 2, step t = 2, the first", "T = 2, step t = 1, the last"]
     assert np.allclose(left.lines[0].get_ydata(), 2 * right.lines[0].get_ydata())
+    both = pd.concat([recorded, recorded.assign(run_id="another", seed=1)])
+    left, _ = latents_figure(both).axes
+    assert sorted(line.get_linestyle() for line in left.lines) == ["-", "--"]
+    assert {t.get_text() for t in left.texts} == {"JS (non-saturating)", "JS (non-saturating), seed 1"}
 
 
 def test_where_nothing_is_recorded_it_says_so(results) -> None:

@@ -56,6 +56,16 @@ def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"]
     return moments
 
 
+def shipped_moments(dataset: str, split: str, features: str) -> Moments | None:
+    """Moments of a whole split as they are shipped, for which neither images nor a network are needed; None without.
+
+    Raises UserError for a file that is damaged.
+    """
+    for path in sorted(SHIPPED.glob(f"{dataset}-{split}-*-{features}-*{PACKED}")):
+        return unpack_moments(_shipped(path, path.name.removesuffix(PACKED)))
+    return None
+
+
 def reference_features(images: UInt8[Tensor, "n c h w"], extractor: Extractor) -> Float[Tensor, "n d"]:
     """Features of real images, from the cache where they are; Inception's take 8 kB an image there."""
     return torch.cat(list(feature_chunks(images, extractor)))

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 RECORDED = "variance_by_latent"  # of `Trainer.look`
 FID_IMAGES = 2_000  # as many as there is time for on a CPU
-COLUMNS = ["run_id", "divergence", "tag", "T", "t", "images", "share"]
+RUN = ["run_id", "divergence", "tag", "seed", "T"]
+COLUMNS = [*RUN, "t", "images", "share"]
 
 
 def over_training(preset: str) -> pd.DataFrame:
@@ -42,8 +43,8 @@ def over_training(preset: str) -> pd.DataFrame:
         needed = error_at(errors, make_schedule(config.schedule, config.T))
         for t in range(1, config.T + 1):
             images, share = history["step"] * config.batch_size / 1e6, history[f"{RECORDED}_t{t}"] / needed[t - 1]
-            same = {"run_id": config.run_id, "divergence": config.divergence, "tag": config.tag, "T": config.T, "t": t}
-            lines.append(pd.DataFrame({"images": images, "share": share}).assign(**same))
+            same = {name: getattr(config, name) for name in RUN}
+            lines.append(pd.DataFrame({"images": images, "share": share}).assign(**same, t=t))
     return pd.concat(lines, ignore_index=True)[COLUMNS] if lines else pd.DataFrame(columns=COLUMNS)
 
 
@@ -86,7 +87,7 @@ def used(preset: str) -> pd.DataFrame:
 
 
 def latents_figure(table: pd.DataFrame) -> "Figure":
-    """`over_training`: a panel for each T and t, t = T first, a line for each run."""
+    """`over_training`: a panel for each T and t, t = T first, a line for each run, dashed for other seeds than 0."""
     import matplotlib.pyplot as plt
 
     panels = sorted(set(zip(table["T"], table["t"], strict=True)), key=lambda p: (p[0], -p[1]))
@@ -96,14 +97,20 @@ def latents_figure(table: pd.DataFrame) -> "Figure":
     for ax, (T, t) in zip(axes[0], panels, strict=False):
         ends = []
         for _, own in table[(table["T"] == T) & (table["t"] == t)].groupby("run_id"):
-            row, tag = own[["divergence", "tag"]].iloc[0]
-            ax.plot(own["images"], own["share"], color=COLOURS[row], lw=1.3)
+            row, tag, seed = own[["divergence", "tag", "seed"]].iloc[0]
+            ax.plot(own["images"], own["share"], color=COLOURS[row], ls="--" if seed else "-", lw=1.3)
             name = label_of(row) + (f", {tag_label(tag)}" if table["tag"].nunique() > 1 else "")
+            name += f", seed {seed}" if seed else ""
             ends.append((float(own["images"].iloc[-1]), float(own["share"].iloc[-1]), name, COLOURS[row]))
-        ax.set(xlim=(0, None), ylim=(0, None), xlabel="million images", title=f"T = {T}, step t = {t}")
+        ax.set(xlim=(0, None), ylim=(0, None), xlabel="million images", title=f"T = {T}, {_step(t, T)}")
         label_ends(ax, ends)
     axes[0, 0].set_ylabel("share of the variance drawn by z")
     if not panels:
         axes[0, 0].text(0.5, 0.5, "no history records it yet", transform=axes[0, 0].transAxes, ha="center", color="0.5")
         axes[0, 0].set_axis_off()
     return figure
+
+
+def _step(t: int, T: int) -> str:
+    which = {1: ", the last", T: ", the first"} if T > 1 else {}
+    return f"step t = {t}" + which.get(t, "")
