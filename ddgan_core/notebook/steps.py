@@ -29,7 +29,7 @@ MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "
 def by_updates(preset: str, row: str) -> pd.DataFrame:
     """A row's runs of seed 0 in all presets of these networks that differ in T, updates, batches and schedule only.
 
-    In bfloat16 where no such run in float32 is scored; one short twin differs by no more than a seed does.
+    In bfloat16 where no such run in float32 is scored; of two twins the short one differs by no more than a seed does.
     Columns: run_id, preset, T, schedule, batch_size, usual_batch (is it the preset's?), arithmetic, updates,
     per_step = updates / T (t is uniform, so each step had as many),
     MEASURES in the presets' common ruler, and seen_t1 .. seen_tT: minus the critic's loss late in training. In order of
