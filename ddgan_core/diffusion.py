@@ -22,7 +22,7 @@ class Schedule:
     """A noise schedule as tables over t = 0..T.
 
     beta, alpha_bar: float64 tensors of length T + 1, see eqs. (1) and (2).
-    time: the time the network is told at each index; it differs from the index only after `respaced`.
+    time: the time the network is told at each index; other than the index after `respaced` or in a `retimed` chain.
     """
 
     beta: Float[Tensor, " times"]

@@ -37,7 +37,7 @@ Pointwise = Callable[[Tensor], Tensor]
 
 
 def linear_tail_exp(v: Float[Tensor, "*n"], bound: float) -> Float[Tensor, "*n"]:
-    """exp(v) up to `bound`, its tangent line beyond: convex, increasing, and finite in float32 for |v| up to 1e30.
+    """exp(v) up to `bound`, its tangent line beyond: convex, increasing, and finite in float32 for |v| up to 1e29.
 
     The branches are apart: a sum of both has autograd add and subtract e^bound, and float32 then rounds slopes away.
     """

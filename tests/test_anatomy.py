@@ -126,6 +126,8 @@ def test_last_step_tells_noise_latent_and_grid_apart(run, monkeypatch, kind, exp
     monkeypatch.setattr(anatomy, "load_model", lambda *_: (Known(kind), schedule))
     table = pd.DataFrame(anatomy.last_step(run, load_images("digits", "test")[0]))
     found = table[table["stripes"] == "horizontal"].set_index("change")["sameness"]
+    moved = table["change"].str.startswith("x_1 moved")
+    assert set(table.loc[moved, "stripes"]) == {"horizontal"}, "rows that move say nothing of columns"
     for change, value in expected.items():
         if value is not None:
             assert found[change] == pytest.approx(value, abs=0.25 if value == 0 else 1e-6)

@@ -15,7 +15,7 @@ NOTHING = Evidence(
     "cpu",
     pd.DataFrame(columns=["divergence", "T", "seed", "frechet"]),
     pd.DataFrame(columns=["sampler", "steps", "frechet"]),
-    pd.DataFrame(columns=["row", "failed", "frechet"]),
+    pd.DataFrame(columns=["row", "failed", "broken", "frechet"]),
     pd.Series(dtype=float),
     pd.Series(dtype=float),
     0,
@@ -100,7 +100,7 @@ def swept(js: tuple[float, int], others: tuple[float, int], trials: int = 4) -> 
         worst, failed = js if row == "non_saturating_js" else others
         rows += [(row, k < failed, float("nan") if k < failed else 1.0) for k in range(trials - 1)]
         rows.append((row, False, worst))
-    return pd.DataFrame(rows, columns=["row", "failed", "frechet"])
+    return pd.DataFrame(rows, columns=["row", "failed", "frechet"]).assign(broken=False)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,12 @@ def test_stability_waits_for_every_trials_score() -> None:
     table = swept((1.5, 0), (2.0, 1))
     table.loc[0, "frechet"] = float("nan")  # JS's first trial: trained, not scored
     assert judged("C5", swept=table)[0] == UNDECIDED
+
+
+def test_trials_that_broke_down_are_told_beside_those_that_diverged() -> None:
+    table = swept((1.5, 0), (2.0, 1))
+    table.loc[table["row"] == "total_variation", "broken"] = [False, True, True, False]
+    assert "total_variation: 1 diverged, 2 broke down" in judged("C5", swept=table)[1]
 
 
 @pytest.mark.parametrize("failed", [3, 4])

@@ -71,6 +71,8 @@ def test_it_gives_up_after_so_many_tries() -> None:
 def test_when_time_is_up_no_more_are_started() -> None:
     commands = {"a": python("0"), "b": None, "c": python("0")}
     assert local(list(commands), commands.__getitem__, workers=1) == {"a": 0}
+    killed = iter([python("import os; os.kill(os.getpid(), 9)"), None])
+    assert local(["a"], lambda job: next(killed), workers=1) == {"a": -9}, "and is not tried again"
 
 
 def test_processes_are_spread_over_the_places_that_are_free(capfd: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +98,9 @@ def test_no_workers_are_refused() -> None:
         local(["a"], lambda job: python("0"), workers=0)
 
 
-def test_sigterm_reaches_every_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_reaches_every_process(how: signal.Signals, tmp_path: Path) -> None:
+    """And nothing else does: Ctrl-C is sent to all of the group of the process that started them."""
     child = (
         "import signal, sys, time, pathlib; p = pathlib.Path(sys.argv[1]); "
         "signal.signal(signal.SIGTERM, lambda *a: (p.write_text('stopped'), sys.exit(143))); p.write_text('on'); "
@@ -106,14 +110,14 @@ def test_sigterm_reaches_every_process(tmp_path: Path) -> None:
         "import sys; from ddgan_core.study.executors import local; "
         f"local(['a', 'b'], lambda j: [sys.executable, '-S', '-c', {child!r}, {str(tmp_path)!r} + '/' + j], 2)"
     )
-    process = subprocess.Popen([sys.executable, "-c", parent])
+    process = subprocess.Popen([sys.executable, "-c", parent], process_group=0)
     files = [tmp_path / "a", tmp_path / "b"]
     for _ in range(3000):
         if all(f.exists() and f.read_text() == "on" for f in files):
             break
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    os.killpg(process.pid, how)
+    assert process.wait(60) == (143 if how == signal.SIGTERM else -how)
     assert [f.read_text() for f in files] == ["stopped", "stopped"]
 
 

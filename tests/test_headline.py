@@ -29,6 +29,9 @@ def test_what_a_goal_asks_for_follows_from_the_last_power() -> None:
     assert found.loc[GPU].tolist() == pytest.approx([25, 25 / 4])
     assert found.loc[CPU].tolist() == pytest.approx([4, 1]), "reached already"
     assert asked(trained([1])).isna().all(axis=None)
+    risen = asked(trained([1, 2], power=-0.1).assign(**{TO_TRAINING: [19.0, 20.0]})).set_axis(list(GOALS), axis=0)
+    assert risen.loc[GPU].tolist() == [np.inf, np.inf], "no goal of a distance that rises"
+    assert risen.loc[CPU].tolist() == pytest.approx([2, 1])
     flat = asked(trained([1, 4], power=0.05)).set_axis(list(GOALS), axis=0)
     assert flat.loc[GPU].tolist() == [np.inf, np.inf], "a distance that hardly falls says nothing of any length"
 

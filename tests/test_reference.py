@@ -16,6 +16,7 @@ from ddgan_core.evaluation.reference import (
     reference_features,
     reference_moments,
     ship_moments,
+    shipped_moments,
     unpack_moments,
 )
 from ddgan_core.metrics.distances import Moments, frechet_distance
@@ -104,6 +105,20 @@ def test_what_other_code_computed_is_computed_again(
     monkeypatch.setitem(reference.SOURCES, "features", "changed again")
     reference_moments("digits", "train", images, extractor)
     assert sum(seen) == 3000
+
+
+def test_moments_that_are_asked_for_by_name_are_of_one_file(
+    images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "SHIPPED", tmp_path)
+    assert shipped_moments("digits", "train", "pixels") is None
+    pixels = load_extractor("pixels")
+    ship_moments("digits", "train", images, pixels, tmp_path)
+    found = shipped_moments("digits", "train", "pixels")
+    torch.testing.assert_close(found.mean, Moments.of(pixels(images)).mean, rtol=1e-12, atol=0)
+    ship_moments("digits", "train", images[:-1], pixels, tmp_path)
+    with pytest.raises(UserError, match="has 2 files of pixels of digits, train images: keep one"):
+        shipped_moments("digits", "train", "pixels")
 
 
 def test_shipped_moments_come_first_and_are_known_by_content(

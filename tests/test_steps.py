@@ -35,6 +35,8 @@ def test_runs_stand_side_by_side_where_each_step_saw_as_many_images() -> None:
     said = {T: f"{T}.00 (0.50, 0.40)" for T in (1, 2, 4)}
     assert found.to_dict("index") == {"16": said | {2: ""}, "64 to 68": said | {4: ""}}
     assert equal_images(table, within=1.01).index.tolist() == ["16"]
+    again = pd.concat([table, table[:1].assign(frechet=9.0)])
+    assert equal_images(again, within=10).iloc[0][1].split("; ")[:2] == [said[1], "9.00 (0.50, 0.40)"]
 
 
 def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out() -> None:

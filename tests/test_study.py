@@ -174,13 +174,22 @@ def test_a_run_that_another_process_has_ended_meanwhile_is_left_alone(
     assert runner.train_run(configure("smoke", T=1), progress=False).status["state"] == "done"
 
 
-def test_a_cell_that_cannot_be_done_does_not_stop_the_others(results: Path) -> None:
-    """One is held by another process; the other is trained and scored."""
+def test_a_cell_that_cannot_be_done_does_not_stop_the_others(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is taken by another process after the cells were listed; the other is trained and scored."""
     held, free = (configure("smoke", T=T, updates=3) for T in (1, 2))
+    monkeypatch.setattr(study_work, "to_do", lambda study: list(study.cells))
     with alone(Run.create(held).lock, ""), pytest.raises(UserError, match="1 of 2 runs could not be done"):
         run(Study("two", (held, free)), progress=False)
     assert status(Study("two", (free,)))["state"].tolist() == ["done"]
     assert status(Study("two", (free,)))["scores"].tolist() == ["1/1"]
+
+
+def test_a_cell_that_another_process_is_at_is_left_to_it(results: Path) -> None:
+    """So that a study may be run twice at the same time."""
+    held, free = (configure("smoke", T=T, updates=3) for T in (1, 2))
+    with alone(Run.create(held).lock, ""):
+        table = run(Study("two", (held, free)), progress=False)
+    assert table["state"].tolist() == ["running", "done"]
 
 
 def test_a_run_whose_weights_are_elsewhere_is_left_unscored(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

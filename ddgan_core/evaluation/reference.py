@@ -1,8 +1,8 @@
 """What samples are compared with: features and moments of the real images, found before they are computed.
 
 Looked for in this order: shipped with the package (moments of the whole splits), kept in the cache, computed and kept.
-Each is known by the hash of its pixels, the hash of its feature network, N and split, never by a name alone; in the
-cache also by the source of the modules that compute it.
+Each is known by the hash of its pixels, the hash of its feature network, N and split, and where samples are scored
+never by a name alone; in the cache also by the source of the modules that compute it.
 """
 
 import io
@@ -59,11 +59,12 @@ def reference_moments(dataset: str, split: str, images: UInt8[Tensor, "n c h w"]
 def shipped_moments(dataset: str, split: str, features: str) -> Moments | None:
     """Moments of a whole split as they are shipped, for which neither images nor a network are needed; None without.
 
-    Raises UserError for a file that is damaged.
+    Raises UserError for a file that is damaged, and for several, of other images or networks.
     """
-    for path in sorted(SHIPPED.glob(f"{dataset}-{split}-*-{features}-*{PACKED}")):
-        return unpack_moments(_shipped(path, path.name.removesuffix(PACKED)))
-    return None
+    paths = sorted(SHIPPED.glob(f"{dataset}-{split}-*-{features}-*{PACKED}"))
+    if len(paths) > 1:
+        raise UserError(f"{SHIPPED} has {len(paths)} files of {features} of {dataset}, {split} images: keep one")
+    return unpack_moments(_shipped(paths[0], paths[0].name.removesuffix(PACKED))) if paths else None
 
 
 def reference_features(images: UInt8[Tensor, "n c h w"], extractor: Extractor) -> Float[Tensor, "n d"]:

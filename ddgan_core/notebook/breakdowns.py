@@ -1,4 +1,4 @@
-"""Which runs broke down: their distances say where they stopped, and are in no mean."""
+"""Which runs broke down: their distances say where they stopped, and are in no mean but the claims' (notebook 08)."""
 
 import pandas as pd
 

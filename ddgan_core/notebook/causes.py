@@ -6,11 +6,10 @@ import pandas as pd
 
 from ddgan_core.figures.curves import training_table
 from ddgan_core.notebook.breakdowns import broke_down
-from ddgan_core.notebook.rows import comparable, kin
+from ddgan_core.notebook.rows import comparable, kin, late
 from ddgan_core.runs import RunConfig
 from ddgan_core.study import causes_study, configure, ensure
 
-LATE = 0.25  # of a training: what "late" means
 HARD = ("critic, worst", "generator, worst", "largest logit")  # how hard a run was to train
 
 
@@ -28,9 +27,9 @@ def causes(preset: str) -> pd.DataFrame:
         scores = table[table["sampler"] == "ddgan"].set_index("run_id")
         runs = [run for run in ensure([usual, cell], False) if run.config.run_id in scores.index]
         for run in runs if len(runs) == 2 else ():
-            late = run.history.tail(max(1, round(LATE * len(run.history)))).mean()
+            end = late(run.history).mean()
             line = scores.loc[run.config.run_id, ["frechet", "frechet_error", "recall", "coverage"]].to_dict()
-            line |= {"bound": -late["critic_t1"], "logit": (late["logit_real"] + late["logit_fake"]) / 2}
+            line |= {"bound": -end["critic_t1"], "logit": (end["logit_real"] + end["logit_fake"]) / 2}
             hard = training_table([run])
             line |= {name: hard[name].iloc[0] for name in HARD} | {"broke down": broke_down(run.history)}
             lines[usual.run_id, _change(usual, run.config)] = line

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, read_evaluations, studied
+from ddgan_core.notebook.breakdowns import broke_down
 from ddgan_core.notebook.ranking import preferred, read_answers
 from ddgan_core.notebook.rows import kin
 from ddgan_core.notebook.summary import sampling_times
@@ -31,9 +32,10 @@ Verdict = tuple[str, str]  # and its evidence
 class Evidence:
     """What the rules read. `gather` makes it from results/.
 
-    ddgan, ddpm: scores on one axis, of cells as they were trained and of the DDPM. swept: row, failed, frechet of each
-    trial of the sweep. distances: {model: frechet} of what people may rank, shares: {model: share of preferences} of
-    those that stood in ASKED or more of `answers` answers. times: summary.sampling_times. preset: whose runs these are.
+    ddgan, ddpm: scores on one axis, of cells as they were trained and of the DDPM. swept: row, failed, broken and
+    frechet of each trial of the sweep. distances: {model: frechet} of what people may rank, shares: {model: share of
+    preferences} of those that stood in ASKED or more of `answers` answers. times: summary.sampling_times. preset: whose
+    runs these are.
     """
 
     preset: str
@@ -63,7 +65,8 @@ def gather(preset: str, dataset: str) -> Evidence:
     tried = one_axis(studied(scores[scores["method"] != ""]))
     tried = tried[tried["tag"] == ""]
     swept = [
-        {"row": r.config.divergence, "failed": r.status["state"] == "failed", "frechet": _score(r)}
+        {"row": r.config.divergence, "failed": r.status["state"] == "failed", "broken": broke_down(r.history)}
+        | {"frechet": _score(r)}
         for r in all_runs(dataset)
         if r.config.preset == judged and r.config.tag.startswith("sweep-lr") and r.status["state"] in ("done", "failed")
     ]
@@ -75,7 +78,7 @@ def gather(preset: str, dataset: str) -> Evidence:
         judged,
         tried[(tried["method"] == "ddgan") & (tried["protocol"] == "as_trained")],
         tried[tried["method"] == "ddpm"],
-        pd.DataFrame(swept, columns=["row", "failed", "frechet"]),
+        pd.DataFrame(swept, columns=["row", "failed", "broken", "frechet"]),
         asked.groupby(names)["frechet"].mean(),
         shares.loc[shares["answers"] >= ASKED, "share"] if len(shares) else pd.Series(dtype=float),
         len(answers),
@@ -158,7 +161,8 @@ def _follows_the_eye(e: Evidence) -> Verdict:
 def _most_stable(e: Evidence) -> Verdict:
     found = e.swept.assign(frechet=e.swept["frechet"].where(~e.swept["failed"].astype(bool), math.inf))
     rows = found.dropna(subset=["frechet"]).groupby("row").agg(
-        trials=("failed", "size"), failed=("failed", "sum"), best=("frechet", "min"), worst=("frechet", "max")
+        trials=("failed", "size"), failed=("failed", "sum"), broken=("broken", "sum"), best=("frechet", "min"),
+        worst=("frechet", "max"),
     )  # fmt: skip
     rows = rows.reindex(PAPER_ROWS).fillna({"trials": 0})
     if rows["trials"].min() < TRIALS:
@@ -166,7 +170,10 @@ def _most_stable(e: Evidence) -> Verdict:
     ratio = (rows["worst"] / rows["best"]).fillna(math.inf)  # of a row that never trained, too
     failed, js = rows["failed"], NAMED[0]
     others = rows.index.drop(js)
-    why = "; ".join(f"{row}: {failed[row]:.0f} diverged, worst/best {ratio[row]:.3g}" for row in rows.index)
+    why = "; ".join(
+        f"{row}: {failed[row]:.0f} diverged, {rows['broken'][row]:.0f} broke down, worst/best {ratio[row]:.3g}"
+        for row in rows.index
+    )
     if failed[js] <= failed[others].min() and ratio[js] <= ratio[others].min():
         return SUPPORTED, why
     beaten = any(failed[row] < failed[js] and ratio[row] < ratio[js] for row in others)
@@ -227,7 +234,8 @@ CLAIMS = (
     Claim(
         "C3", "FID improves with the number of steps",
         "rank correlation of T and distance, each of the five rows at five T or more, each trained for as many "
-        "updates: supported if all are at most -0.7, contradicted if the median row's is at least 0.7",
+        "updates (a run that broke down counts with its distance): supported if all are at most -0.7, contradicted if "
+        "the median row's is at least 0.7",
         _improves_with_T,
     ),
     Claim(

@@ -58,16 +58,19 @@ def powers(table: pd.DataFrame) -> pd.DataFrame:
 def asked(table: pd.DataFrame) -> pd.DataFrame:
     """For each of GOALS the images, in millions, and the multiple of the longest run's, if the last power went on.
 
-    That is hoped for rather than known: no training falls for ever. Infinite beyond `FAR` times the longest run, where
-    length alone will not do; NaN where fewer than two runs are scored.
+    That is hoped for rather than known: no training falls for ever. The longest run's own where it is there already;
+    infinite beyond `FAR` times them or where the distance has risen: length alone will not do. NaN where fewer than two
+    runs are scored.
     """
     name = RULERS[-1][0]
     own, power = table[["images", name]].dropna(), powers(table)[name].dropna()
     lines = {}
     for goal, fid in GOALS.items():
-        more = (own[name].iloc[-1] / fid) ** (1 / power.iloc[-1]) if len(power) else float("nan")
-        more = max(more, 1.0) if len(power) else more  # reached already
-        more = np.inf if more > FAR else more
+        more = float("nan")
+        if len(power):
+            still = max(own[name].iloc[-1] / fid, 1.0)
+            more = 1.0 if still == 1 else np.inf if power.iloc[-1] <= 0 else still ** (1 / power.iloc[-1])
+            more = np.inf if more > FAR else more
         lines[f"{goal}, {fid:g}"] = {"images": more * own["images"].iloc[-1] if len(own) else more, "more": more}
     return pd.DataFrame.from_dict(lines, orient="index")
 

@@ -233,6 +233,11 @@ def log_ratios(preset: str) -> pd.DataFrame:
     return pd.concat({of.__name__: _by_T(preset, columns, of) for of in (largest, gap, typical)}).dropna(how="all")
 
 
+def late(history: pd.DataFrame) -> pd.DataFrame:
+    """The records of the last quarter of a training: what its players do "at the end"."""
+    return history.tail(max(1, round(len(history) / 4)))
+
+
 def _by_T(preset: str, columns: Sequence[str], of: Callable[[str, pd.Series, pd.DataFrame], float]) -> pd.DataFrame:
     """of(row, means over the last quarter, history), by row and T: of the DDGANs whose histories have these columns, of
     the first seed and without a tag, in the preset of `kin` with most T. Empty where there is none."""
@@ -244,8 +249,7 @@ def _by_T(preset: str, columns: Sequence[str], of: Callable[[str, pd.Series, pd.
             continue
         history = run.history
         if set(columns) <= set(history):
-            late = history.tail(max(1, len(history) // 4)).mean()
-            found[config.divergence, config.T] = of(config.divergence, late, history)
+            found[config.divergence, config.T] = of(config.divergence, late(history).mean(), history)
     if not found:
         return pd.DataFrame()
     table = pd.Series(found).rename_axis(["row", "T"]).unstack()

@@ -79,13 +79,14 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["row", "other", "ratio", "low", "high"])
 
 
-def power(ratios: Sequence[float], deviation: float, seeds: int = 3, rows: int = len(PAPER_ROWS)) -> pd.Series:
+def power(ratios: Sequence[float], deviation: float, seeds: int = 3) -> pd.Series:
     """By the true ratio of two rows' distances: in what share of studies `compared` would tell them apart.
 
-    Simulated: log distances are normal with a seed's `deviation`, `seeds` of each of `rows` rows, none broken down.
+    Simulated: log distances are normal with a seed's `deviation`, `seeds` of each of PAPER_ROWS, none broken down.
     """
     from scipy.stats import studentized_range
 
+    rows = len(PAPER_ROWS)
     random, free = np.random.default_rng(0), rows * (seeds - 1)
     apart = deviation * math.sqrt(2 / seeds) * random.standard_normal(20_000)
     seen = deviation * np.sqrt(random.chisquare(free, 20_000) / free)  # all rows' deviation, as it would be found

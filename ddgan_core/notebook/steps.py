@@ -10,17 +10,17 @@ from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation.information import decided
 from ddgan_core.figures.labels import label_ends, with_room
 from ddgan_core.figures.plots import FEATURE_NAMES, plain_numbers
-from ddgan_core.notebook.rows import comparable, kin
+from ddgan_core.notebook.rows import comparable, kin, late
 from ddgan_core.runs import all_runs
 from ddgan_core.study import configure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LATE = 0.25  # of a training's records: what its critics see "at the end"
 # Marker of (schedule, are batches the preset's?), and how it is filled.
 LOOKS = {("vp", True): ("o", "full"), ("vp", False): ("s", "full")}
 LOOKS |= {("cosine", True): ("D", "none"), ("cosine", False): ("s", "none")}
+OTHER_LOOK = ("X", "none")  # of a schedule that no study has
 COLOUR_OF_T = {1: "#e8870e", 2: "#d6246e", 4: "#7a2ca0", 8: "#1a3f8f"}  # doublings; what else there is stays grey
 THOUSANDS = [n * 10.0**k for k in range(-2, 5) for n in (1, 2, 5)]  # ticks of images
 MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "coverage", "coverage_error")
@@ -50,7 +50,7 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
             usual = configure(name, divergence=row, T=config.T).changed(**free)
             if config != usual or config.run_id not in scores.index:
                 continue
-            late = run.history.tail(max(1, round(LATE * len(run.history))))
+            end = late(run.history)
             line = {"run_id": config.run_id, "preset": name, "T": config.T, "schedule": config.schedule}
             line |= {"batch_size": config.batch_size, "usual_batch": config.batch_size == batch_size}
             line |= {"arithmetic": config.precision}
@@ -60,9 +60,7 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
                 "features": scores["features"].iloc[0],
             }
             line |= {"n": scores["n"].iloc[0]} | scores.loc[config.run_id, list(MEASURES)].to_dict()
-            seen = {
-                f"seen_t{t}": -late[f"critic_t{t}"].mean() for t in range(1, config.T + 1) if f"critic_t{t}" in late
-            }
+            seen = {f"seen_t{t}": -end[f"critic_t{t}"].mean() for t in range(1, config.T + 1) if f"critic_t{t}" in end}
             lines.append(line | seen)
     if not lines:
         return pd.DataFrame()
@@ -87,7 +85,8 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
 def equal_images(table: pd.DataFrame, within: float = 1.1) -> pd.DataFrame:
     """Runs whose steps were each shown as many images, set side by side: by the usual schedule, all batches.
 
-    Index: images of each step, in thousands, lowest to highest; columns: T; a cell: distance (recall, coverage).
+    Index: images of each step, in thousands, lowest to highest; columns: T; a cell: distance (recall, coverage), of all
+    runs of that T, fewest images first.
     Neighbours that differ by less than a factor `within` stand in one line; lines of one T are left out.
     """
     own = table[table["schedule"] == "vp"].assign(images=lambda runs: runs["per_step"] * runs["batch_size"] / 1000)
@@ -96,7 +95,8 @@ def equal_images(table: pd.DataFrame, within: float = 1.1) -> pd.DataFrame:
     for _, group in own.groupby((own["images"].pct_change() > within - 1).cumsum()):
         if group["T"].nunique() > 1:
             low, high = group["images"].iloc[[0, -1]]
-            cells = {r.T: f"{r.frechet:.2f} ({r.recall:.2f}, {r.coverage:.2f})" for r in group.itertuples()}
+            said = [f"{r.frechet:.2f} ({r.recall:.2f}, {r.coverage:.2f})" for r in group.itertuples()]
+            cells = pd.Series(said, index=group["T"]).groupby(level=0).agg("; ".join).to_dict()
             lines[f"{low:.0f}" + (f" to {high:.0f}" if high > low else "")] = cells
     return pd.DataFrame.from_dict(lines, orient="index").sort_index(axis=1).fillna("").rename_axis("thousand images")
 
@@ -123,7 +123,7 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
             colour, front = _tint(int(T)), 3 if T in COLOUR_OF_T else 2
             ax.plot(line[x], line[y], color=colour, lw=1.3, zorder=front)
             for kind, runs in own.groupby(["schedule", "usual_batch"]):
-                marker, fill = LOOKS[kind]
+                marker, fill = LOOKS.get(kind, OTHER_LOOK)
                 error, filled = runs[f"{y}_error"], colour if fill == "full" else "white"
                 ax.vlines(runs[x], runs[y] - error, runs[y] + error, color=colour, lw=1, zorder=front)
                 ax.plot(runs[x], runs[y], ls="", marker=marker, color=colour, mfc=filled, ms=7, zorder=front)

@@ -51,12 +51,11 @@ def local(
                         continue
                     reader.join(LAST_LINES)
                     del running[job]
+                    ended[job] = code
                     if code < 0 and tries[job] < RETRIES:
                         tries[job] += 1
                         print(f"{job}: killed by signal {-code}, started again", file=sys.stderr, flush=True)
                         waiting.insert(0, job)
-                    else:
-                        ended[job] = code
                 time.sleep(0.05)
         finally:
             for process, *_ in running.values():
@@ -69,7 +68,10 @@ def local(
 
 def _start(words: list[str]) -> "tuple[subprocess.Popen[str], threading.Thread]":
     """The process, and the thread that prints what it prints."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        process_group=0,  # a terminal's Ctrl-C goes to all of this process's group: they are to get SIGTERM, and save
+    )  # fmt: skip
 
     def show() -> None:
         for line in process.stdout or ():

@@ -12,13 +12,13 @@ from ddgan_core.toys.toy_study import CELL, SETTINGS, ToyCell, folder, keep, loa
 
 def lines(wanted: Sequence[ToyCell]) -> list[dict[str, Any]]:
     """What `study.status` says of cells of one preset. A cell takes a minute and is done or not begun; its scores are
-    one for each t and the chain's; its minutes were noted if it is of late, and those left are this device's median.
+    one for each t and the chain's; its minutes were noted if it is of late, and those left are the median of CPUs.
     """
     preset = wanted[0].preset
     table, updates = load(preset), SETTINGS[preset].updates
     made = table.drop_duplicates(CELL).set_index(CELL)
-    here = made["device"].str.split(",").str[0] == device_name("cpu").partition(",")[0]  # at any number of threads
-    pace = made.loc[here, "seconds"].median() / 60
+    on_cpu = made["device"].str.split(",").str[0] == device_name("cpu").partition(",")[0]  # any, with any threads
+    pace = made.loc[on_cpu, "seconds"].median() / 60
     bad = table[table["diverged"]].groupby(CELL)["seed"].nunique()
     found = []
     for cell in wanted:
@@ -41,7 +41,7 @@ def _lock(cell: ToyCell) -> Path:
 
 
 def complete(cell: ToyCell, *, minutes: float | None = None, device: str | None = None, progress: bool = True) -> None:
-    """Train and measure a cell that is not done. One that by this device's pace would outlast its minutes is not begun;
+    """Train and measure a cell that is not done. One that by a CPU's pace would outlast its minutes is not begun;
     what is begun is ended. device: of other cells, the toys are the CPU's. UserError if another process is at it.
     """
 

@@ -162,7 +162,7 @@ def run(
 
 
 def to_do(study: Study) -> list[Cell]:
-    """The cells that lack something, in order, after those that are trained and lack scores.
+    """The cells that lack something and that no process is at, in order, after those that are trained and lack scores.
 
     A slot of time is worth most where nothing can be lost any more. A training that diverged is a result. One that is
     done and has no weights here cannot be scored here: `status` says so.
@@ -170,7 +170,7 @@ def to_do(study: Study) -> list[Cell]:
     trained, others = [], []
     for cell, line in zip(study.cells, status(study).itertuples(), strict=True):
         made, _, due = line.scores.partition("/")
-        if line.state not in ("done", "failed"):
+        if line.state not in ("done", "failed", "running"):
             others.append(cell)
         elif line.state == "done" and made != due and Run(cell).weights is not None:
             trained.append(cell)
