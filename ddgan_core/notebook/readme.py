@@ -17,7 +17,9 @@ from ddgan_core.study import configure
 def claims_table(preset: str = "cpu") -> pd.DataFrame:
     """One line for each of `claims.CLAIMS`: what the source paper says, the verdict here, the numbers it rests on."""
     table = verdicts(gather(preset, configure(preset).dataset)).reset_index()
-    said = [re.sub("|".join(DIVERGENCES), lambda name: label_of(name[0]), text) for text in table["evidence"]]
+    said = [
+        re.sub(rf"\b({'|'.join(DIVERGENCES)})\b", lambda name: label_of(name[0]), text) for text in table["evidence"]
+    ]
     table = table.assign(evidence=said)[["claim", "says", "verdict", "evidence"]]
     return table.set_axis(["", "the source paper says", "here", "by"], axis=1)
 

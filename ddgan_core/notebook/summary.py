@@ -95,7 +95,8 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
     few = settings["T"] <= FEW
     ratios = {f"T = 1 to {FEW}": pooled(settings[few]), f"T = {FEW + 1} to 10": pooled(settings[~few])}
     scores = load_evaluations(dataset, preset)
-    scores = scores[(scores["sampler"] == "ddgan") & (scores["reference"] == "test")]
+    drawn = (scores["sampler"] == "ddgan") & (scores["reference"] == "test") & (scores["sample_seed"] == 0)
+    scores = scores[drawn]
     usual = scores[(scores["T"] == 4) & (scores["tag"] == "") & (scores["seed"] == 0)]
     later = scores[(scores["T"] == 2) & (scores["tag"] == LATER)]
     lines = []
