@@ -18,7 +18,7 @@ from PIL import Image
 
 from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES, get_divergence
-from ddgan_core.figures import grids, plots
+from ddgan_core.figures import files, grids, plots
 from ddgan_core.figures.labels import label_ends
 
 GREYS = 2  # of 255: half a step between the 64 greys that a grid is saved in
@@ -88,7 +88,7 @@ def test_a_png_grid_gives_its_images_back(tmp_path, channels, scale):
 def test_image_grid_has_whole_pixels_whatever_the_style(tmp_path):
     plots.use_style()
     images = noise_images(20, h=28, w=28)
-    (png,) = plots.save(grids.image_grid(images), tmp_path / "grid")
+    (png,) = files.save(grids.image_grid(images), tmp_path / "grid")
     shown = np.asarray(Image.open(png).convert("L"), dtype=float)
     scale = shown.shape[0] // 56
     assert shown.shape == (56 * scale, 280 * scale)
@@ -97,7 +97,7 @@ def test_image_grid_has_whole_pixels_whatever_the_style(tmp_path):
 
 def test_row_labels_stand_beside_the_images_not_on_them(tmp_path):
     images = noise_images(20, h=28, w=28)
-    (png,) = plots.save(grids.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
+    (png,) = files.save(grids.image_grid(images, labels=["real", "samples"]), tmp_path / "grid")
     shown = np.asarray(Image.open(png).convert("L"), dtype=float)
     expected = grids.tile(images)[..., 0].repeat(4, 0).repeat(4, 1)
     same_picture(shown[:, -expected.shape[1] :], expected)
@@ -234,10 +234,10 @@ def test_saved_files_do_not_change(tmp_path):
     for folder in ("a", "b"):
         figure, ax = plt.subplots()
         plots.fid_curve(ax, evaluations())
-        paths = plots.save(figure, tmp_path / folder / "fig.4")
+        paths = files.save(figure, tmp_path / folder / "fig.4")
         assert [p.name for p in paths] == ["fig.4.svg", "fig.4.png"]
         contents.append([p.read_bytes() for p in paths])
-    assert [p.name for p in plots.save(figure, tmp_path / "c" / "09_matrix")] == ["09_matrix.png"], "no paper's figure"
+    assert [p.name for p in files.save(figure, tmp_path / "c" / "09_matrix")] == ["09_matrix.png"], "no paper's figure"
     assert contents[0] == contents[1]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["fig.4.png", "fig.4.svg"], "no litter"
 
@@ -292,8 +292,20 @@ def test_a_rows_colour_is_saved_as_it_is_however_little_of_it_there_is() -> None
     for k, colour in enumerate(exact):
         picture[50, 10 * k] = colour
     Image.fromarray(picture).save(buffer := io.BytesIO(), "png")
-    small = Image.open(io.BytesIO(plots.palette_png(buffer.getvalue(), 16)))
+    small = Image.open(io.BytesIO(files.palette_png(buffer.getvalue(), 16)))
     assert len(small.getcolors()) <= 16
     shown = np.asarray(small.convert("RGB"))
     assert [tuple(shown[50, 10 * k]) for k in range(3)] == exact
     assert tuple(shown[80, 80]) == (255, 255, 255)
+
+
+def test_colours_of_few_pixels_are_told_apart_among_many_of_one() -> None:
+    """Lines of one map and translucent markers, on what are mostly other colours."""
+    picture = np.full((200, 200, 3), 255, np.uint8)
+    picture[:150] = np.linspace((255, 240, 230), (140, 200, 255), 200).round()
+    few = [tuple(round(255 * c) for c in plt.get_cmap("viridis")(k / 9)[:3]) for k in range(10)]
+    for k, colour in enumerate(few):
+        picture[155:195, 20 * k : 20 * k + 10] = colour
+    Image.fromarray(picture).save(buffer := io.BytesIO(), "png")
+    shown = np.asarray(Image.open(io.BytesIO(files.palette_png(buffer.getvalue(), 64))).convert("RGB")).astype(int)
+    assert max(np.abs(shown[160, 20 * k] - colour).max() for k, colour in enumerate(few)) <= 20

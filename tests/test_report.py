@@ -135,8 +135,8 @@ def test_kernel_that_does_not_come_up_is_tried_once_more_over_tcp(tmp_path, monk
 def test_report_needs_no_network(tmp_path, results, capsys):
     (results / "tables").mkdir()
     pd.DataFrame({"row": ["kl"], "frechet": [12.3456]}).to_csv(results / "tables" / "scores.csv", index=False)
+    from ddgan_core.figures.files import save
     from ddgan_core.figures.grids import image_grid
-    from ddgan_core.figures.plots import save
 
     plot = "import numpy as np\nfrom ddgan_core import figures\n"
     plot += "from ddgan_core.figures import grids\nfigures.use_style()\n"
@@ -242,8 +242,8 @@ def test_a_table_keeps_its_own_heading():
 
 
 def test_the_front_page_begins_as_the_readme_does(tmp_path):
+    from ddgan_core.figures.files import save
     from ddgan_core.figures.grids import image_grid
-    from ddgan_core.figures.plots import save
 
     save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), tmp_path / "main")
     (tmp_path / "README.md").write_text("# Title\n\nWhat is **asked**.\n\n![all](main.png)\n\n```\nmake\n```\n\nMore.")

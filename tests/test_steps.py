@@ -51,11 +51,14 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
         configure("smoke", T=2, updates=8, tag="bf16", precision="bf16"),  # a twin
         configure("smoke", T=2, updates=4, divergence="kl"),
     ]  # fmt: skip
+    wide = tuple(2 * width for width in configure("smoke").critic_widths)
+    others += [configure("smoke", T=2, updates=4, critic_widths=wide, tag="wide-critic")]
     for config in wanted + others:
         score(train_run(config, progress=False))
     table = by_updates("smoke", "non_saturating_js")
     assert set(table["run_id"]) == {config.run_id for config in wanted}
     assert table["per_step"].tolist() == [2, 2, 2, 4]
+    assert by_updates("smoke", "non_saturating_js", critic_width=2)["run_id"].tolist() == [others[-1].run_id]
     assert table.set_index("batch_size")["usual_batch"].to_dict() == {16: True, 32: False}
     assert table.set_index("T")["seen_t1"].notna().all()
     figure = budget_figure(table)

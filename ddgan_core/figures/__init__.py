@@ -1,5 +1,6 @@
-"""One look for all plots: `plots` of distances and losses, `curves` against T, `grids` of images, `labels` of lines."""
+"""One look for all plots: `plots` of distances and losses, `curves` against T, `grids` of images, `labels`, `files`."""
 
+from ddgan_core.figures.files import save
 from ddgan_core.figures.plots import (
     COLOURS,
     FEATURE_LABELS,
@@ -7,7 +8,6 @@ from ddgan_core.figures.plots import (
     fid_curve,
     history_plot,
     plain_numbers,
-    save,
     use_style,
 )
 

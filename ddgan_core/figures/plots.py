@@ -3,13 +3,10 @@
 Figures made here are plain `matplotlib.figure.Figure`s: in a notebook, leave one as the last expression of a cell.
 """
 
-import io
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ddgan_core import UserError
@@ -19,11 +16,9 @@ from ddgan_core.evaluation.scores import AXIS
 from ddgan_core.figures.grids import DPI
 from ddgan_core.figures.labels import label_ends, label_of, tag_label, with_room
 from ddgan_core.metrics.intervals import geometric_mean
-from ddgan_core.runs import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # After Okabe and Ito (2008) and P. Tol: told apart with every common colour vision, all readable on white.
 _LOOKS = {
@@ -269,41 +264,3 @@ def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str
     ax.set_xlabel("updates")
     ax.set_ylabel(columns[0].replace("_", " ") if len(columns) == 1 else "mean since the record before")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def save(fig: "Figure", stem: Path | str) -> list[Path]:
-    """Write `stem`.png, of the paper's figures (fig1 to fig9) `stem`.svg too; the same figure gives the same bytes."""
-    from matplotlib import rc_context
-
-    stem, paths = Path(stem), []
-    # Grids of images, which have no layout engine, keep whole pixels, and more greys than an eye tells apart.
-    sharp, colours = (1.5, 48) if fig.get_layout_engine() else (2, 64)
-    with rc_context({"svg.hashsalt": "ddgan"}):
-        for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-            if kind == "svg" and not stem.name.startswith("fig"):
-                continue
-            buffer = io.BytesIO()
-            fig.savefig(buffer, format=kind, dpi=sharp * DPI, metadata=metadata, bbox_inches=None)
-            paths.append(stem.with_name(f"{stem.name}.{kind}"))
-            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else palette_png(buffer.getvalue(), colours))
-    return paths
-
-
-def palette_png(png: bytes, colours: int = 256) -> bytes:
-    """The same picture in so many colours without dither, rows' own as they are: less than half the bytes."""
-    from matplotlib.colors import to_rgb
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    own = {tuple(round(255 * part) for part in to_rgb(colour)) for colour in COLOURS.values()}
-    there = {colour for _, colour in image.getcolors(image.width * image.height)}
-    kept = sorted(colour for colour in own & there if len(set(colour)) > 1)  # greys are for images
-    cut = image.quantize(colours - len(kept), method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    palette, at, pixels = cut.getpalette(), np.array(cut), np.asarray(image)
-    for colour in kept:  # a cut shows those of few pixels as one
-        at[(pixels == colour).all(axis=-1)] = len(palette) // 3
-        palette += colour
-    small = Image.fromarray(at)
-    small.putpalette(palette)
-    small.save(buffer := io.BytesIO(), "png", optimize=True)
-    return buffer.getvalue()

@@ -26,13 +26,13 @@ RULERS = (
 )  # fmt: skip
 
 
-def by_images(preset: str, row: str, T: int) -> pd.DataFrame:
+def by_images(preset: str, row: str, T: int, critic_width: int = 1) -> pd.DataFrame:
     """Distances of a row's runs at T by the images that they were trained on, fewest first.
 
     Index: run_id. Columns: images (millions, of all steps), batch_size, arithmetic, then each of RULERS by its name,
     NaN where it was not scored. Runs: of `steps.by_updates`, by the usual schedule.
     """
-    runs = by_updates(preset, row)
+    runs = by_updates(preset, row, critic_width)
     runs = runs[(runs["T"] == T) & (runs["schedule"] == "vp")] if len(runs) else runs
     if not len(runs):
         return pd.DataFrame(columns=["images", "batch_size", "arithmetic", *(name for name, *_ in RULERS)])
@@ -84,8 +84,11 @@ def floor(dataset: str) -> float:
     return frechet_distance(test, train) if test and train else float("nan")
 
 
-def headline_figure(table: pd.DataFrame, floor: float = float("nan")) -> "Figure":
-    """`by_images`: a line for each of RULERS, the goals, and the `floor` of the last ruler where it is a number."""
+def headline_figure(table: pd.DataFrame, wide: pd.DataFrame | None = None, floor: float = float("nan")) -> "Figure":
+    """`by_images`: a line for each of RULERS, the goals, and the `floor` of the last ruler where it is a number.
+
+    wide: runs by a wider critic, as another `by_images`; their lines are dashed, their points hollow.
+    """
     import matplotlib.pyplot as plt
 
     figure, ax = plt.subplots(figsize=(9, 4.2))
@@ -97,6 +100,8 @@ def headline_figure(table: pd.DataFrame, floor: float = float("nan")) -> "Figure
     for (name, *_), colour in zip(RULERS, ("0.45", "#d6246e", "#7a2ca0"), strict=True):
         line = table.dropna(subset=name)
         ax.plot(line["images"], line[name], marker="o", color=colour)
+        if wide is not None and len(wide):
+            ax.plot(wide["images"], wide[name], "--", marker="o", markerfacecolor="white", color=colour)
         if len(line):
             ends.append((float(line["images"].iloc[-1]), float(line[name].iloc[-1]), name, colour))
     for goal, fid in (GOALS | {"FID, test to training images": floor}).items():
@@ -110,4 +115,9 @@ def headline_figure(table: pd.DataFrame, floor: float = float("nan")) -> "Figure
     ax.set_yticks([v for v in TICKS if low < v < high])
     plain_numbers(ax.yaxis)
     label_ends(ax, ends)
+    if wide is not None and len(wide):
+        looks = {"usual critic": ("-", "0.3"), "critic twice as wide": ("--", "white")}
+        for label, (style, fill) in looks.items():
+            ax.plot([], [], style, marker="o", color="0.3", markerfacecolor=fill, label=label)
+        ax.legend(loc="lower left", frameon=False)
     return figure

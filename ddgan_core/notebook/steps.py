@@ -26,9 +26,10 @@ THOUSANDS = [n * 10.0**k for k in range(-2, 5) for n in (1, 2, 5)]  # ticks of i
 MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "coverage", "coverage_error")
 
 
-def by_updates(preset: str, row: str) -> pd.DataFrame:
+def by_updates(preset: str, row: str, critic_width: int = 1) -> pd.DataFrame:
     """A row's runs of seed 0 in all presets of these networks that differ in T, updates, batches and schedule only.
 
+    critic_width: how many times as wide as the presets' their critic is, the same in all runs.
     In bfloat16 where no such run in float32 is scored; of two twins the short one differs by no more than a seed does.
     Columns: run_id, preset, T, schedule, batch_size, usual_batch (is it the preset's?), arithmetic, updates,
     per_step = updates / T (t is uniform, so each step had as many),
@@ -46,7 +47,8 @@ def by_updates(preset: str, row: str) -> pd.DataFrame:
             free = {
                 field: getattr(config, field) for field in ("schedule", "updates", "batch_size", "precision", "tag")
             }
-            batch_size = configure(name).batch_size
+            batch_size, widths = configure(name).batch_size, configure(name).critic_widths
+            free["critic_widths"] = tuple(critic_width * width for width in widths)
             usual = configure(name, divergence=row, T=config.T).changed(**free)
             if config != usual or config.run_id not in scores.index:
                 continue

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddgan_core.figures.plots import palette_png
+from ddgan_core.figures.files import palette_png
 
 # A function's name before its argument: the converter leaves out the thin space of LaTeX.
 _FUNCTION = re.compile(r"(<mi>(?:log|ln|exp|sin|cos|tanh|sinh|cosh|min|max|sup|inf|arg))(</mi><m[^o])")
