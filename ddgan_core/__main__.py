@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ddgan_core: error: {error}", file=sys.stderr)
         return 1
     except RuntimeError as error:
-        if "memory" in str(error) and "allocate" in str(error):  # as PyTorch says it on every device
+        said = str(error)  # as PyTorch says it on every device, and of sizes that no number holds
+        if ("memory" in said and "allocate" in said) or "overflow" in said:
             print("ddgan_core: error: not enough memory for such widths, batches or images", file=sys.stderr)
             return 1
         if type(error).__name__ != "TrainingDiverged":  # by name: importing it would import torch

@@ -72,8 +72,8 @@ def get_dataset(name: str) -> Dataset:
 
 def data_dir() -> Path:
     """Folder of `FashionMNIST/raw` and of CIFAR-10's archive: $DDGAN_DATA, else data in the checkout, else ./data."""
-    if "DDGAN_DATA" in os.environ:
-        return Path(os.environ["DDGAN_DATA"])
+    if named := os.environ.get("DDGAN_DATA"):
+        return Path(named)
     checkout = Path(__file__).parent.parent  # a notebook's own folder is another
     return checkout / "data" if (checkout / "pyproject.toml").is_file() else Path("data")
 

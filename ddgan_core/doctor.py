@@ -127,7 +127,7 @@ def _cifar10() -> str:
 
 
 def _inception() -> str:
-    if "DDGAN_INCEPTION" not in os.environ and not (features.cache_dir() / features.INCEPTION_FILE).exists():
+    if not os.environ.get("DDGAN_INCEPTION") and not (features.cache_dir() / features.INCEPTION_FILE).exists():
         raise UserError(
             "not here, for FID: downloaded when --features inception first needs them; or name them in DDGAN_INCEPTION"
         )

@@ -36,8 +36,9 @@ def train_run(
 ) -> Run:
     """Train the run of this config to its end, or for so many minutes; a run that was begun goes on where it stopped.
 
-    Writes the history and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM leaves a checkpoint
-    (of a run that is ending, all of it) and exits with 143. Raises TrainingDiverged, noted in status.json, and
+    Writes the history and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM and Ctrl-C leave a
+    checkpoint (of a run that is ending, all of it), then exit with 143 and raise KeyboardInterrupt; a second one stops
+    at once. Raises TrainingDiverged, noted in status.json, and
     UserError if another process trains the run.
     """
     if Run(config).status["state"] == "done":
@@ -48,12 +49,12 @@ def train_run(
     with alone(run.lock, f"run {config.run_id}"), _stop_requests() as stop:
         if run.status["state"] != "done":  # another process may have ended it since the first look
             _train(run, trainer, minutes, progress, stop)
-    if stop.is_set():
-        raise SystemExit(143)
+    if stop:
+        raise KeyboardInterrupt if signal.SIGINT in stop else SystemExit(143)
     return run
 
 
-def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, stop: threading.Event) -> None:
+def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, stop: list[int]) -> None:
     config, folder = run.config, run.path / "checkpoints"
     history: list[dict[str, float]] = []
     seconds = 0.0
@@ -87,7 +88,7 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
         bar.show(trainer.step)
         now = time.monotonic()
         unfinished = trainer.step < config.updates
-        if unfinished and stop.is_set():
+        if unfinished and stop:
             keep("running", f"stopped by a signal after step {trainer.step} of {config.updates}")
             return
         if unfinished and minutes is not None and now - start > 60 * minutes:
@@ -115,17 +116,24 @@ def _noting_divergence(records: Iterator[dict[str, float]], keep: Callable[..., 
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, so that training stops between two updates; only a main thread can ask for it."""
-    stop = threading.Event()
+def _stop_requests() -> Iterator[list[int]]:
+    """What SIGTERM or SIGINT is added to, so that training stops between two updates; only a main thread can ask."""
+    stop: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGTERM, lambda signum, frame: stop.set())
+
+    def ask(signum: int, frame: object) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop.append(signum)
+
+    before = {signum: signal.signal(signum, ask) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def make_classifier(path: Path) -> dict[str, Any]:

@@ -152,8 +152,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def results_dir() -> Path:
     """Where runs live: $DDGAN_RESULTS, else the results folder beside the package, else ./results."""
-    if "DDGAN_RESULTS" in os.environ:
-        return Path(os.environ["DDGAN_RESULTS"])
+    if named := os.environ.get("DDGAN_RESULTS"):
+        return Path(named)
     beside = Path(__file__).parent.parent / "results"
     return beside if beside.is_dir() else Path("results")
 
@@ -193,19 +193,19 @@ class Run:
 
     @classmethod
     def create(cls, config: RunConfig) -> "Run":
-        """The run of this config, its folder made if need be. Another config under the same id is refused."""
+        """The run of this config, its folder made if need be. Another that was begun under the same id is refused."""
         run = cls(config)
-        if (run.path / "config.json").exists():
-            if (existing := cls.read(run.path / "config.json").config) != config:
-                differ = [
-                    f"{f.name} {getattr(existing, f.name)!r} there, {getattr(config, f.name)!r} asked for"
-                    for f in fields(config) if getattr(existing, f.name) != getattr(config, f.name)
-                ]  # fmt: skip
-                raise UserError(
-                    f"run {config.run_id} exists with another configuration ({'; '.join(differ)}): "
-                    "give yours a --tag, or delete the folder"
-                )
-        else:
+        existing = cls.read(run.path / "config.json").config if (run.path / "config.json").exists() else None
+        if existing not in (None, config) and run.status["state"] != "missing":
+            differ = [
+                f"{f.name} {getattr(existing, f.name)!r} there, {getattr(config, f.name)!r} asked for"
+                for f in fields(config) if getattr(existing, f.name) != getattr(config, f.name)
+            ]  # fmt: skip
+            raise UserError(
+                f"run {config.run_id} exists with another configuration ({'; '.join(differ)}): "
+                "give yours a --tag, or delete the folder"
+            )
+        if existing != config:
             stored = {"hash": config.hash} | json.loads(config.to_json())
             write_atomic(run.path / "config.json", json.dumps(stored, indent=1))
         return run
@@ -224,7 +224,7 @@ class Run:
             raise UserError(f"run {run_id!r}{f' of {dataset}' if dataset else ''} does not exist: {names}")
         if len(found) > 1:
             sets = ", ".join(path.parent.parent.name for path in found)
-            raise UserError(f"run {run_id!r} exists for several datasets ({sets}): say which with --dataset")
+            raise UserError(f"run {run_id!r} exists for several datasets ({sets}): say which by --dataset")
         return cls.read(found[0])
 
     @classmethod

@@ -48,5 +48,5 @@ def test_a_run_has_a_line_for_each_pile_and_never_two() -> None:
 
 def test_a_ddpm_has_no_last_step_of_its_own() -> None:
     run = train_run(configure("smoke", method="ddpm", updates=3))
-    with pytest.raises(UserError, match=r"sampler 'diffused' for run ddpm_\w+: choose ancestral"):
+    with pytest.raises(UserError, match=r"run ddpm_\w+ is a DDPM, which has no last step"):
         measure(run, features="pixels", n=50)

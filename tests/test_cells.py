@@ -79,6 +79,11 @@ def test_more_critic_steps_are_tried_at_equal_images_for_the_critic() -> None:
     assert len({c.critic_steps * c.updates for c in cells}) == 1
 
 
+def test_a_cell_named_twice_is_one() -> None:
+    name = make_study("budget", "cpu").cells[0].run_id
+    assert len(make_study("budget", "cpu", [name, name]).cells) == 1
+
+
 def test_cells_are_chosen_by_their_ids() -> None:
     wanted = ("wasserstein_T02_s0_smoke", "ddpm_T50_s0_smoke")
     assert tuple(c.run_id for c in make_study("paper", "smoke", wanted).cells) == wanted

@@ -93,6 +93,11 @@ def test_the_last_lines_of_a_process_come_before_it_counts_as_ended(
     assert capfd.readouterr().out == "one\ntwo\nthree\n"
 
 
+def test_a_job_named_twice_is_done_once(capfd: pytest.CaptureFixture[str]) -> None:
+    assert local(["a", "a"], lambda job: python("print('once')"), workers=2) == {"a": 0}
+    assert capfd.readouterr().out == "once\n"
+
+
 def test_no_workers_are_refused() -> None:
     with pytest.raises(UserError, match="workers = 0: 1 or more"):
         local(["a"], lambda job: python("0"), workers=0)
@@ -126,7 +131,7 @@ def test_a_slurm_script_runs_its_element(tmp_path: Path) -> None:
     text = slurm_script(["one", "two two"], words, minutes=90, cpus=4, gpus=1)
     for line in ("#SBATCH --array=0-1", "#SBATCH --time=01:30:00", "#SBATCH --cpus-per-task=4", "#SBATCH --gpus=1"):
         assert line in text.splitlines()
-    (tmp_path / "srun").write_text('#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "srun").write_text('#!/bin/sh\ntest "${1%=*}" = --cpus-per-task && shift && exec "$@"\n')
     (tmp_path / "srun").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "1"}
     done = subprocess.run(["bash", "-s"], input=text, env=environment, capture_output=True, text=True, check=True)
@@ -136,7 +141,7 @@ def test_a_slurm_script_runs_its_element(tmp_path: Path) -> None:
 
 def test_a_stopped_slurm_element_is_queued_again(tmp_path: Path) -> None:
     text = slurm_script(["one"], [sys.executable, "-S", "-c", "raise SystemExit(143)"], minutes=9, cpus=1, gpus=0)
-    (tmp_path / "srun").write_text('#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "srun").write_text('#!/bin/sh\ntest "${1%=*}" = --cpus-per-task && shift && exec "$@"\n')
     (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@"\n')
     for name in ("srun", "scontrol"):
         (tmp_path / name).chmod(0o755)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ddgan_core import UserError
 from ddgan_core.data import load_images
+from ddgan_core.evaluation import scoring
 from ddgan_core.evaluation.scores import read_evaluations
 from ddgan_core.evaluation.scoring import evaluate_images
 
@@ -52,3 +54,17 @@ def test_bad_piles_end_in_one_line_and_write_nothing(
         evaluate_images(tmp_path / "x.npy", "digits", features="pixels", n=50)
     assert "\n" not in str(caught.value)
     assert not list(results.rglob("*"))
+
+
+def test_a_pile_of_more_images_than_are_compared_is_judged_by_all_of_it(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's images may lie in the order of their classes."""
+    monkeypatch.setattr(scoring, "NEAREST", 150)
+    images, labels = load_images("digits", "train")
+    found = {}
+    for name, order in {"mixed": torch.arange(600), "sorted": labels[:600].argsort()}.items():
+        np.save(tmp_path / f"{name}.npy", images[:600][order].numpy())
+        found[name] = evaluate_images(tmp_path / f"{name}.npy", "digits", features="pixels").iloc[0]
+    assert found["sorted"]["recall"] == pytest.approx(found["mixed"]["recall"], abs=0.12)
+    assert found["sorted"]["coverage"] == pytest.approx(found["mixed"]["coverage"], abs=0.12)

@@ -68,13 +68,15 @@ def test_killed_inside_a_save_it_ends_as_if_undisturbed(
     no_litter(results)
 
 
-def test_sigterm_leaves_a_checkpoint_and_143(results: Path) -> None:
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_a_signal_leaves_a_checkpoint(results: Path, signum: signal.Signals, code: int) -> None:
+    """Exit status 143, by which Slurm knows; Ctrl-C is a KeyboardInterrupt still."""
     config = CONFIGS["ddgan"].changed(updates=10**6)
     process = in_child(lambda: train_run(config, progress=False))
     wait_for_step(Run(config, results).path, 1)
-    process.terminate()
+    os.kill(process.pid, signum)
     process.join()
-    assert process.exitcode == 143
+    assert process.exitcode == code
     now = Run(config, results).status
     assert now["state"] == "running"
     assert "signal" in now["reason"]

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from ddgan_core.evaluation.scores import add_evaluation
 from ddgan_core.notebook import published
 from ddgan_core.notebook.published import AS_PUBLISHED, CORRECTED, ITS_PROTOCOL, STYLES, curves, published_figure
+from ddgan_core.runs import Run
+from ddgan_core.study import configure
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,3 +51,25 @@ def test_without_results_of_ours_only_theirs_is_drawn() -> None:
     assert found["ddgan"][AS_PUBLISHED].notna().all()
     assert found["ddgan"][[ITS_PROTOCOL, CORRECTED]].isna().all(axis=None)
     assert [len(ax.lines) for ax in published_figure(found).axes] == [1, 1]
+
+
+@pytest.mark.usefixtures("results")
+def test_other_features_and_other_draws_are_on_no_line() -> None:
+    """As many images of them, too."""
+    config = configure("cpu", method="ddpm")
+    run = Run.create(config)
+    run.set_status("done")
+    chain = {"ancestral": ("respaced", (10, 100, 1000)), "shortened": ("as_published", (10, 100))}
+    known = {"dataset": "fashion_mnist", "run_id": config.run_id, "method": "ddpm", "T": 1000, "seed": 0, "tag": ""}
+    known |= {"preset": "cpu", "reference": "test", "reference_n": 10_000, "weights": "ema", "n": 1_000}
+    for sampler, (protocol, steps) in chain.items():
+        for n in steps:
+            row = known | {"sampler": sampler, "steps": n, "protocol": "as_trained" if n == 1000 else protocol}
+            row |= {"features": "fashion_classifier", "features_hash": "a", "sample_seed": 0, "frechet": 100.0 / n}
+            add_evaluation(run.path / "evaluations.csv", row)
+            if sampler == "ancestral":
+                add_evaluation(run.path / "evaluations.csv", row | {"sample_seed": 1, "frechet": 900.0})
+                add_evaluation(run.path / "evaluations.csv", row | {"features": "inception", "frechet": 50.0})
+    found = curves("cpu")["ddpm"]
+    assert found[CORRECTED].dropna().to_dict() == pytest.approx({10: 100, 100: 10, 1000: 1})
+    assert found[ITS_PROTOCOL].dropna().to_dict() == pytest.approx({10: 100, 100: 10, 1000: 1})

@@ -164,7 +164,10 @@ def test_all_runs_are_those_that_opening_each_gives(results: Path, capsys: pytes
 
 
 def test_another_config_under_the_same_id_is_refused_field_by_field(results: Path) -> None:
+    Run.create(SMOKE.changed(batch_size=99))  # nothing was trained by it, so that it holds no name
     run = Run.create(SMOKE)
+    assert Run.read(run.path / "config.json").config == SMOKE
+    run.set_status("running")
     before = (run.path / "config.json").read_bytes()
     message = refusal(Run.create, SMOKE.changed(batch_size=99, widths=(8, 24)))
     assert "batch_size 16 there, 99 asked for" in message

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from ddgan_core.evaluation.scores import bounds, one_axis
+from ddgan_core.evaluation.scores import bounds, one_axis, studied
 
 WAY = {"features_hash": "0a", "reference": "test", "reference_n": 10_000}
 
@@ -36,3 +36,10 @@ def test_bounds_are_those_measured_alike() -> None:
     runs = pd.DataFrame([scored("a", "pixels", 200, 2.0), scored("b", "pixels", 200, 3.0)])
     assert bounds(pd.concat([pd.DataFrame(base), runs]), runs) == {"floor": 0.1}, "noise was measured at another N"
     assert bounds(pd.DataFrame(base), runs.iloc[:0]) == {}
+
+
+def test_a_study_is_of_the_first_draw_of_each_run_as_it_was_trained() -> None:
+    """Another draw of its samples is no seed of its training."""
+    protocols = ["as_trained", "as_trained", "as_published", "control", "respaced", ""]
+    table = pd.DataFrame({"protocol": protocols, "sample_seed": [0, 1, 0, 0, 0, 0]})
+    assert studied(table).index.tolist() == [0, 4, 5]

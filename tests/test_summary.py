@@ -206,3 +206,16 @@ def test_the_readme_has_the_table_of_the_committed_results(monkeypatch: pytest.M
         begin, end = marks(name)
         assert text.split(begin)[1].split(end)[0].strip() == markdown(table(preset)), f"stale: {begin[5:-4]}"
     assert f"mean top probability, {classifier_facts()['test_top_probability']:.2f} on the test images" in text
+
+
+def test_what_stands_under_a_mark_is_of_the_preset_that_it_names(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(results, "kl_T04_s0_cpu", 10_000, 5.0, **GAN)
+    page, (begin, end) = tmp_path / "page.md", marks("curves")
+    page.write_text(f"{begin}\nall curves\n{end}\n")
+    assert main(["study", "table", "--of", "curves", "--preset", "cpu", "--write", str(page)]) == 2
+    assert "the marks of curves are of short" in capsys.readouterr().err
+    assert main(["study", "table", "--of", "rows", "--preset", "full"]) == 2
+    assert "no scores of rows of preset 'full'" in capsys.readouterr().err
+    assert "all curves" in page.read_text()

@@ -36,7 +36,10 @@ def positive(text: str) -> float:
 
 
 def share(text: str) -> float:
-    return 0.0 if text in ("0", "0.0") else positive(text)
+    try:
+        return 0.0 if float(text) == 0 else positive(text)
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more") from None
 
 
 def folder(text: str) -> Path:

@@ -149,7 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     text = "The results in a small table; in markdown, or in the place marked for it in a file."
     this = command(parts, "table", "study_table", text, "study table --write README.md")
-    this.add_argument("--preset", **preset)
+    this.add_argument("--preset", help="smoke, short, cpu or full (default: the README's, cpu; of curves short)")
     this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
     this.add_argument(
         "--of", choices=("results", "curves", "rows", "claims"), default="results",

@@ -21,14 +21,14 @@ from ddgan_core.diffusion import random_generator
 from ddgan_core.evaluation.reference import reference_features
 from ddgan_core.evaluation.samples import load_model, resolve_sampler, sample
 from ddgan_core.evaluation.textures import fine, median_ratio, periods, sameness, stripe_coefficients, stripe_power
-from ddgan_core.locks import locked
 from ddgan_core.metrics.distances import precision_recall
 from ddgan_core.metrics.features import classify, load_extractor
 from ddgan_core.metrics.intervals import mean_interval
 from ddgan_core.networks import Generator
 from ddgan_core.provenance import provenance
-from ddgan_core.runs import Run, results_dir, write_atomic
+from ddgan_core.runs import Run, results_dir
 from ddgan_core.shapes import Tensor, UInt8
+from ddgan_core.tables import read_table, replace_rows
 
 GROUPS = 8  # of images, for intervals of what has no other
 LEAST = 30  # images of a class, below which its medians are left out
@@ -44,8 +44,7 @@ def table(kind: str, dataset: str, runs: Sequence[Run] | None = None) -> pd.Data
 
     runs: only these, as they are now configured, and real images; by default all, whatever their T, seed and tag.
     """
-    path = _path(kind, dataset)
-    known = pd.read_csv(path, dtype={"hash": str, "classes": str, "commit": str}) if path.is_file() else pd.DataFrame()
+    known = read_table(_path(kind, dataset))
     if runs is None or not len(known):
         return known
     wanted = known["hash"].isin({run.config.hash for run in runs})
@@ -281,10 +280,5 @@ def _add(kind: str, dataset: str, key: dict[str, Any], rows: list[dict[str, Any]
 
     made: provenance, no part of the key; rows of before it was noted are known without.
     """
-    new, path = pd.DataFrame([key | row | made for row in rows]), _path(kind, dataset)
-    with locked(path.parent):
-        known = table(kind, dataset)
-        if len(known):
-            known = known[known["run_id"] != key["run_id"]]
-        everything = pd.concat([known, new], ignore_index=True) if len(known) else new
-        write_atomic(path, everything.to_csv(index=False, float_format="%.6g"))
+    new = pd.DataFrame([key | row | made for row in rows])
+    replace_rows(_path(kind, dataset), {"run_id": key["run_id"]}, new)

@@ -10,16 +10,17 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from ddgan_core import UserError
 from ddgan_core.data import load_images, to_float, to_uint8
 from ddgan_core.evaluation.reference import reference_moments
 from ddgan_core.evaluation.samples import diffused_images, sample
-from ddgan_core.locks import locked
 from ddgan_core.metrics.features import load_extractor
 from ddgan_core.metrics.intervals import frechet_interval
 from ddgan_core.networks import fine_part
 from ddgan_core.provenance import provenance
-from ddgan_core.runs import Run, results_dir, write_atomic
+from ddgan_core.runs import Run, results_dir
 from ddgan_core.shapes import Tensor, UInt8
+from ddgan_core.tables import read_table, replace_rows
 
 REAL, DETAIL, REST, ANSWERS = "real images", "their detail answered", "all but their detail answered", "answers"
 KEY = ["run_id", "features", "features_hash", "n"]
@@ -43,6 +44,8 @@ def measure(run: Run, *, features: str = "inception", n: int = 2_000, device: to
     Columns: run_id, pile, features, features_hash, n, frechet to the test images, frechet_error, of what made it.
     Raises UserError for a DDPM, and for more images than the training split has.
     """
+    if run.config.method != "ddgan":
+        raise UserError(f"run {run.config.run_id} is a DDPM, which has no last step of its own: choose a DDGAN's")
     dataset, made = run.config.dataset, provenance(device)
     answers = sample(run, n, sampler="diffused", steps=1, device=device)
     extractor = load_extractor(features, device)
@@ -52,20 +55,14 @@ def measure(run: Run, *, features: str = "inception", n: int = 2_000, device: to
     for pile, images in exchanged(diffused_images(dataset, n), answers).items():
         distance, error = frechet_interval(extractor(images), moments)
         lines.append(same | {"pile": pile, "frechet": distance, "frechet_error": error} | made)
-    path, table = path_of(dataset), pd.DataFrame(lines)
-    with locked(path.parent):
-        there = pd.read_csv(path) if path.is_file() else table.head(0)
-        others = there[(there[KEY] != pd.Series(same)[KEY]).any(axis=1)]
-        kept = pd.concat([others, table]).sort_values(KEY, kind="stable") if len(others) else table
-        write_atomic(path, kept.to_csv(index=False, float_format="%.6g"))
-    return path
+    replace_rows(path_of(dataset), same, pd.DataFrame(lines))
+    return path_of(dataset)
 
 
 def by_pile(dataset: str, runs: Sequence[str]) -> pd.DataFrame:
     """Distance of each pile of `exchanged`, a line for each of these runs that is measured; empty where none is."""
-    path = path_of(dataset)
-    table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=[*KEY, "pile", "frechet"])
-    own = table[table["run_id"].isin(runs)]
+    table = read_table(path_of(dataset))
+    own = table[table["run_id"].isin(runs)] if len(table) else table
     if not len(own):
         return pd.DataFrame()
     return own.pivot(index=KEY[:2] + KEY[3:], columns="pile", values="frechet")[[REAL, DETAIL, REST, ANSWERS]]

@@ -45,6 +45,8 @@ def resolve_sampler(run: Run, sampler: str | None = None, steps: int | None = No
         )
     if not 1 <= steps <= config.T:
         raise UserError(f"steps = {steps} for run {config.run_id}: choose 1 to {config.T}")
+    if steps == config.T and sampler in ("truncated", "shortened", "retimed"):
+        sampler = allowed[0]  # the same chain, by its name: no second score of it
     return sampler, steps
 
 

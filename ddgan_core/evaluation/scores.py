@@ -60,8 +60,11 @@ def load_evaluations(dataset: str, preset: str | None = None) -> pd.DataFrame:
 
 
 def studied(table: pd.DataFrame) -> pd.DataFrame:
-    """Without what is drawn in one of PROTOCOLS, which no claim, ranking or table of results is about."""
-    return table[~table["protocol"].isin(PROTOCOLS.values())]
+    """Without what is drawn in one of PROTOCOLS, which no claim, ranking or table of results is about.
+
+    And without other draws of a run's samples than the first: they are no seeds of its training.
+    """
+    return table[~table["protocol"].isin(PROTOCOLS.values()) & (table["sample_seed"] == 0)]
 
 
 def one_axis(table: pd.DataFrame) -> pd.DataFrame:

@@ -158,7 +158,8 @@ def _row(
         row["frechet"] = frechet_distance(Moments.of(found), moments)
     nearest = min(row["n"], len(target), NEAREST)
     if nearest >= LEAST_NEIGHBOURS:
-        real, fake = reference_features(target[:nearest], extractor).to(device), found[:nearest].to(device)
+        spread = torch.arange(nearest) * row["n"] // nearest  # over all images: a folder's may lie in order of classes
+        real, fake = reference_features(target[:nearest], extractor).to(device), found[spread].to(device)
         if nearest >= 2 * GROUPS:
             pairs = {"kernel": kernel_interval(fake, real)} | neighbour_intervals(fake, real)
             row |= {name: value for name, (value, _) in pairs.items()}

@@ -118,7 +118,7 @@ def classifier_facts() -> dict:
 
 def cache_dir() -> Path:
     """What can be made or downloaded again: $DDGAN_CACHE, else ~/.cache/ddgan."""
-    return Path(os.environ.get("DDGAN_CACHE", Path.home() / ".cache" / "ddgan"))
+    return Path(os.environ.get("DDGAN_CACHE") or Path.home() / ".cache" / "ddgan")
 
 
 def inception_file() -> Path:

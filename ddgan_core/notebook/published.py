@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ddgan_core.evaluation.scores import load_evaluations
+from ddgan_core.evaluation.scores import AXIS, load_evaluations
 from ddgan_core.figures.labels import label_ends
 from ddgan_core.figures.plots import COLOURS, plain_numbers
 from ddgan_core.metrics.intervals import geometric_mean
@@ -41,9 +41,11 @@ def curves(preset: str) -> dict[str, pd.DataFrame]:
     theirs = theirs[(theirs["source"] == SOURCE) & theirs["divergence"].isin(["", ROW])]
     scores = load_evaluations(configure(preset).dataset, preset)
     scores = scores[(scores["method"] == "ddpm") & (scores["tag"] == "") & (scores["reference"] == "test")]
-    shortened = scores[scores["sampler"] == "shortened"]
-    n = shortened["n"].max()
-    chain = scores[(scores["sampler"] == "ancestral") & (scores["n"] == n)]
+    scores = scores[scores["sample_seed"] == 0]
+    shortened = scores[scores["sampler"] == "shortened"].sort_values(["n", "features"])
+    if len(shortened):  # all on its axis
+        scores = scores[(scores[list(AXIS)] == shortened[list(AXIS)].iloc[-1]).all(axis=1)]
+    shortened, chain = (scores[scores["sampler"] == sampler] for sampler in ("shortened", "ancestral"))
     full = chain[chain["protocol"] == "as_trained"]
     gans = beside_cut_short(preset)[1].reindex(columns=["divergence", "protocol", "T", "steps", "frechet"])
     gans = gans[gans["divergence"] == ROW]
@@ -51,7 +53,7 @@ def curves(preset: str) -> dict[str, pd.DataFrame]:
     longest = whole[whole["T"] == whole["T"].max()]
     found = {}
     for model, cut, each in (
-        ("ddpm", pd.concat([shortened[shortened["n"] == n], full]), chain),
+        ("ddpm", pd.concat([shortened, full]), chain),
         ("ddgan", pd.concat([gans[gans["protocol"] == "as_published"], longest]), whole),
     ):
         there = theirs[theirs["model"] == model].set_index("steps")["fid"]

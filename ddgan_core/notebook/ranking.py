@@ -20,6 +20,7 @@ from ddgan_core.figures.grids import png_grid
 from ddgan_core.locks import locked
 from ddgan_core.notebook.controls import has_front_end
 from ddgan_core.runs import Run, all_runs
+from ddgan_core.tables import read_table
 
 COLUMNS = ("when", "left", "right", "sample_seed", "answer")
 ANSWERS = ("left", "right", "cannot tell")
@@ -71,7 +72,8 @@ def add_answer(path: Path, left: str, right: str, sample_seed: int, answer: str)
 
 def read_answers(path: Path) -> pd.DataFrame:
     """All answers; none where nobody has been asked."""
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    table = read_table(path)
+    return table if len(table) else pd.DataFrame(columns=list(COLUMNS))
 
 
 def preferred(answers: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from ddgan_core.figures.plots import COLOURS, MARKERS, plain_numbers
 from ddgan_core.notebook.rows import SAME_NETWORKS
 from ddgan_core.runs import results_dir
 from ddgan_core.study import configure
+from ddgan_core.tables import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +80,7 @@ def _found(bench: str, device: str, presets: Sequence[str]) -> tuple[pd.DataFram
     for preset in presets:
         path = results_dir() / "tables" / f"{name.format(preset=preset, device=device)}.csv"
         if path.exists():
-            return pd.read_csv(path), preset if "{preset}" in name else ""
+            return read_table(path), preset if "{preset}" in name else ""
     return pd.DataFrame(), ""
 
 

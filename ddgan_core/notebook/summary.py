@@ -109,6 +109,8 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
             measure = MEASURES[1] if "FID" in name else MEASURES[2]
             line[name] = _over_seeds(_measured(own[own["divergence"] == row], measure), measure[3])
         lines.append(line)
+    if not lines:
+        raise UserError(f"no scores of rows of preset {preset!r} on {dataset} yet: {_run(preset)}")
     return pd.DataFrame(lines)
 
 

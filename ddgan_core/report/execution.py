@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,9 @@ def build(
     for path in paths:
         _read(path)  # a wrong name costs no time
     timings = results / "executed" / "seconds.json"
-    known: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
+    known: dict[str, float] = {}
+    with suppress(OSError, ValueError):  # only to say how long it will take
+        known = json.loads(timings.read_text())
     _announce(paths, preset, compute, known, out)
     failures, pages = [], []
     tables = {RESULTS_HEADING: _results(preset)} | dict.fromkeys(TAGGED.values(), "")

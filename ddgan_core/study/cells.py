@@ -6,6 +6,7 @@ from typing import Any
 
 from ddgan_core import UserError
 from ddgan_core.data import get_dataset
+from ddgan_core.diffusion import make_schedule
 from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.runs import PRESETS, RunConfig
 from ddgan_core.toys.toy_study import ToyCell
@@ -53,6 +54,7 @@ SCORES: dict[str, dict[str, list[tuple[str, int | None, str, int]]]] = {
         + [("ddim", 10, "inception", 10_000)],
     },
 }
+MOST_SIGNAL = 0.01  # of an image's variance in x_T, which sampling takes for noise
 CRITIC_SHARE = 0.433  # of an update's time, on a CPU thread: with four critic steps it takes 2.3 times as long
 CUT_SHORT = (4, 10)  # T at which a row's first run is also sampled as the source paper does, from a smaller t on
 
@@ -108,6 +110,11 @@ def configure(
     chosen |= {} if T is None else {"T": T}
     config = RunConfig(preset=preset, seed=seed, tag=tag).changed(**(chosen | overrides))
     get_dataset(config.dataset)
+    if (left := float(make_schedule(config.schedule, config.T).alpha_bar[-1])) > MOST_SIGNAL:
+        raise UserError(
+            f"schedule {config.schedule} of T = {config.T} ends with {left:.2g} of an image's variance, where a chain "
+            "begins with none: choose schedule vp or cosine, or a T near 1000"
+        )
     return config
 
 
@@ -235,4 +242,4 @@ def make_study(name: str = "paper", preset: str = "cpu", cells: Sequence[str] = 
             raise UserError(
                 f"cell {cell!r} is not of study {study.name}: see study status --study {name} --preset {preset}"
             )
-    return replace(study, cells=tuple(known[cell] for cell in cells)) if cells else study
+    return replace(study, cells=tuple(known[cell] for cell in dict.fromkeys(cells))) if cells else study

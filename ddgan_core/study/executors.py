@@ -32,7 +32,7 @@ def local(
     """
     if workers < 1:
         raise UserError(f"workers = {workers}: 1 or more")
-    waiting, tries = list(jobs), dict.fromkeys(jobs, 0)
+    waiting, tries = list(dict.fromkeys(jobs)), dict.fromkeys(jobs, 0)
     running: dict[str, tuple[subprocess.Popen[str], threading.Thread, list[str]]] = {}
     ended: dict[str, int] = {}
     with _sigterm_as_exit():
@@ -116,7 +116,7 @@ def on_ray(
     except ImportError:
         raise UserError("Ray is not installed: pip install 'ddgan-divergences[cluster]', or use --on local") from None
     if own := not ray.is_initialized():
-        environment = {name: value for name, value in os.environ.items() if name.startswith("DDGAN_")}
+        environment = {name: value for name, value in os.environ.items() if name.startswith("DDGAN_") and value}
         for name in environment.keys() - {"DDGAN_COMMIT"}:  # the others are paths, and a worker is in another folder
             environment[name] = os.path.abspath(environment[name])
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -172,7 +172,7 @@ def slurm_script(jobs: Sequence[str], command: Sequence[str], *, minutes: float,
         "#SBATCH --output=%x_%A_%a.log",
         "",
         f"jobs=({' '.join(map(shlex.quote, jobs))})",
-        f'srun {shlex.join(command)} "${{jobs[$SLURM_ARRAY_TASK_ID]}}"',
+        f'srun --cpus-per-task={cpus} {shlex.join(command)} "${{jobs[$SLURM_ARRAY_TASK_ID]}}"',
         "code=$?",
         '[ "$code" -eq 143 ] && scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
         'exit "$code"',

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import run_weights, trained_here, write_weights
+from ddgan_core.checkpoints import run_weights, trained_here, way_to_weights, write_weights
 from ddgan_core.data import DATASETS
 from ddgan_core.evaluation.piles import TimeIsUp
 from ddgan_core.evaluation.samples import sample
@@ -290,7 +290,7 @@ def ship(run: Run) -> Path:
     """
     source = run.path / "ema.safetensors"
     if not source.exists():
-        raise UserError(f"run {run.config.run_id} has no weights of its own here: train it first")
+        raise UserError(f"run {run.config.run_id} has no weights of its own here: {way_to_weights(run)}")
     target = run.results / "checkpoints" / run.config.dataset / f"{run.config.run_id}{PACKED}"
     write_weights(target, run_weights(run), run.config.hash, torch.bfloat16)
     return target

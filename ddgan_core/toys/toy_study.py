@@ -24,6 +24,7 @@ from ddgan_core.divergences import Divergence, get_divergence
 from ddgan_core.locks import locked
 from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.shapes import Tensor
+from ddgan_core.tables import read_table
 from ddgan_core.toys.gan import ToyGAN, ToySettings, train_toy
 from ddgan_core.toys.measures import (
     SAMPLE_MEASURES,
@@ -161,8 +162,8 @@ def _read(path: Path, version: tuple[int, ...], settings: ToySettings) -> pd.Dat
 
 def load_shown(preset: str, data: str) -> pd.DataFrame:
     """What the pictures need: columns row, T, x, y; see `run_cell`. Empty where nothing has run."""
-    path = folder(preset) / f"{data}{PICTURED}"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["row", "T", "x", "y"])
+    table = read_table(folder(preset) / f"{data}{PICTURED}")
+    return table if len(table) else pd.DataFrame(columns=["row", "T", "x", "y"])
 
 
 def run_cell(cell: ToyCell, progress: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -267,7 +268,7 @@ def _mark(settings: ToySettings, data: str, row: str) -> str:
 def _put(cell: ToyCell, path: Path, new: pd.DataFrame) -> None:
     """The file with a cell's lines, in place of any there were; four significant digits, whole or not at all."""
     if path.exists():
-        old = pd.read_csv(path, dtype={"t": str, "settings": str})
+        old = read_table(path)
         new = pd.concat([old[(old["row"] != cell.row) | (old["T"] != cell.T)], new], ignore_index=True)
     for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed
         left.unlink()

@@ -1,0 +1,32 @@
+"""Tables in files: what looks like a number stays text, rows are replaced whole, damage is one line."""
+
+import lzma
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ddgan_core import UserError
+from ddgan_core.tables import read_table, replace_rows
+
+
+def test_a_commit_that_looks_like_a_number_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "tables" / "some.csv"
+    for run in ("a", "b", "a"):
+        replace_rows(path, {"run_id": run, "n": 2}, pd.DataFrame([{"run_id": run, "n": 2, "commit": "5680e93"}] * 2))
+    table = read_table(path)
+    assert table["run_id"].tolist() == ["b", "b", "a", "a"]
+    assert set(table["commit"]) == {"5680e93"}
+    replace_rows(path, {"run_id": "a", "n": 3}, pd.DataFrame([{"run_id": "a", "n": 3, "commit": "2054616"}]))
+    assert read_table(path)["n"].tolist() == [2, 2, 2, 2, 3], "another n is another row"
+
+
+def test_what_is_no_table_is_one_line_that_names_it(tmp_path: Path) -> None:
+    assert read_table(tmp_path / "none.csv").empty
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "conflict.csv").write_text("a,b\n<<<<<<< HEAD\n1,2,3,4\n=======\n")
+    (tmp_path / "cut.csv.xz").write_bytes(lzma.compress(b"a,b\n1,2\n")[:-9])
+    for name in ("empty.csv", "conflict.csv", "cut.csv.xz"):
+        with pytest.raises(UserError, match=rf"{name} is damaged \(.+\): restore it") as caught:
+            read_table(tmp_path / name)
+        assert "\n" not in str(caught.value)
