@@ -19,7 +19,7 @@ from PIL import Image
 from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.figures import files, grids, plots
-from ddgan_core.figures.labels import label_ends
+from ddgan_core.figures.labels import label_ends, training_label
 
 GREYS = 2  # of 255: half a step between the 64 greys that a grid is saved in
 
@@ -309,3 +309,16 @@ def test_colours_of_few_pixels_are_told_apart_among_many_of_one() -> None:
     Image.fromarray(picture).save(buffer := io.BytesIO(), "png")
     shown = np.asarray(Image.open(io.BytesIO(files.palette_png(buffer.getvalue(), 64))).convert("RGB")).astype(int)
     assert max(np.abs(shown[160, 20 * k] - colour).max() for k, colour in enumerate(few)) <= 32
+
+
+@pytest.mark.parametrize(
+    ("preset", "tag", "said"),
+    [
+        ("short", "", "short"), ("cpu", "", "long"), ("cpu", "long", "longest"), ("cpu", "b64", "longer"),
+        ("cpu", "b64-bf16-wide-critic", "longer, bfloat16, critic twice as wide"), ("smoke", "mine", "smoke, mine"),
+        ("short", "sweep-lr1-penalty0.1", "short, penalty × 0.1"),
+        ("short", "sweep-lr1-penalty1", "short, usual settings"), ("cpu", "plain", "long, plain critic"),
+    ],
+)  # fmt: skip
+def test_a_training_is_named_as_in_the_readme(preset: str, tag: str, said: str) -> None:
+    assert training_label(preset, tag) == said

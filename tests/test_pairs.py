@@ -48,20 +48,20 @@ def test_a_pair_differs_in_nothing_but_the_row(scored: list[dict]) -> None:
         line("kl", 4, 60.0, 0.3, reference_n=500),
     ]  # fmt: skip
     (one,) = paired("short").to_dict("records")
-    assert (one["setting"], one["row"], one["ratio"]) == ("short, T = 4", "kl", 2.0)
+    assert (one["setting"], one["row"], one["ratio"]) == ("T = 4, short", "kl", 2.0)
     assert math.log(one["high"] / one["ratio"]) == pytest.approx(0.05)  # of 3 and 4 per cent
     assert math.log(one["low"] / one["ratio"]) == pytest.approx(-0.05)
     assert (one["recall"], one["recall_error"]) == pytest.approx((0.2, 0.03 * 2**0.5))
     assert (one["coverage"], one["coverage_error"]) == pytest.approx((0.1, 0.01 * 2**0.5))
     cpu = next(x for x in scored if x["preset"] == "cpu" and x["divergence"] == BESIDE)
     cpu["seed"] = 0
-    assert list(paired("cpu")["setting"]) == ["cpu, T = 8", "short, T = 4"], "presets of the same networks"
+    assert list(paired("cpu")["setting"]) == ["T = 8, long", "T = 4, short"], "presets of the same networks"
 
 
 def test_trials_of_the_sweep_are_settings_by_their_own_ruler(scored: list[dict]) -> None:
     for reference, seed in (("train", 100), ("test", 100), ("test", 1), ("train", 1)):
         scored += [line(row, 4, 3.0, 0.5, seed=seed, reference=reference) for row in ("kl", BESIDE)]
-    assert paired("short")["setting"].tolist() == ["short, T = 4, seed 1", "short, T = 4, seed 100"]
+    assert paired("short")["setting"].tolist() == ["T = 4, short, seed 1", "T = 4, short, seed 100"]
 
 
 def test_ratios_have_a_geometric_mean_over_T_of_those_within_one(scored: list[dict]) -> None:
@@ -95,7 +95,7 @@ def test_the_farthest_behind_and_what_chance_would_show(scored: list[dict]) -> N
     found = worst(paired("short"), rows, 0.1)
     assert found["settings"].tolist() == [3, 3]
     assert found["behind"].tolist() == pytest.approx([2.0, 2.0])
-    assert found["in"].tolist() == ["short, T = 2", "short, T = 1"]
+    assert found["in"].tolist() == ["T = 2, short", "T = 1, short"]
     # A setting's log ratio is max(0, z) with z normal of variance 2 * .1^2; the median of the largest of three:
     median = 0.1 * 2**0.5 * NormalDist().inv_cdf(0.5 ** (1 / 3))
     assert np.log(found["chance"]).tolist() == pytest.approx([median] * 2, rel=0.05)
@@ -109,7 +109,7 @@ def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dic
         scored += [line(BESIDE, T, 3.0, 0.3), line("kl", T, 3.0 * T, 0.5)]
     table = paired("cpu")
     figure = pairs_figure(table, pooled(table), BESIDE)
-    names = [f"short, T = {T}" for T in (1, 2, 4)]
+    names = [f"T = {T}, short" for T in (1, 2, 4)]
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [*names, "mean over T"]
     assert not [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
     figure = pairs_figure(table.assign(broken=[True, False, False]), pooled(table), BESIDE)

@@ -26,12 +26,25 @@ def label_of(row: str) -> str:
 
 def tag_label(tag: str) -> str:
     """A run's tag in words; in the study of budgets "x5" is a length of training, "b64" a size of batches."""
-    if tag.endswith("-bf16"):
-        return tag_label(tag.removesuffix("-bf16")) + ", bfloat16"
+    for ending, words in (("-wide-critic", "critic twice as wide"), ("-bf16", "bfloat16")):
+        if tag.endswith(ending):
+            return f"{tag_label(tag.removesuffix(ending))}, {words}"
+    if swept := re.fullmatch(r"sweep-lr([\d.]+)-penalty([\d.]+)", tag):
+        changed = [f"{what} × {by}" for what, by in zip(("rates", "penalty"), swept.groups(), strict=True) if by != "1"]
+        return ", ".join(changed) or "usual settings"
+    named = {"long": "longest run", "plain": "plain critic", "wide-critic": "critic twice as wide"}
     words = {"x": "{} × updates", "b": "batches of {}"}
-    if tag == "long":  # the only one, so that it has no number
-        return "longest run"
-    return words[tag[0]].format(tag[1:]) if re.fullmatch(r"[xb][\d.]+", tag) else tag
+    return words[tag[0]].format(tag[1:]) if re.fullmatch(r"[xb][\d.]+", tag) else named.get(tag, tag)
+
+
+def training_label(preset: str, tag: str) -> str:
+    """How long a run is trained, as the README names it, and what else tells it from others of its preset."""
+    length = {"cpu": "long"}.get(preset, preset)
+    if tag == "long":
+        return "longest"
+    if larger := re.fullmatch(r"b\d+(-.+)?", tag):  # about twice the images
+        return "longer" + tag_label(larger[1] or "")
+    return f"{length}, {tag_label(tag)}" if tag else length
 
 
 def text_width(text: str, size: float) -> float:

@@ -21,6 +21,7 @@ from ddgan_core.diffusion import Schedule, diffuse
 from ddgan_core.divergences import get_divergence
 from ddgan_core.evaluation.samples import load_model
 from ddgan_core.figures.grids import chain_strip, image_grid
+from ddgan_core.figures.labels import training_label
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.runs import Run
 from ddgan_core.sampling import Draw, SeededNoise, Step, ddgan_step, ddim_step, reverse_chain
@@ -63,7 +64,8 @@ def name_of(run: Run) -> str:
         name = f"DDPM, {min(config.T, MOST_STEPS)} DDIM steps"
     else:
         name = f"{get_divergence(config.divergence).label}, T = {config.T}"
-    return name + (f", seed {config.seed}" if config.seed else "") + (f", {config.tag}" if config.tag else "")
+    name += f", seed {config.seed}" if config.seed else ""
+    return name + (f", {training_label(config.preset, config.tag)}" if config.tag else "")
 
 
 def noise(seed: int, latent: int, count: int) -> Draw:

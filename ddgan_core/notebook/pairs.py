@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ddgan_core.evaluation.scores import AXIS, load_evaluations, studied
+from ddgan_core.figures.labels import training_label
 from ddgan_core.metrics.intervals import mean_interval
 from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.rows import SAME_NETWORKS
@@ -61,7 +62,7 @@ def paired(preset: str) -> pd.DataFrame:
 
 
 def _name(preset: str, tag: str, T: int, seed: int) -> str:
-    return f"{preset}, T = {T}" + (f", {tag}" if tag else "") + (f", seed {seed}" if seed else "")
+    return f"T = {T}, {training_label(preset, tag)}" + (f", seed {seed}" if seed else "")
 
 
 def pooled(pairs: pd.DataFrame) -> pd.DataFrame:
