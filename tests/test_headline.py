@@ -51,15 +51,15 @@ def test_runs_are_listed_by_their_images_with_each_ruler(monkeypatch: pytest.Mon
 
 
 def test_each_ruler_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    ax = headline_figure(trained([0.5, 1, 4])).axes[0]
-    assert len(ax.lines) == len(RULERS) + len(GOALS)
-    ax = headline_figure(trained([0.5, 1, 4]), floor=1.5).axes[0]
-    assert len(ax.lines) == len(RULERS) + len(GOALS) + 1
-    assert "FID, test to training images" in {text.get_text() for text in ax.texts}
-    ax = headline_figure(trained([0.5, 1, 4]), wide=trained([0.5, 1], power=0.7)).axes[0]
-    dashed = [line for line in ax.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
+    fids, classifier = headline_figure(trained([0.5, 1, 4])).axes
+    assert (len(fids.lines), len(classifier.lines)) == (len(RULERS) - 1 + len(GOALS), 1), "goals are of FID"
+    fids, classifier = headline_figure(trained([0.5, 1, 4]), floor=1.5).axes
+    assert (len(fids.lines), len(classifier.lines)) == (len(RULERS) - 1 + len(GOALS) + 1, 1)
+    assert "FID, test to training images" in {text.get_text() for text in fids.texts}
+    axes = headline_figure(trained([0.5, 1, 4]), wide=trained([0.5, 1], power=0.7)).axes
+    dashed = [line for ax in axes for line in ax.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
     assert [line.get_ydata().tolist() for line in dashed] == [pytest.approx([40 * 0.5**-0.7, 40])] * len(RULERS)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["usual critic", "critic twice as wide"]
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["usual critic", "critic twice as wide"]
     monkeypatch.setattr(headline, "by_updates", lambda *_: pd.DataFrame())
     empty = by_images("smoke", "kl", 4)
     assert asked(empty).isna().all(axis=None)

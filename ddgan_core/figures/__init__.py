@@ -7,8 +7,19 @@ from ddgan_core.figures.plots import (
     MARKERS,
     fid_curve,
     history_plot,
+    panels,
     plain_numbers,
     use_style,
 )
 
-__all__ = ["COLOURS", "FEATURE_LABELS", "MARKERS", "fid_curve", "history_plot", "plain_numbers", "save", "use_style"]
+__all__ = [
+    "COLOURS",
+    "FEATURE_LABELS",
+    "MARKERS",
+    "fid_curve",
+    "history_plot",
+    "panels",
+    "plain_numbers",
+    "save",
+    "use_style",
+]

@@ -19,6 +19,7 @@ from ddgan_core.metrics.intervals import geometric_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # After Okabe and Ito (2008) and P. Tol: told apart with every common colour vision, all readable on white.
 _LOOKS = {
@@ -85,6 +86,19 @@ def use_style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("retina", bbox_inches=None)  # cropping would move grids off whole pixels
+
+
+def panels(n: int, height: float = 4.2) -> "tuple[Figure, list[Axes]]":
+    """A figure and its n panels, one at least, two to a row: three beside each other are too small on a page."""
+    import matplotlib.pyplot as plt
+
+    n, columns = max(1, n), 1 if n < 2 else 2
+    figure, axes = plt.subplots(
+        -(-n // columns), columns, figsize=(7.5 * columns, height * -(-n // columns)), squeeze=False
+    )
+    for ax in axes.flat[n:]:
+        ax.set_axis_off()
+    return figure, list(axes.flat[:n])
 
 
 def fid_curve(

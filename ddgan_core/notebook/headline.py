@@ -8,7 +8,7 @@ import pandas as pd
 from ddgan_core.evaluation.reference import shipped_moments
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends
-from ddgan_core.figures.plots import plain_numbers
+from ddgan_core.figures.plots import panels, plain_numbers
 from ddgan_core.metrics.distances import frechet_distance
 from ddgan_core.notebook.steps import by_updates
 from ddgan_core.study import configure
@@ -21,7 +21,8 @@ FAR = 100  # times the longest run: as far as a power of two runs may be carried
 TICKS = (1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 200, 400)
 # Name, features, number of images, reference; the last is what goals are set by.
 RULERS = (
-    ("classifier, N = 10,000", "fashion_classifier", 10_000, "test"), ("FID, N = 2,000", "inception", 2_000, "test"),
+    ("classifier, N = 10,000", "fashion_classifier", 10_000, "test"),
+    ("FID, N = 2,000, to test images", "inception", 2_000, "test"),
     ("FID, N = 10,000, to training images", "inception", 10_000, "train"),
 )  # fmt: skip
 
@@ -85,39 +86,39 @@ def floor(dataset: str) -> float:
 
 
 def headline_figure(table: pd.DataFrame, wide: pd.DataFrame | None = None, floor: float = float("nan")) -> "Figure":
-    """`by_images`: a line for each of RULERS, the goals, and the `floor` of the last ruler where it is a number.
+    """`by_images`: FID with its goals, and the `floor` of the last of RULERS where it is a number; the classifier.
 
     wide: runs by a wider critic, as another `by_images`; their lines are dashed, their points hollow.
     """
-    import matplotlib.pyplot as plt
-
-    figure, ax = plt.subplots(figsize=(9, 4.2))
+    figure, axes = panels(2)
     if not len(table):
-        ax.text(0.5, 0.5, "not scored yet", transform=ax.transAxes, ha="center", color="0.5")
-        ax.set_axis_off()
+        for ax in axes:
+            ax.text(0.5, 0.5, "not scored yet", transform=ax.transAxes, ha="center", color="0.5")
+            ax.set_axis_off()
         return figure
-    ends = []
-    for (name, *_), colour in zip(RULERS, ("0.45", "#d6246e", "#7a2ca0"), strict=True):
-        line = table.dropna(subset=name)
-        ax.plot(line["images"], line[name], marker="o", color=colour)
-        if wide is not None and len(wide):
-            ax.plot(wide["images"], wide[name], "--", marker="o", markerfacecolor="white", color=colour)
-        if len(line):
-            ends.append((float(line["images"].iloc[-1]), float(line[name].iloc[-1]), name, colour))
-    for goal, fid in (GOALS | {"FID, test to training images": floor}).items():
-        if np.isfinite(fid):
-            ax.axhline(fid, color="0.6", lw=1, ls=":")
-            ends.append((float("nan"), fid, goal, "0.45"))
-    ax.set(xscale="log", yscale="log", xlabel="million images", ylabel="squared Fréchet distance")
-    ax.set_xticks(table["images"], [f"{n:.2g}" for n in table["images"]])
-    ax.minorticks_off()
-    low, high = ax.get_ylim()
-    ax.set_yticks([v for v in TICKS if low < v < high])
-    plain_numbers(ax.yaxis)
-    label_ends(ax, ends)
+    colours = {name: colour for (name, *_), colour in zip(RULERS, ("0.3", "#d6246e", "#7a2ca0"), strict=True)}
+    for ax, shown in zip(axes, ([name for name in colours if "FID" in name], [RULERS[0][0]]), strict=True):
+        ends = []
+        for name in shown:
+            line = table.dropna(subset=name)
+            ax.plot(line["images"], line[name], marker="o", color=colours[name])
+            if wide is not None and len(wide):
+                ax.plot(wide["images"], wide[name], "--", marker="o", markerfacecolor="white", color=colours[name])
+            if len(line):
+                ends.append((float(line["images"].iloc[-1]), float(line[name].iloc[-1]), name, colours[name]))
+        for goal, fid in (GOALS | {"FID, test to training images": floor}).items() if ax is axes[0] else ():
+            if np.isfinite(fid):
+                ax.axhline(fid, color="0.6", lw=1, ls=":")
+                ends.append((float("nan"), fid, goal, "0.45"))
+        ax.set(xscale="log", yscale="log", xlabel="million images", ylabel="squared Fréchet distance")
+        ax.set_xticks(table["images"], [f"{n:.2g}" for n in table["images"]])
+        ax.minorticks_off()
+        low, high = ax.get_ylim()
+        ax.set_yticks([v for v in TICKS if low < v < high])
+        plain_numbers(ax.yaxis)
+        label_ends(ax, ends)
     if wide is not None and len(wide):
-        looks = {"usual critic": ("-", "0.3"), "critic twice as wide": ("--", "white")}
-        for label, (style, fill) in looks.items():
-            ax.plot([], [], style, marker="o", color="0.3", markerfacecolor=fill, label=label)
-        ax.legend(loc="lower left", frameon=False)
+        for label, (style, fill) in {"usual critic": ("-", "0.3"), "critic twice as wide": ("--", "white")}.items():
+            axes[1].plot([], [], style, marker="o", color="0.3", markerfacecolor=fill, label=label)
+        axes[1].legend(loc="lower left", frameon=False)
     return figure

@@ -103,12 +103,10 @@ def trainings(preset: str, row: str) -> list[tuple[str, str]]:
 
 
 def curves_against_T(preset: str, row: str) -> "Figure":
-    """`against_T` for each of `trainings`, side by side: they share no curve."""
-    import matplotlib.pyplot as plt
-
+    """`against_T` for each of `trainings`, a panel each: they share no curve."""
     kinds = trainings(preset, row)
-    figure, axes = plt.subplots(1, len(kinds), figsize=(max(8, 6.5 * len(kinds)), 4.2), squeeze=False)
-    for ax, (name, tag) in zip(axes[0], kinds, strict=True):
+    figure, axes = plots.panels(len(kinds))
+    for ax, (name, tag) in zip(axes, kinds, strict=True):
         against_T(name, row, ax, tag)
     return figure
 

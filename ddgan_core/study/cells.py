@@ -180,15 +180,27 @@ def budget_study(preset: str = "cpu") -> Study:
         cells.append(usual.changed(updates=usual.updates * 13 // 12))
     usual = configure(preset, T=4, tag="long", batch_size=batch, precision="bf16")
     cells.append(usual.changed(updates=2 * usual.updates))
-    for seed in (0, 1):
-        for row in SMOOTH:
-            late = {"T": 2, "tag": f"b{batch}-bf16", "batch_size": batch, "precision": "bf16"}
-            usual = configure(preset, divergence=row, seed=seed, **late)
-            cells.append(usual.changed(updates=usual.updates * 13 // 12))
-    usual = configure(preset, T=4, tag=f"b{batch}-bf16-wide-critic", batch_size=batch, precision="bf16")
+    cells += [_later(preset, divergence=row, T=2, seed=seed) for seed in (0, 1) for row in SMOOTH]
+    usual = _later(preset, T=4)
     wide = tuple(2 * width for width in usual.critic_widths)
-    cells.append(usual.changed(updates=usual.updates * 13 // 12, critic_widths=wide))
+    cells.append(usual.changed(tag=f"{usual.tag}-wide-critic", critic_widths=wide))
     return Study(f"budget-{preset}", tuple(cells))
+
+
+def _later(preset: str, **chosen: Any) -> RunConfig:
+    """Trained on until JS uses its latent at T = 2: twice the batches, in bfloat16, and a twelfth more updates."""
+    batch = 2 * PRESETS[preset]["batch_size"]
+    usual = configure(preset, tag=f"b{batch}-bf16", batch_size=batch, precision="bf16", **chosen)
+    return usual.changed(updates=usual.updates * 13 // 12)
+
+
+def minimax_study(preset: str = "cpu") -> Study:
+    """Minimax JS, eq. (8), wherever the non-saturating loss has seeds: does its divergence lead, or how it is trained?
+
+    Its generator descends the JS that its critic, the same one, estimates; all other rows are minimax, too.
+    """
+    cells = [configure(preset, divergence="jensen_shannon", T=T, seed=seed) for T in (4, 2) for seed in (0, 1, 2)]
+    return Study(f"minimax-{preset}", (*cells, _later(preset, divergence="jensen_shannon", T=2)))
 
 
 def causes_study(preset: str = "cpu") -> Study:
@@ -227,7 +239,7 @@ def toys_study(preset: str = "cpu", **chosen: Any) -> Study:
 
 STUDIES = {
     "paper": paper_study, "sweep": sweep_study, "schedule": schedule_study, "budget": budget_study,
-    "causes": causes_study, "toys": toys_study,
+    "causes": causes_study, "minimax": minimax_study, "toys": toys_study,
 }  # fmt: skip
 
 
