@@ -122,7 +122,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     def of_study(this: Any) -> None:
         this.add_argument(
-            "--study", default="paper", help="paper, sweep, schedule, budget, causes or toys (default: %(default)s)"
+            "--study",
+            default="paper",
+            help="paper, sweep, schedule, budget, causes, minimax or toys (default: %(default)s)",
         )
         this.add_argument("--preset", **preset)
         this.add_argument("--cell", action="append", default=[], metavar="ID", help="only this run; may be repeated")
