@@ -11,7 +11,7 @@ from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation.information import error_at, path_of
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends, label_of, tag_label
-from ddgan_core.figures.plots import COLOURS
+from ddgan_core.figures.plots import COLOURS, panels
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.runs import all_runs
 from ddgan_core.study import configure
@@ -88,26 +88,24 @@ def used(preset: str) -> pd.DataFrame:
 
 def latents_figure(table: pd.DataFrame) -> "Figure":
     """`over_training`: a panel for each T and t, t = T first, a line for each run, dashed for other seeds than 0."""
-    import matplotlib.pyplot as plt
-
-    panels = sorted(set(zip(table["T"], table["t"], strict=True)), key=lambda p: (p[0], -p[1]))
-    figure, axes = plt.subplots(
-        1, max(1, len(panels)), figsize=(6 * max(1, len(panels)), 4), squeeze=False, sharey=True
-    )
-    for ax, (T, t) in zip(axes[0], panels, strict=False):
-        ends = []
-        for _, own in table[(table["T"] == T) & (table["t"] == t)].groupby("run_id"):
+    parts = sorted(set(zip(table["T"], table["t"], strict=True)), key=lambda p: (p[0], -p[1]))
+    figure, axes = panels(len(parts), 3.8)
+    for ax, (T, t) in zip(axes, parts, strict=False):
+        ends, here = [], table[(table["T"] == T) & (table["t"] == t)]
+        tags = here["tag"].unique()
+        for _, own in here.groupby("run_id"):
             row, tag, seed = own[["divergence", "tag", "seed"]].iloc[0]
             ax.plot(own["images"], own["share"], color=COLOURS[row], ls="--" if seed else "-", lw=1.3)
-            name = label_of(row) + (f", {tag_label(tag)}" if table["tag"].nunique() > 1 else "")
+            name = label_of(row) + (f", {tag_label(tag)}" if len(tags) > 1 else "")
             name += f", seed {seed}" if seed else ""
             ends.append((float(own["images"].iloc[-1]), float(own["share"].iloc[-1]), name, COLOURS[row]))
-        ax.set(xlim=(0, None), ylim=(0, None), xlabel="million images", title=f"T = {T}, {_step(t, T)}")
+        shared = f"\n{tag_label(tags[0])}" if len(tags) == 1 and tags[0] else ""
+        ax.set(xlim=(0, None), ylim=(0, 1), xlabel="million images", title=f"T = {T}, {_step(t, T)}{shared}")
+        ax.set_ylabel("share of the variance drawn by z")
         label_ends(ax, ends)
-    axes[0, 0].set_ylabel("share of the variance drawn by z")
-    if not panels:
-        axes[0, 0].text(0.5, 0.5, "no history records it yet", transform=axes[0, 0].transAxes, ha="center", color="0.5")
-        axes[0, 0].set_axis_off()
+    if not parts:
+        axes[0].text(0.5, 0.5, "no history records it yet", transform=axes[0].transAxes, ha="center", color="0.5")
+        axes[0].set_axis_off()
     return figure
 
 
