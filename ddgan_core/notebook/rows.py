@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLAIN = "plain"  # tag of runs whose critic is not shown fine detail: `train ... --set critic_detail=false --tag plain`
-LARGER_BATCHES = r"b\d+(-bf16)?|long"  # tags of runs that differ from their preset in larger batches and in updates
+TRAINED_LONGER = r"b\d+(-bf16)?(-wide-critic)?|long"  # tags of runs that see more images than their preset has
 SAME_NETWORKS = ("cpu", "short")  # presets that differ in nothing but the length of training
 SHOWN = 50  # samples of a run, the first of a fixed seed, not picked
 SHOWN_AT_EACH = 10  # at each T
@@ -97,7 +97,7 @@ def trainings(preset: str, row: str) -> list[tuple[str, str]]:
     for name in presets:
         table = comparable(name)
         own = table[table["divergence"] == row] if len(table) else table
-        larger = own[own["tag"].str.fullmatch(LARGER_BATCHES)] if len(own) else own
+        larger = own[own["tag"].str.fullmatch(TRAINED_LONGER)] if len(own) else own
         found += [(name, tag) for tag, runs in larger.groupby("tag") if runs["T"].nunique() > 1] if len(larger) else []
     return found
 

@@ -11,7 +11,7 @@ from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled
-from ddgan_core.notebook.rows import LARGER_BATCHES
+from ddgan_core.notebook.rows import TRAINED_LONGER
 from ddgan_core.notebook.seeds import by_seed, spread
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED, configure
 
@@ -38,7 +38,7 @@ def results_table(preset: str = "cpu") -> pd.DataFrame:
     dataset = configure(preset).dataset
     table = studied(load_evaluations(dataset, preset))
     if len(table):
-        usual = (table["tag"] == "") | (table["method"] == "ddpm") | table["tag"].str.fullmatch(LARGER_BATCHES)
+        usual = (table["tag"] == "") | (table["method"] == "ddpm") | table["tag"].str.fullmatch(TRAINED_LONGER)
         table = table[(table["reference"] == "test") & usual & (table["sample_seed"] == 0)]
     made = [(m, _measured(table, m)) for m in MEASURES] if len(table) else []
     made = [(m, rows) for m, rows in made if 2 * len(rows) >= max(len(others) for _, others in made) > 0]
