@@ -37,8 +37,8 @@ def train_run(
     """Train the run of this config to its end, or for so many minutes; a run that was begun goes on where it stopped.
 
     Writes the history and status.json with each checkpoint, and ema.safetensors at the end. SIGTERM and Ctrl-C leave a
-    checkpoint (of a run that is ending, all of it), then exit with 143 and raise KeyboardInterrupt; a second one stops
-    at once. Raises TrainingDiverged, noted in status.json, and
+    checkpoint (of a run that is ending, all of it); then the one exits with 143, the other raises KeyboardInterrupt. A
+    second stops at once. Raises TrainingDiverged, noted in status.json, and
     UserError if another process trains the run.
     """
     if Run(config).status["state"] == "done":

@@ -86,8 +86,8 @@ class RunConfig:
         if not 1 <= self.T <= 1000:
             raise UserError(f"T = {self.T}: the number of diffusion steps is a whole number from 1 to 1000")
         for name, least in {"updates": 1, "batch_size": 1, "penalty_every": 1, "critic_steps": 1, "z_dim": 0}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name} = {getattr(self, name)}: a whole number of {least} or more")
+            if not least <= getattr(self, name) < 2**63:
+                raise UserError(f"{name} = {getattr(self, name)}: a whole number of {least} or more, below 2^63")
         for name in ("seed", "lr_generator", "lr_critic", "lr_final", "penalty_weight", "level_weight"):
             if not 0 <= getattr(self, name) < float("inf"):  # NaN is refused too
                 raise UserError(f"{name} = {getattr(self, name)}: a finite number of 0 or more")

@@ -46,6 +46,7 @@ def run(line: str) -> int:
         ("train --set lr_critic=high", "lr_critic is a number"),
         ("train --set lr_critic=nan", "lr_critic is a number"),
         ("train --set lr_critic=-1", "0 or more"),
+        ("train --set batch_size=99999999999999999999", "a whole number of 1 or more, below 2^63"),
         ("train --set batch_size=1.5", "batch_size is a whole number"),
         ("train --set widths=8,x", "widths is whole numbers separated by commas"),
         ("train --set attention=maybe", "attention is true or false"),
