@@ -165,6 +165,17 @@ def test_without_weights_every_row_is_a_named_gap(
         bench_metrics(298, dataset="digits")
 
 
+@needs_inception
+@pytest.mark.slow
+def test_what_a_gpu_is_given_below_float32_is_the_same_network() -> None:
+    """On a CPU, which knows no TF32; float16 is then as far off as its 11 bits make it, and bfloat16's 8 were not."""
+    pile, cpu = load_images("digits", "test")[0][:4], torch.device("cpu")
+    exact = metrics.CONTESTANTS[OURS](cpu)(pile, Path())
+    error = {name: (make(cpu)(pile, Path()) - exact).norm() / exact.norm() for name, make in metrics.ON_A_GPU.items()}
+    assert error["ddgan_core, TF32"] < 1e-5
+    assert 1e-5 < error["ddgan_core, float16"] < 1e-2
+
+
 def test_workers_are_compared_by_speedup_and_cores(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock on which a run takes 8 s, and four at a time are as fast as two: the machine has two cores."""
     now, folders = [0.0], set()

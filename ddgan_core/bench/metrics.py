@@ -46,7 +46,8 @@ def bench_metrics(
     if not 2 <= n <= min(len(pile) for pile in piles):
         raise UserError(f"n = {n}: choose 2 to {min(len(pile) for pile in piles)}, the smaller split of {dataset}")
     contestants, gaps = {}, {}
-    for name, make in CONTESTANTS.items():
+    known = CONTESTANTS | (ON_A_GPU if torch.device(device).type == "cuda" else {})
+    for name, make in known.items():
         try:
             contestants[name] = make(torch.device(device))
         except (UserError, ImportError) as error:
@@ -54,7 +55,7 @@ def bench_metrics(
     measured, features = compete(contestants, [pile[:n] for pile in piles], repeats)
     fids = {name: frechet_distance(*map(Moments.of, pair)) for name, pair in features.items()}
     rows = []
-    for name in CONTESTANTS:
+    for name in known:
         row: dict[str, Any] = {"method": name, "n": n, "repeats": repeats, "gap": gaps.get(name, "")}
         if name in measured:
             row |= {"images_per_s": n / median(measured[name])}
@@ -124,6 +125,30 @@ def _autocast(device: torch.device) -> Contestant:
     return contestant
 
 
+def _tf32(device: torch.device) -> Contestant:
+    """The same network in what a GPU's convolutions take for float32 unless they are told not to, as in the script."""
+    return _below_float32(load_extractor("inception", device).network, device)
+
+
+def _float16(device: torch.device) -> Contestant:
+    """The pixels scaled before the network: within its first weights, 1/128 is below float16's least normal number."""
+    network = folded(inception_layers()).to(device, torch.float16, memory_format=torch.channels_last)
+
+    def scaled(images: Tensor) -> Tensor:
+        x = ((clean_resize(images) - 128) / 128).half().expand(-1, 3, -1, -1)
+        return network(x.contiguous(memory_format=torch.channels_last)).flatten(1)
+
+    return _below_float32(scaled, device)
+
+
+def _below_float32(network: Callable[[Tensor], Tensor], device: torch.device) -> Contestant:
+    def contestant(images: Tensor, folder: Path) -> Tensor:
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+            return torch.cat([network(part.to(device)).float().cpu() for part in images.split(250)])
+
+    return contestant
+
+
 def _peer(device: torch.device) -> Contestant:
     """clean-fid's folder features with its network, on this one device, the weights from here instead of a download.
 
@@ -169,6 +194,9 @@ def _peer_network(device: str) -> Callable[[str], np.ndarray]:
 
 CONTESTANTS: dict[str, Callable[[torch.device], Contestant]] = {
     PEER: _peer, OURS: _ours, "ddgan_core, bfloat16 autocast": _autocast,
+}  # fmt: skip
+ON_A_GPU: dict[str, Callable[[torch.device], Contestant]] = {
+    "ddgan_core, TF32": _tf32, "ddgan_core, float16": _float16,
 }  # fmt: skip
 
 
