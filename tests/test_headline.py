@@ -56,10 +56,13 @@ def test_each_ruler_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     fids, classifier = headline_figure(trained([0.5, 1, 4]), floor=1.5).axes
     assert (len(fids.lines), len(classifier.lines)) == (len(RULERS) - 1 + len(GOALS) + 1, 1)
     assert "FID, test to training images" in {text.get_text() for text in fids.texts}
-    axes = headline_figure(trained([0.5, 1, 4]), wide=trained([0.5, 1], power=0.7)).axes
-    dashed = [line for ax in axes for line in ax.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
-    assert [line.get_ydata().tolist() for line in dashed] == [pytest.approx([40 * 0.5**-0.7, 40])] * len(RULERS)
-    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["usual critic", "critic twice as wide"]
+    others = {"wide": trained([0.5, 1], power=0.7), "none": trained([]), "larger": trained([4])}
+    axes = headline_figure(trained([0.5, 1, 4]), others).axes
+    for marker, drawn in {"D": [20], "o": [40 * 0.5**-0.7, 40]}.items():
+        hollow = [line for ax in axes for line in ax.lines if line.get_mfc() == "white" and line.get_marker() == marker]
+        hollow = [line for line in hollow if len(line.get_xdata())]
+        assert [line.get_ydata().tolist() for line in hollow] == [pytest.approx(drawn)] * len(RULERS)
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["usual critic", "wide", "larger"]
     monkeypatch.setattr(headline, "by_updates", lambda *_: pd.DataFrame())
     empty = by_images("smoke", "kl", 4)
     assert asked(empty).isna().all(axis=None)

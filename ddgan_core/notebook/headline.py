@@ -1,5 +1,6 @@
 """One row at one T trained ever longer: what more images bring by each ruler, and how many a goal would ask for."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 GOALS = {"FID aimed at on a GPU": 8.0, "FID aimed at on a CPU": 30.0}  # of JS at T = 4, before anything was trained
 FAR = 100  # times the longest run: as far as a power of two runs may be carried on
+LOOKS = (("--", "o"), (":", "D"))  # lines and hollow points of other networks
 TICKS = (1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 200, 400)
 # Name, features, number of images, reference; the last is what goals are set by.
 RULERS = (
@@ -85,11 +87,14 @@ def floor(dataset: str) -> float:
     return frechet_distance(test, train) if test and train else float("nan")
 
 
-def headline_figure(table: pd.DataFrame, wide: pd.DataFrame | None = None, floor: float = float("nan")) -> "Figure":
+def headline_figure(
+    table: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None, floor: float = float("nan")
+) -> "Figure":
     """`by_images`: FID with its goals, and the `floor` of the last of RULERS where it is a number; the classifier.
 
-    wide: runs by a wider critic, as another `by_images`; their lines are dashed, their points hollow.
+    others: at most as many as LOOKS of other networks, each its own `by_images`, by what is to be said of it.
     """
+    others = {said: own for said, own in (others or {}).items() if len(own)}
     figure, axes = panels(2)
     if not len(table):
         for ax in axes:
@@ -102,8 +107,9 @@ def headline_figure(table: pd.DataFrame, wide: pd.DataFrame | None = None, floor
         for name in shown:
             line = table.dropna(subset=name)
             ax.plot(line["images"], line[name], marker="o", color=colours[name])
-            if wide is not None and len(wide):
-                ax.plot(wide["images"], wide[name], "--", marker="o", markerfacecolor="white", color=colours[name])
+            for (style, marker), own in zip(LOOKS, others.values(), strict=False):
+                own = own.dropna(subset=name)
+                ax.plot(own["images"], own[name], style, marker=marker, mfc="white", ms=8, color=colours[name])
             if len(line):
                 ends.append((float(line["images"].iloc[-1]), float(line[name].iloc[-1]), name, colours[name]))
         for goal, fid in (GOALS | {"FID, test to training images": floor}).items() if ax is axes[0] else ():
@@ -117,8 +123,9 @@ def headline_figure(table: pd.DataFrame, wide: pd.DataFrame | None = None, floor
         ax.set_yticks([v for v in TICKS if low < v < high])
         plain_numbers(ax.yaxis)
         label_ends(ax, ends)
-    if wide is not None and len(wide):
-        for label, (style, fill) in {"usual critic": ("-", "0.3"), "critic twice as wide": ("--", "white")}.items():
-            axes[1].plot([], [], style, marker="o", color="0.3", markerfacecolor=fill, label=label)
+    if others:
+        axes[1].plot([], [], marker="o", color="0.3", label="usual critic")
+        for (style, marker), said in zip(LOOKS, others, strict=False):
+            axes[1].plot([], [], style, marker=marker, mfc="white", ms=8, color="0.3", label=said)
         axes[1].legend(loc="lower left", frameon=False)
     return figure
