@@ -43,6 +43,8 @@ def training_label(preset: str, tag: str) -> str:
     length = {"cpu": "long"}.get(preset, preset)
     if tag == "long":
         return "longest"
+    if (preset, tag) == ("full", "b128-bf16-wide-critic4"):
+        return "larger networks"
     if larger := re.fullmatch(r"b\d+(-.+)?", tag):  # about twice the images
         return "longer" + tag_label(larger[1] or "")
     return f"{length}, {tag_label(tag)}" if tag else length
