@@ -151,11 +151,14 @@ def make_parser() -> argparse.ArgumentParser:
 
     text = "The results in a small table; in markdown, or in the place marked for it in a file."
     this = command(parts, "table", "study_table", text, "study table --write README.md")
-    this.add_argument("--preset", help="smoke, short, cpu or full (default: the README's, cpu; of curves short)")
+    this.add_argument(
+        "--preset", help="smoke, short, cpu or full (default: the README's, cpu; of curves short, of larger full)"
+    )
     this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
     this.add_argument(
-        "--of", choices=("results", "curves", "rows", "claims"), default="results",
-        help="all models, best first; the GANs against T; each divergence beside JS; or the claims, judged",
+        "--of", choices=("results", "curves", "rows", "claims", "larger"), default="results",
+        help="all models, best first; the GANs against T; each divergence beside JS; the claims, judged; or all models "
+        "of preset full, best first",
     )  # fmt: skip
 
     text = "Print a Slurm array script, an element for each run that `study run` would do."

@@ -26,7 +26,7 @@ def claims_table(preset: str = "cpu") -> pd.DataFrame:
 
 TABLES = {
     "rows": (rows_table, "cpu"), "claims": (claims_table, "cpu"), "results": (results_table, "cpu"),
-    "curves": (curves_table, "short"),
+    "curves": (curves_table, "short"), "larger": (results_table, "full"),
 }  # fmt: skip
 
 
