@@ -53,7 +53,7 @@ def bench_metrics(
         except (UserError, ImportError) as error:
             gaps[name] = str(error)
     first = 4 if torch.device(device).type == "cpu" else n  # a GPU's libraries choose a way for each size of batch
-    measured, features = compete(contestants, [pile[:n] for pile in piles], repeats, first)
+    measured, features = compete(contestants, [pile[:n] for pile in piles], repeats, first, device)
     fids = {name: frechet_distance(*map(Moments.of, pair)) for name, pair in features.items()}
     rows = []
     for name in known:
@@ -72,7 +72,11 @@ def bench_metrics(
 
 
 def compete(
-    contestants: dict[str, Contestant], piles: list[UInt8[Tensor, "_ c h w"]], repeats: int, first: int = 4
+    contestants: dict[str, Contestant],
+    piles: list[UInt8[Tensor, "_ c h w"]],
+    repeats: int,
+    first: int = 4,
+    device: str = "cpu",
 ) -> tuple[dict[str, list[Seconds]], dict[str, list[Tensor]]]:
     """Seconds of features and moments for each contestant and repeat, and each one's features per pile.
 
@@ -99,7 +103,7 @@ def compete(
             return seconds
 
         jobs = {name: functools.partial(turn, name) for name in contestants}
-        return take_turns(jobs, repeats), features
+        return take_turns(jobs, repeats, device), features
 
 
 def write_pngs(images: UInt8[Tensor, "n c h w"], folder: Path) -> None:
@@ -113,7 +117,7 @@ def write_pngs(images: UInt8[Tensor, "n c h w"], folder: Path) -> None:
 
 def _ours(device: torch.device) -> Contestant:
     extractor = load_extractor("inception", device)
-    return lambda images, folder: extractor(images)
+    return lambda images, folder: extractor(images).to(device)  # where their moments are taken
 
 
 def _autocast(device: torch.device) -> Contestant:
@@ -121,7 +125,7 @@ def _autocast(device: torch.device) -> Contestant:
 
     def contestant(images: Tensor, folder: Path) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return extractor(images)
+            return extractor(images).to(device)
 
     return contestant
 
@@ -145,7 +149,7 @@ def _float16(device: torch.device) -> Contestant:
 def _below_float32(network: Callable[[Tensor], Tensor], device: torch.device) -> Contestant:
     def contestant(images: Tensor, folder: Path) -> Tensor:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
-            return torch.cat([network(part.to(device)).float().cpu() for part in images.split(250)])
+            return torch.cat([network(part.to(device)).float() for part in images.split(250)])
 
     return contestant
 

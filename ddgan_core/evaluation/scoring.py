@@ -149,13 +149,13 @@ def _row(
     moments = reference_moments(row["dataset"], row["reference"], target, extractor)
     images, seconds = draw()
     _check_same_kind(images, target)
-    found = extractor(images)
+    found, moments = extractor(images), moments.to(device)
     errors: dict[str, float] = {}
     enough = row["n"] >= 2 * GROUPS
     if enough:
-        row["frechet"], errors["frechet"] = frechet_interval(found, moments)
+        row["frechet"], errors["frechet"] = frechet_interval(found.to(device), moments)
     else:
-        row["frechet"] = frechet_distance(Moments.of(found), moments)
+        row["frechet"] = frechet_distance(Moments.of(found.to(device)), moments)
     nearest = min(row["n"], len(target), NEAREST)
     if nearest >= LEAST_NEIGHBOURS:
         spread = torch.arange(nearest) * row["n"] // nearest  # over all images: a folder's may lie in order of classes
