@@ -80,7 +80,7 @@ def compete(
 ) -> tuple[dict[str, list[Seconds]], dict[str, list[Tensor]]]:
     """Seconds of features and moments for each contestant and repeat, and each one's features per pile.
 
-    Repeat r is on pile r modulo their number; the first turn, not counted, on so many images.
+    Repeat r is on pile r modulo their number; the turn before, not counted, on `first` images.
     """
     if repeats < len(piles):
         raise UserError(f"repeats = {repeats}: {len(piles)} or more, one for each pile of images")
@@ -131,7 +131,7 @@ def _autocast(device: torch.device) -> Contestant:
 
 
 def _tf32(device: torch.device) -> Contestant:
-    """The same network in what a GPU's convolutions take for float32 unless they are told not to, as in the script."""
+    """The same network in what a GPU's convolutions take for float32 unless told not to, as clean-fid leaves it."""
     return _below_float32(load_extractor("inception", device).network, device)
 
 

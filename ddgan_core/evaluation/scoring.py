@@ -150,16 +150,17 @@ def _row(
     images, seconds = draw()
     _check_same_kind(images, target)
     found, moments = extractor(images), moments.to(device)
+    there = found.to(device)
     errors: dict[str, float] = {}
     enough = row["n"] >= 2 * GROUPS
     if enough:
-        row["frechet"], errors["frechet"] = frechet_interval(found.to(device), moments)
+        row["frechet"], errors["frechet"] = frechet_interval(there, moments)
     else:
-        row["frechet"] = frechet_distance(Moments.of(found.to(device)), moments)
+        row["frechet"] = frechet_distance(Moments.of(there), moments)
     nearest = min(row["n"], len(target), NEAREST)
     if nearest >= LEAST_NEIGHBOURS:
         spread = torch.arange(nearest) * row["n"] // nearest  # over all images: a folder's may lie in order of classes
-        real, fake = reference_features(target[:nearest], extractor).to(device), found[spread].to(device)
+        real, fake = reference_features(target[:nearest], extractor).to(device), there[spread.to(device)]
         if nearest >= 2 * GROUPS:
             pairs = {"kernel": kernel_interval(fake, real)} | neighbour_intervals(fake, real)
             row |= {name: value for name, (value, _) in pairs.items()}

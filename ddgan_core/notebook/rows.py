@@ -49,7 +49,7 @@ def training(run: Run | None, config: RunConfig) -> "Figure":
 
 
 def samples(run: Run | None) -> Any:
-    """Samples of the run, drawn now; the grid made when it ended, where its weights are not here; else a line."""
+    """Samples of the run, drawn now; without weights here the grid made at its end, ten of a short run; or a line."""
     if run and run.weights:
         return grids.image_grid(sample(run, SHOWN, seed=0))
     if run and (run.path / "samples.png").exists():

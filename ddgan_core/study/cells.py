@@ -204,7 +204,7 @@ def minimax_study(preset: str = "cpu") -> Study:
 
 
 def headline_study(preset: str = "cpu") -> Study:
-    """JS with four steps and with one by what helped on a CPU, with more of it: what nine minutes of a GPU gave.
+    """JS with four steps, and with one, by more of what helped on a CPU. At preset full: nine minutes of a GPU.
 
     Batches twice as large, bfloat16, a critic four times as wide, 1.7 times the preset's updates.
     """
