@@ -13,7 +13,6 @@ from ddgan_core.networks import (
     NoisePredictor,
     fine_detail,
     minibatch_std,
-    time_features,
 )
 
 SIZES = [(1, 8, (8, 16)), (1, 28, (8, 16, 24)), (3, 32, (8, 16, 24, 32))]
@@ -140,17 +139,6 @@ def test_identical_images_do_not_break_the_penalty() -> None:
     assert len(gradients) > 5
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert any(gradient.any() for gradient in gradients), "a penalty that moves nothing"
-
-
-def test_time_features_are_sinusoids() -> None:
-    features = time_features(torch.tensor([3]), 4)[0]
-    assert features.tolist() == pytest.approx([math.sin(3), math.sin(0.03), math.cos(3), math.cos(0.03)], rel=1e-5)
-
-
-def test_every_time_up_to_1000_is_told_apart() -> None:
-    features = time_features(torch.arange(1, 1001), 16)
-    distances = torch.cdist(features.double(), features.double()) + 10 * torch.eye(1000)
-    assert distances.min() > 0.05
 
 
 def test_a_size_that_cannot_be_halved_is_refused() -> None:

@@ -23,7 +23,7 @@ from ddgan_core.runs import write_atomic
 from ddgan_core.shapes import Tensor, UInt8
 
 KEEP_SECONDS = 10.0  # of drawing are lost at most; what is drawn in less is not worth a file
-DRAWING = ("data", "diffusion", "networks", "sampling", "evaluation/samples")  # what may change a sample
+DRAWING = ("blocks", "data", "diffusion", "networks", "sampling", "evaluation/samples")  # what may change a sample
 SOURCE = source_hash(*DRAWING)
 
 

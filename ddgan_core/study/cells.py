@@ -204,10 +204,10 @@ def minimax_study(preset: str = "cpu") -> Study:
 
 
 def headline_study(preset: str = "cpu") -> Study:
-    """JS with four steps, and with one, by more of what helped on a CPU: batches twice as large, bfloat16, a critic four
-    times as wide, 1.7 times the preset's updates. Then with two steps, and the other smooth rows with four.
+    """JS with four steps, and with one, by more of what helped on a CPU; with two; and the other smooth rows with four.
 
-    At preset full: nine minutes of a GPU for two cells side by side, twelve for three.
+    Batches twice as large, bfloat16, a critic four times as wide, 1.7 times the preset's updates. At preset full: nine
+    minutes of a GPU for two cells side by side, twelve for three.
     """
     cells = []
     js, *others = SMOOTH
