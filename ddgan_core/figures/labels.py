@@ -27,13 +27,13 @@ def label_of(row: str) -> str:
 def tag_label(tag: str) -> str:
     """A run's tag in words; in the study of budgets "x5" is a length of training, "b64" a size of batches."""
     wide = {"-wide-critic": "critic twice as wide", "-wide-critic4": "critic four times as wide"}
-    for ending, words in (wide | {"-bf16": "bfloat16"}).items():
+    for ending, words in (wide | {"-bf16": "bfloat16", "-slow": "its rate a quarter"}).items():
         if tag.endswith(ending):
             return f"{tag_label(tag.removesuffix(ending))}, {words}"
     if swept := re.fullmatch(r"sweep-lr([\d.]+)-penalty([\d.]+)", tag):
         changed = [f"{what} × {by}" for what, by in zip(("rates", "penalty"), swept.groups(), strict=True) if by != "1"]
         return ", ".join(changed) or "usual settings"
-    named = {"long": "longest run", "plain": "plain critic", "wide-critic": "critic twice as wide"}
+    named = {"long": "longest run", "plain": "plain critic", "bf16": "bfloat16", "wide-critic": "critic twice as wide"}
     words = {"x": "{} × updates", "b": "batches of {}"}
     return words[tag[0]].format(tag[1:]) if re.fullmatch(r"[xb][\d.]+", tag) else named.get(tag, tag)
 

@@ -1,0 +1,74 @@
+"""How critics begin: what each sees over its training, from the first record on, and what its generator then learns."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.figures.plots import COLOURS, panels
+from ddgan_core.notebook.latents import over_training
+from ddgan_core.runs import all_runs
+from ddgan_core.study import configure, make_study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = ["run_id", "divergence", "images", "loss", "largest", "share"]
+SEES = -0.1  # a critic's loss from which on it tells real from fake
+
+
+def starts(study: str, preset: str, T: int) -> pd.DataFrame:
+    """The records of a study's DDGANs of T steps, seed 0, in the order of its cells, a line for each record.
+
+    images: seen so far (millions, of all steps). loss: the critic's at t = 1, minus its bound; 0 sees nothing. largest:
+    logit since the record before. share: what z draws of the first step, t = T; NaN where it is not recorded.
+    """
+    cells = [c for c in make_study(study, preset).cells if (c.method, c.T, c.seed) == ("ddgan", T, 0)]
+    there = {run.config.run_id: run for run in all_runs(configure(preset).dataset)}
+    drawn, lines = over_training(preset), []
+    for config in cells:
+        if config.run_id not in there:
+            continue
+        history = there[config.run_id].history
+        own = drawn[(drawn["run_id"] == config.run_id) & (drawn["t"] == T)]
+        record = pd.DataFrame({"images": history["step"] * config.batch_size / 1e6, "loss": history["critic_t1"]})
+        record = record.assign(largest=history["logit_largest"], run_id=config.run_id, divergence=config.divergence)
+        lines.append(record.merge(own[["images", "share"]], on="images", how="left"))
+    return pd.concat(lines, ignore_index=True)[COLUMNS] if lines else pd.DataFrame(columns=COLUMNS)
+
+
+def begun(table: pd.DataFrame) -> pd.DataFrame:
+    """For each run the largest logit of its first record, and from which part of its training on its critic sees.
+
+    Index: row. sees: the share of its images after which the critic's loss stays below SEES, NaN if it never does.
+    """
+    lines = []
+    for _, own in table.groupby("run_id", sort=False):
+        blind = own.loc[own["loss"] > SEES, "images"]
+        after = own.loc[own["images"] > blind.max(), "images"] if len(blind) else own["images"]
+        sees, end = after.min() / own["images"].max(), own.iloc[-1]
+        lines.append({
+            "row": label_of(own["divergence"].iloc[0]), "first largest logit": own["largest"].iloc[0],
+            "sees after": sees, "loss at the end": end["loss"], "z at the end": end["share"],
+        })  # fmt: skip
+    return pd.DataFrame(lines).set_index("row") if lines else pd.DataFrame()
+
+
+def starts_figure(table: pd.DataFrame) -> "Figure":
+    """Left the critics' loss at t = 1, its scale linear around 0; right what z draws of the first step."""
+    figure, axes = panels(2, 4.6)
+    ends: list[list[tuple[float, float, str, str]]] = [[], []]
+    for _, own in table.groupby("run_id", sort=False):
+        row = own["divergence"].iloc[0]
+        for ax, name, labels in zip(axes, ("loss", "share"), ends, strict=True):
+            ax.plot(own["images"], own[name], color=COLOURS[row], lw=1.3)
+            labels.append((float(own["images"].iloc[-1]), float(own[name].iloc[-1]), label_of(row), COLOURS[row]))
+    axes[0].set_yscale("symlog", linthresh=1)
+    axes[0].axhline(0, color="0.8", lw=1, zorder=0)
+    axes[0].set(xlabel="million images", ylabel="loss of the critic at t = 1 (0: sees nothing)")
+    axes[1].set(xlabel="million images", ylabel="share of the variance drawn by z at t = T", ylim=(0, 1))
+    for ax, labels in zip(axes, ends, strict=True):
+        label_ends(ax, labels)
+    if not len(table):
+        axes[0].text(0.5, 0.5, "no such run yet", transform=axes[0].transAxes, ha="center", color="0.5")
+    return figure
