@@ -43,7 +43,7 @@ def cost_by_rate(presets: Sequence[str] = ("short", "cpu", "full")) -> pd.DataFr
         for device in DEVICES if timed else ():
             measured = table(f"training, batch {timed}", device, preset)
             if len(measured):
-                rate = float(measured.set_index("loop").loc[AS_TRAINED, "images_per_s"])
+                rate = float(measured.set_index("loop").loc[AS_TRAINED, "updates_per_s"]) * timed
                 line = {"preset": preset, "device": device_of(measured), "cells": len(cells), "images_per_s": rate}
                 lines.append(line | {"hours for all": images / rate / 3600})
     return pd.DataFrame(lines).set_index(["preset", "device"]) if lines else pd.DataFrame()
