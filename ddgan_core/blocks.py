@@ -80,7 +80,7 @@ def group_norm_at_once(
 
 
 def convolve(conv: nn.Conv2d, x: Float[Tensor, "n c h w"], time: Float[Tensor, "n k"]) -> Float[Tensor, "n k h w"]:
-    """conv(x) + time, its bias added to time beforehand: over all positions of an image once instead of twice."""
+    """conv(x) + time of a plain `conv`, its bias added to time first: over all of an image once instead of twice."""
     h = F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
     return h + (time + conv.bias).to(h.dtype)[:, :, None, None]
 

@@ -14,7 +14,7 @@ LOSSES = {"non_saturating_js": [2.0, -0.5, 0.0, -0.4, -0.5], "squared_hellinger"
 
 @pytest.fixture
 def table(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    """Two of the study's three cells of T = 2 at preset smoke; what z draws is recorded by one."""
+    """Two of the study's three cells of T = 4 at preset smoke; what z draws is recorded by one."""
     path = latents.path_of("digits")
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame({"snr": [1e-6, 1e6], "error": [0.5, 0.5]}).to_csv(path, index=False)

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ["run_id", "divergence", "images", "loss", "largest", "share"]
-SEES = -0.1  # a critic's loss from which on it tells real from fake
+SEES = -0.1  # a critic's loss at t = 1: it sees something (JS's would end at -1.39, squared Hellinger's at -2)
 
 
 def starts(study: str, preset: str, T: int) -> pd.DataFrame:
     """The records of a study's DDGANs of T steps, seed 0, in the order of its cells, a line for each record.
 
-    images: seen so far (millions, of all steps). loss: the critic's at t = 1, minus its bound; 0 sees nothing. largest:
-    logit since the record before. share: what z draws of the first step, t = T; NaN where it is not recorded.
+    images: seen so far (millions, of all steps). loss: the critic's at t = 1, its bound with the other sign; 0 sees
+    nothing. largest: the absolute logit, since the record before. share: what z draws of the first step, t = T; NaN
+    where it is not recorded.
     """
     cells = [c for c in make_study(study, preset).cells if (c.method, c.T, c.seed) == ("ddgan", T, 0)]
     there = {run.config.run_id: run for run in all_runs(configure(preset).dataset)}
@@ -40,7 +41,7 @@ def starts(study: str, preset: str, T: int) -> pd.DataFrame:
 def begun(table: pd.DataFrame) -> pd.DataFrame:
     """For each run the largest logit of its first record, and from which part of its training on its critic sees.
 
-    Index: row. sees: the share of its images after which the critic's loss stays below SEES, NaN if it never does.
+    Index: row. sees after: the share of its images from which on the critic's loss stays below SEES, NaN if never.
     """
     lines = []
     for _, own in table.groupby("run_id", sort=False):
