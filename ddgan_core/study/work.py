@@ -31,7 +31,7 @@ from ddgan_core.toys.toy_study import ToyCell
 from ddgan_core.training import TrainingDiverged
 
 GRID = 50  # images in a run's grid of samples
-GRID_OF_SHORT = 10  # of many runs, each of which is shown beside others
+GRID_OF_MANY = 10  # of short runs, and of those by larger batches on a CPU: more are not shown of them
 
 
 def status(study: Study) -> pd.DataFrame:
@@ -261,7 +261,8 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
 
     if not grid.exists() and not late():
         steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
-        count = GRID_OF_SHORT if run.config.preset == "short" else GRID
+        many = run.config.preset == "short" or (run.config.preset == "cpu" and run.config.tag.startswith("b"))
+        count = GRID_OF_MANY if many else GRID
         write_png_grid(sample(run, count, steps=steps, device=device), grid, scale=1)  # small: it is committed
     for sampler, steps, features, n in scores_due(run.config):
         if late():
