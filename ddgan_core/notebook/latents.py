@@ -48,20 +48,21 @@ def over_training(preset: str) -> pd.DataFrame:
     return pd.concat(lines, ignore_index=True)[COLUMNS] if lines else pd.DataFrame(columns=COLUMNS)
 
 
+def for_good(images: pd.Series, met: pd.Series) -> float:
+    """The images after which `met` holds at every record, NaN if it does not at the last."""
+    missed = images[~met]
+    return float((images[images > missed.max()] if len(missed) else images).min())
+
+
 def reached(table: pd.DataFrame, share: float) -> pd.DataFrame:
     """The images, in millions, after which each run's share is first that large for good, a column for each t.
 
     NaN where it never is.
     """
-
-    def when(own: pd.DataFrame) -> float:
-        below = own.loc[own["share"] < share, "images"]
-        after = own.loc[own["images"] > below.max(), "images"] if len(below) else own["images"]
-        return float(after.min())
-
     if not len(table):
         return pd.DataFrame()
-    return pd.Series({key: when(own) for key, own in table.groupby(["run_id", "t"])}).unstack()
+    runs = table.groupby(["run_id", "t"])
+    return pd.Series({key: for_good(own["images"], own["share"] >= share) for key, own in runs}).unstack()
 
 
 def used(preset: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, panels
-from ddgan_core.notebook.latents import over_training
+from ddgan_core.notebook.latents import for_good, over_training
 from ddgan_core.runs import all_runs
 from ddgan_core.study import configure, make_study
 
@@ -45,9 +45,7 @@ def begun(table: pd.DataFrame) -> pd.DataFrame:
     """
     lines = []
     for _, own in table.groupby("run_id", sort=False):
-        blind = own.loc[own["loss"] > SEES, "images"]
-        after = own.loc[own["images"] > blind.max(), "images"] if len(blind) else own["images"]
-        sees, end = after.min() / own["images"].max(), own.iloc[-1]
+        sees, end = for_good(own["images"], own["loss"] <= SEES) / own["images"].max(), own.iloc[-1]
         lines.append({
             "row": label_of(own["divergence"].iloc[0]), "first largest logit": own["largest"].iloc[0],
             "sees after": sees, "loss at the end": end["loss"], "z at the end": end["share"],
