@@ -22,8 +22,7 @@ import pandas as pd
 
 from ddgan_core import UserError, tell
 
-METHODS = ("ddgan", "ddpm")
-PRECISIONS = ("fp32", "bf16")
+METHODS, PRECISIONS = ("ddgan", "ddpm"), ("fp32", "bf16")
 HISTORY, PACKED = "history.csv.xz", ".safetensors.xz"
 
 
@@ -57,6 +56,7 @@ class RunConfig:
     penalty_every: int = 1  # lazy penalties are multiplied by this interval
     level_weight: float = 0.0  # of the mean squared logit in the critic's loss, in every update
     critic_steps: int = 1
+    shared_fakes: bool = False  # the generator learns from the critic's last batch, whose fakes are made once
     ema_decay: float = 0.999
     precision: str = "fp32"  # or bf16 (autocast); on a GPU convolutions of fp32 are in TF32, PyTorch's default
 

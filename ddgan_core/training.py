@@ -49,23 +49,19 @@ class Trainer:
         self.config, self.device, self.step = config, torch.device(device), 0
         self.graphed = graphs and can_record(self.device)
         self.spoiled = torch.zeros((), device=self.device)  # 1 from the first loss or gradient that was not finite
-        check_image_size(*images.shape[2:], len(config.widths))
+        channels, height, width = images.shape[1:]
+        check_image_size(height, width, len(config.widths))
         self.images = images.to(self.device)
         self.schedule = make_schedule(config.schedule, config.T).to(self.device)
-        channels = images.shape[1]
-        model = initialised(
-            lambda: make_model(config.method, channels, config.widths, config.z_dim, config.attention),
-            config.seed,
-            "model",
-        )
+        made = (config.method, channels, config.widths, config.z_dim, config.attention)
+        model = initialised(lambda: make_model(*made), config.seed, "model")
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.means = TimeMeans(config.T, self.device)
         self.optimiser = self._adam(self.model, config.lr_generator)
         purposes = ["ddpm"]
         if config.method == "ddgan":
-            if len(config.critic_widths) > (most := min(images.shape[2:]).bit_length()):  # halved to 1x1 by then
-                height, width = images.shape[2:]
+            if len(config.critic_widths) > (most := min(height, width).bit_length()):  # halved to 1x1 by then
                 raise UserError(
                     f"critic_widths has {len(config.critic_widths)} levels, each half the one before: "
                     f"images of {height}x{width} have room for {most}"
@@ -150,12 +146,15 @@ class Trainer:
 
     def _players(self, penalise: bool) -> None:
         """The update itself: the same work on the same tensors each time."""
-        if self.config.method == "ddpm":
+        config = self.config
+        if config.method == "ddpm":
             self._update_ddpm()
-        else:
-            for k in range(self.config.critic_steps):
-                self._update_critic(k, penalise)
-            self._update_generator()
+            return
+        for k in range(config.critic_steps):
+            with torch.set_grad_enabled(config.shared_fakes and k == config.critic_steps - 1):
+                pairs = self._pairs(f"critic/{k}")
+            self._update_critic(k, pairs, penalise)
+        self._update_generator(pairs if config.shared_fakes else self._pairs("generator"))
 
     def _update_ddpm(self) -> None:
         generator = self.random["ddpm"]
@@ -165,23 +164,18 @@ class Trainer:
         self.means.add("loss", loss, t)
         self._descend(self.optimiser, loss.mean(), "model")
 
-    def _update_critic(self, k: int, penalise: bool) -> None:
-        config, row, generator = self.config, self.row, self.random[f"critic/{k}"]
-        x_0, t = self._draw(generator)
-        x_prev, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
-        with torch.no_grad():
-            fake = self._fake(x_t, t, generator)
+    def _update_critic(self, k: int, pairs: tuple[Tensor, Tensor, Tensor, Tensor], penalise: bool) -> None:
+        config, row, (x_prev, fake, x_t, t) = self.config, self.row, pairs
         with self._autocast():
             loss, v_real, v_fake = critic_loss(row, self.critic, x_prev, fake, x_t, t)
-        largest = torch.maximum(v_real.abs().max(), v_fake.abs().max())
         for name, values in {"critic": loss, "logit_real": v_real, "logit_fake": v_fake}.items():
             self.means.add(name, values, t)
-        self.means.add("logit_largest", largest)
+        self.means.add("logit_largest", torch.maximum(v_real.abs().max(), v_fake.abs().max()))
         total = loss.mean()
         if config.level_weight > 0:  # holds the level of the logits (Karras et al. 2018, appendix A.1: of real images)
             total = total + config.level_weight * (v_real.square() + v_fake.square()).mean()
         if penalise and config.penalty_weight > 0:
-            mix = torch.rand(len(t), generator=generator, device=self.device)
+            mix = torch.rand(len(t), generator=self.random[f"critic/{k}"], device=self.device)
             with self._autocast():
                 penalty = critic_penalty(row, self.critic, x_prev, fake, x_t, t, mix)
             self.means.add("penalty", penalty, t)
@@ -190,11 +184,8 @@ class Trainer:
             total = total + config.penalty_weight * config.penalty_every * penalty.mean()
         self._descend(self.critic_optimiser, total, "critic")
 
-    def _update_generator(self) -> None:
-        generator = self.random["generator"]
-        x_0, t = self._draw(generator)
-        x_prev, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
-        fake = self._fake(x_t, t, generator)
+    def _update_generator(self, pairs: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+        x_prev, fake, x_t, t = pairs
         self.critic.requires_grad_(False)  # its weights need no gradient here
         try:
             with self._autocast():
@@ -207,6 +198,13 @@ class Trainer:
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         x_0 = draw_batch(self.images, self.config.batch_size, generator)
         return x_0, torch.randint(1, self.config.T + 1, (len(x_0),), generator=generator, device=self.device)
+
+    def _pairs(self, purpose: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Real and fake x_{t-1} of the same x_t, with it and its t."""
+        generator = self.random[purpose]
+        x_0, t = self._draw(generator)
+        x_prev, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, generator), self._noise(x_0, generator))
+        return x_prev, self._fake(x_t, t, generator), x_t, t
 
     def _fake(self, x_t: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         """x_{t-1} ~ p_theta(x_{t-1} | x_t), eq. (10)."""

@@ -58,6 +58,17 @@ def test_larger_networks_differ_in_row_and_steps_alone() -> None:
     assert cells[0].critic_widths == tuple(4 * width for width in configure("full").critic_widths)
 
 
+def test_the_fastest_update_is_tried_beside_the_usual_one() -> None:
+    usual = {c.run_id: c for name in ("paper", "budget") for c in make_study(name, "cpu").cells}
+    for cell in make_study("shared", "cpu").cells:
+        twin = (
+            cell.changed(precision="fp32", shared_fakes=False, tag="")
+            if cell.T == 4
+            else cell.changed(shared_fakes=False, tag=cell.tag.removesuffix("-shared"))
+        )
+        assert usual[twin.run_id] == twin
+
+
 def test_a_longer_ddpm_is_scored_by_the_most_images_alone() -> None:
     """Samplers are compared by the preset's own run."""
     longer = make_study("budget", "cpu", ["ddpm_T1000_s0_cpu_x5"]).cells[0]
@@ -103,6 +114,6 @@ def test_cells_are_chosen_by_their_ids() -> None:
     with pytest.raises(UserError, match="cell 'nothing' is not of study paper-smoke"):
         make_study("paper", "smoke", ["nothing"])
     with pytest.raises(
-        UserError, match="study 'toy' is not known: choose one of paper, .*, causes, minimax, headline, toys"
+        UserError, match="study 'toy' is not known: choose one of paper, .*, causes, minimax, shared, headline, toys"
     ):
         make_study("toy")

@@ -203,6 +203,17 @@ def minimax_study(preset: str = "cpu") -> Study:
     return Study(f"minimax-{preset}", (*cells, _later(preset, divergence="jensen_shannon", T=2)))
 
 
+def shared_study(preset: str = "cpu") -> Study:
+    """JS by the fastest update, in bfloat16 and with fakes that are made once for both players: is it as good?
+
+    Beside the paper's seeds at T = 4, in float32 and with the generator's own fakes; longer beside budget's at T = 2.
+    """
+    fast = {"precision": "bf16", "shared_fakes": True}
+    cells = [configure(preset, T=4, seed=seed, tag="bf16-shared", **fast) for seed in (0, 1, 2)]
+    later = _later(preset, T=2)
+    return Study(f"shared-{preset}", (*cells, later.changed(tag=f"{later.tag}-shared", shared_fakes=True)))
+
+
 def headline_study(preset: str = "cpu") -> Study:
     """JS with four steps, and with one, by more of what helped on a CPU; with two; and the other smooth rows with four.
 
@@ -259,7 +270,8 @@ def toys_study(preset: str = "cpu", **chosen: Any) -> Study:
 
 STUDIES = {
     "paper": paper_study, "sweep": sweep_study, "schedule": schedule_study, "budget": budget_study,
-    "causes": causes_study, "minimax": minimax_study, "headline": headline_study, "toys": toys_study,
+    "causes": causes_study, "minimax": minimax_study, "shared": shared_study, "headline": headline_study,
+    "toys": toys_study,
 }  # fmt: skip
 
 
