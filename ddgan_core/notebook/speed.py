@@ -40,6 +40,8 @@ BUILDS_ON = {
     "ddgan_core, without CUDA graphs": ("+ channels_last",),
     "ddgan_core, as trained": ("ddgan_core, without CUDA graphs", "+ channels_last"),
     "ddgan_core, in bfloat16": ("ddgan_core, as trained",),
+    "ddgan_core, shared fakes": ("ddgan_core, as trained",),
+    "ddgan_core, shared fakes, in bfloat16": ("ddgan_core, in bfloat16",),
 }
 GOALS = {"cpu": 2, "cuda": 5}  # times the plain loop's updates a second: aimed at before anything was measured
 GOAL_COLOUR = "#a04000"
