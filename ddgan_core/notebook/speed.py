@@ -174,7 +174,8 @@ def gains(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Of each of `ladders` its updates a second and its gains, a loop each line."""
     columns = {"updates_per_s": "updates a second", "gain": "gain"}
     tables = {name: own.set_index("loop")[list(columns)].rename(columns=columns) for name, own in found.items()}
-    order = max(found.values(), key=len)["loop"] if found else []
+    every = dict.fromkeys(name for own in found.values() for name in own["loop"])
+    order = [name for name in every if name not in BUILDS_ON] + [name for name in BUILDS_ON if name in every]
     return pd.concat(tables, axis=1).reindex(order) if found else pd.DataFrame()
 
 
