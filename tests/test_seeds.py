@@ -46,6 +46,8 @@ def test_runs_are_those_of_one_T_as_trained(monkeypatch: pytest.MonkeyPatch) -> 
     assert by_seed("short")[["row", "seed", "frechet"]].to_numpy().tolist() == [
         ["squared_hellinger", 0, 2.0], ["squared_hellinger", 1, 3.0], ["reverse_kl", 0, 4.0], ["wasserstein", 0, 9.0],
     ]  # fmt: skip
+    assert by_seed("short", rows=("wasserstein", "kl"))["row"].tolist() == ["wasserstein", "kl"], "as they are named"
+    assert by_seed("short", tag="plain")[["row", "seed"]].to_numpy().tolist() == [["wasserstein", 1]]
     monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame())
     assert not len(compared(by_seed("short")))
     assert not len(spread(by_seed("short")))

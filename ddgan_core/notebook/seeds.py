@@ -19,17 +19,17 @@ T_OF_SEEDS = 4  # where the study trains each row by three seeds
 SCORES = ("frechet", "recall", "coverage")
 
 
-def by_seed(preset: str, T: int = T_OF_SEEDS) -> pd.DataFrame:
-    """row, seed, SCORES and broken of each run at T: of the preset of these networks with most T (`rows.kin`).
+def by_seed(preset: str, T: int = T_OF_SEEDS, rows: Sequence[str] = PAPER_ROWS, tag: str = "") -> pd.DataFrame:
+    """row, seed, SCORES and broken of each run of a tag at T: of the preset of these networks with most T (`rows.kin`).
 
-    Rows in the source paper's order, seeds rising. Empty where nothing is scored.
+    Rows in the order they are named, the source paper's by default, seeds rising. Empty where nothing is scored.
     """
     table = comparable(kin(preset)[0])
     if not len(table):
         return pd.DataFrame(columns=["row", "seed", *SCORES, "broken"])
-    table = table[(table["sampler"] == "ddgan") & (table["T"] == T) & (table["tag"] == "")]
-    table = table[table["divergence"].isin(PAPER_ROWS) & (table["seed"] != SWEEP_SEED)]
-    order = table["divergence"].map(PAPER_ROWS.index)
+    table = table[(table["sampler"] == "ddgan") & (table["T"] == T) & (table["tag"] == tag)]
+    table = table[table["divergence"].isin(rows) & (table["seed"] != SWEEP_SEED)]
+    order = table["divergence"].map(list(rows).index)
     table = table.assign(order=order, broken=broken(table)).sort_values(["order", "seed"])
     return table.rename(columns={"divergence": "row"})[["row", "seed", *SCORES, "broken"]].reset_index(drop=True)
 
