@@ -60,6 +60,13 @@ def test_a_table_of_few_scores(results: Path) -> None:
     assert table["FID, N = 2,000"].tolist() == ["40.0", "300.0", "–", "–"], "what lacks the first comes last"
     assert table["precision"].tolist() == ["0.40", "0.10", "–", "–"]
     assert table["classifier, N = 10,000"].tolist() == ["5.68 ± 0.12", "–", "0.10", "7.00"]
+    # By more images, but of fewer lines: a column, and the rest stays.
+    add(results, "real", 2_000, 9.9, features="inception", precision=0.8, recall=0.8)
+    add(results, "kl_T04_s0_cpu", 10_000, 30.0, features="inception", precision=0.5, recall=0.2, **GAN)
+    add(results, "noise", 10_000, 290.0, features="inception", precision=0.0, recall=0.0)
+    table = results_table()
+    assert table["FID, N = 10,000"].tolist() == ["–", "30.0", "290.0", "–"]
+    assert table["precision"].tolist() == ["0.80", "0.40", "0.10", "–"]
 
 
 def test_scores_of_two_networks_are_not_mixed(results: Path) -> None:

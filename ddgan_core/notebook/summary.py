@@ -28,9 +28,9 @@ FEW = 4  # T up to which these critics see something (notebook 08)
 def results_table(preset: str = "cpu") -> pd.DataFrame:
     """One line for each model of a preset and number of steps, best first; its dataset's real images and noise beside.
 
-    Columns: model, steps, a distance for each of MEASURES that has been made; by the first of these precision, recall
-    and confidence (the classifier's mean top probability); seconds for 1,000 images (`bench sampling`), preset, commit
-    (of the scoring, with a + where files had changes). Every cell is text: half the width of the 95 % interval where
+    Columns: model, steps, a distance for each of MEASURES that has been made; by the one of the first's features that
+    most lines have, which orders them, precision, recall and confidence (the classifier's mean top probability);
+    seconds for 1,000 images (`bench sampling`), preset, commit (of the scoring, with a + for uncommitted changes). Every cell is text: half the width of the 95 % interval where
     there is one, a dash where nothing was measured. A measure that less than half of the lines have is left out; so are
     DDGANs with a tag, other than of larger batches, and what is sampled by the source paper's protocol. Raises
     UserError for an unknown preset, and where no model is scored yet: baselines alone would take the place of a table.
@@ -44,6 +44,8 @@ def results_table(preset: str = "cpu") -> pd.DataFrame:
     made = [(m, rows) for m, rows in made if 2 * len(rows) >= max(len(others) for _, others in made) > 0]
     if not any((rows["method"] != "").any() for _, rows in made):
         raise UserError(f"no scores of preset {preset!r} on {dataset} yet: {_run(preset)}")
+    of_first = [k for k, (m, _) in enumerate(made) if m[1] == made[0][0][1]]
+    whole = max(of_first, key=lambda k: len(made[k][1]))
     table = pd.concat([rows for _, rows in made])
     took = sampling_seconds(preset)
     lines = []
@@ -52,11 +54,12 @@ def results_table(preset: str = "cpu") -> pd.DataFrame:
         at = [_only(rows, run_id, sampler, steps) for _, rows in made]
         line = {"model": _model(first), "steps": str(steps) if steps else ""}
         line |= {m[0]: _with_error(rows, "frechet", m[3]) for (m, _), rows in zip(made, at, strict=True)}
-        line |= {name: _with_error(at[0], name, 2) for name in ("precision", "recall")}
-        line |= {"confidence": _with_error(at[0], "top_probability", 2)}
+        line |= {name: _with_error(at[whole], name, 2) for name in ("precision", "recall")}
+        line |= {"confidence": _with_error(at[whole], "top_probability", 2)}
         line |= {"s / 1,000 images": _short(took.get((sampler, int(steps)), math.nan))}
         line |= {"preset": first["preset"], "commit": first["commit"] if first["preset"] else ""}
-        lines.append((tuple(rows["frechet"].min() if len(rows) else math.inf for rows in at), line))
+        order = tuple(rows["frechet"].min() if len(rows) else math.inf for rows in (at[whole], *at))
+        lines.append((order, line))
     return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])
 
 
