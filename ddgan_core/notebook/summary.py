@@ -30,10 +30,11 @@ def results_table(preset: str = "cpu") -> pd.DataFrame:
 
     Columns: model, steps, a distance for each of MEASURES that has been made; by the one of the first's features that
     most lines have, which orders them, precision, recall and confidence (the classifier's mean top probability);
-    seconds for 1,000 images (`bench sampling`), preset, commit (of the scoring, with a + for uncommitted changes). Every cell is text: half the width of the 95 % interval where
-    there is one, a dash where nothing was measured. A measure that less than half of the lines have is left out; so are
-    DDGANs with a tag, other than of larger batches, and what is sampled by the source paper's protocol. Raises
-    UserError for an unknown preset, and where no model is scored yet: baselines alone would take the place of a table.
+    seconds for 1,000 images (`bench sampling`), preset, commit (of the scoring, with a + for uncommitted changes).
+    Every cell is text: half the width of the 95 % interval where there is one, a dash where nothing was measured. A
+    measure that less than half of the lines have is left out; so are DDGANs with a tag, other than of larger batches,
+    and what is sampled by the source paper's protocol. Raises UserError for an unknown preset, and where no model is
+    scored yet: baselines alone would take the place of a table.
     """
     dataset = configure(preset).dataset
     table = studied(load_evaluations(dataset, preset))
