@@ -2,7 +2,8 @@
 
 The plain loop is written as the original code is (Xiao et al. 2021; facts of it in notebook 03): a DataLoader of float
 images, three backward passes for the critic with the generator's graph kept under its fakes, the penalty on real images
-in the graph of their loss, Adam and the moving average parameter by parameter. What is computed is the same.
+in the graph of their loss, Adam and the moving average parameter by parameter. All compute the same, but for the
+trainer's own rows with shared fakes.
 """
 
 import functools
