@@ -12,15 +12,21 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.bench import limits, training
 from ddgan_core.bench.limits import KINDS, bench_limits, bench_sampling, breakdown
-from ddgan_core.bench.training import LOOPS, PRODUCTS, bench_training, loop_step
+from ddgan_core.bench.training import COMPILED, LOOPS, PRODUCTS, TRIED, bench_training, loop_step
 from ddgan_core.data import load_images, to_float
 from ddgan_core.sampling import fast_batch
 from ddgan_core.study import configure
 
 
-def test_every_loop_is_timed(results: Path) -> None:
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled takes a minute, and a compiler."""
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+
+
+def test_every_loop_is_timed(results: Path, uncompiled: None) -> None:
     table = bench_training(8, preset="smoke", updates=1, repeats=2)
-    assert table.loop.tolist() == [*LOOPS, *PRODUCTS]
+    assert table.loop.tolist() == [*LOOPS, *TRIED, *PRODUCTS]
     assert table.speedup[0] == 1
     assert (table.updates_per_s > 0).all()
     assert (table.speedup_low <= table.speedup).all()
@@ -29,16 +35,31 @@ def test_every_loop_is_timed(results: Path) -> None:
     assert "clean_fid" not in written, "which has no part in it"
     with pytest.raises(UserError, match="updates = 3: a multiple of the penalty's interval, 16"):
         bench_training(8, preset="cpu", updates=3)
+    with pytest.raises(UserError, match="batch_size = 6: a multiple of the critic's groups of 4 images"):
+        bench_training(6, preset="smoke", updates=1)
 
 
-def test_the_loops_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_one_loop_is_missing(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", lambda network: broken)
+    table = bench_training(8, preset="smoke", updates=1, repeats=1)
+    assert set(table.loop) == {*LOOPS, *TRIED, *PRODUCTS} - {COMPILED}
+    assert f"{COMPILED}: not measured: InvalidCxxCompiler: No working C++ compiler found\n" in capsys.readouterr().err
+
+
+def test_the_loops_compute_the_same(monkeypatch: pytest.MonkeyPatch, uncompiled: None) -> None:
     """Fed with the same numbers, the plain loop and the one with every exact means end with the same weights."""
     config = configure("smoke", T=2, batch_size=8, penalty_every=1)
     images = load_images("digits")[0]
     fixed = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     monkeypatch.setattr(training, "_batches", lambda *arguments: iter(lambda: fixed, None))
     ends = []
-    for loop in (LOOPS["plain eager loop"], LOOPS["+ channels_last"]):
+    loops = [LOOPS["plain eager loop"], LOOPS["+ channels_last"], *TRIED.values()]
+    for loop in loops:
         kept = {}
 
         class Kept(training.Trainer):
@@ -54,9 +75,11 @@ def test_the_loops_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         trainer = kept["trainer"]
         ends.append([*trainer.model.parameters(), *trainer.critic.parameters(), *trainer.ema.parameters()])
     # Adam's first steps have the size of the learning rate whatever the gradient's: where that is 0, rounding shows.
-    for one, other in zip(*ends, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=2 * config.lr_critic)
-        assert (one - other).abs().median() < 1e-6
+    first, *others = ends
+    for one, *same in zip(first, *others, strict=True):
+        for other in same:
+            torch.testing.assert_close(one, other, rtol=0, atol=2 * config.lr_critic)
+            assert (one - other).abs().median() < 1e-6
 
 
 @pytest.mark.parametrize("uint8", [True, False])

@@ -8,17 +8,18 @@ trainer's own rows with shared fakes.
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import torch
 
-from ddgan_core import UserError
+from ddgan_core import UserError, tell
 from ddgan_core.bench.peers import loader_batches
 from ddgan_core.bench.turns import median, ratio, take_turns, written
 from ddgan_core.data import load_images, to_float
 from ddgan_core.diffusion import diffuse_pair
+from ddgan_core.networks import STD_GROUP
 from ddgan_core.provenance import provenance
 from ddgan_core.runs import RunConfig
 from ddgan_core.shapes import Tensor
@@ -35,6 +36,8 @@ class Loop:
     foreach: bool = False  # fused Adam, and the average in one call
     channels_last: bool = False
     bf16: bool = False
+    joined: bool = False  # the critic sees real and fake images in one pass, instead of in two
+    compiled: bool = False  # the generator by `torch.compile`; through the critic goes a gradient's gradient
 
 
 # In the order in which they are added; the product itself ends the row.
@@ -45,6 +48,12 @@ LOOPS = {
     "+ fused Adam and average": Loop(uint8=True, detached=True, foreach=True),
     "+ channels_last": Loop(uint8=True, detached=True, foreach=True, channels_last=True),
     "+ bfloat16 autocast": Loop(uint8=True, detached=True, foreach=True, channels_last=True, bf16=True),
+}
+# Each by itself on top of channels_last, and not taken over.
+COMPILED = "or: the generator compiled"
+TRIED = {
+    "or: one critic pass for real and fake": replace(LOOPS["+ channels_last"], joined=True),
+    COMPILED: replace(LOOPS["+ channels_last"], compiled=True),
 }
 STARTED = "ddgan_core, without CUDA graphs"
 PRODUCT, PRODUCT_BF16 = "ddgan_core, as trained", "ddgan_core, in bfloat16"
@@ -69,10 +78,17 @@ def bench_training(
     config = configure(preset, T=4, batch_size=batch_size)
     if updates % config.penalty_every:
         raise UserError(f"updates = {updates}: a multiple of the penalty's interval, {config.penalty_every}")
+    if batch_size % STD_GROUP:
+        raise UserError(f"batch_size = {batch_size}: a multiple of the critic's groups of {STD_GROUP} images")
     images, _ = load_images(config.dataset)
     steps: dict[str, Callable[[], None]] = {
-        name: loop_step(config, images, loop, device) for name, loop in LOOPS.items()
+        name: loop_step(config, images, loop, device) for name, loop in (LOOPS | TRIED).items()
     }
+    try:
+        steps[COMPILED]()
+    except RuntimeError as error:  # no compiler for its code, for one
+        tell(f"{COMPILED}: not measured: {str(error).strip().splitlines()[0]}")
+        del steps[COMPILED]
     if torch.device(device).type == "cuda":
         steps[STARTED] = Trainer(config, images, device, graphs=False).update
     for name, changes in PRODUCTS.items():
@@ -115,6 +131,8 @@ def loop_step(config: RunConfig, images: Tensor, loop: Loop, device: str) -> Cal
         return start._fake(x_t, t, generator)
 
     generator = torch.Generator(device).manual_seed(0)
+    if loop.compiled:
+        start.model = torch.compile(model)  # type: ignore[assignment]
 
     def update() -> None:
         nonlocal done
@@ -126,7 +144,11 @@ def loop_step(config: RunConfig, images: Tensor, loop: Loop, device: str) -> Cal
             if loop.detached:
                 with torch.no_grad():
                     fake = fake_of(x_t, t)
-                v_real, v_fake = critic(x_prev, x_t, t).float(), critic(fake, x_t, t).float()
+                if loop.joined:
+                    both = critic(_beside(x_prev, fake), _beside(x_t, x_t), _beside(t, t)).float()
+                    v_real, v_fake = both.view(STD_GROUP, 2, -1).unbind(1)
+                else:
+                    v_real, v_fake = critic(x_prev, x_t, t).float(), critic(fake, x_t, t).float()
                 total = row.critic(v_real, v_fake).mean()
                 if due:
                     total = total + weight * row.penalty(lambda x: critic(x, x_t, t).float(), x_prev, fake, mix).mean()
@@ -154,6 +176,11 @@ def loop_step(config: RunConfig, images: Tensor, loop: Loop, device: str) -> Cal
         done += 1
 
     return update
+
+
+def _beside(real: Tensor, fake: Tensor) -> Tensor:
+    """Both in one batch, in the order in which each group of the critic's minibatch deviation stays of one kind."""
+    return torch.stack([part.unflatten(0, (STD_GROUP, -1)) for part in (real, fake)], dim=1).flatten(0, 2)
 
 
 def _batches(images: Tensor, batch_size: int, uint8: bool, device: str) -> Iterator[Tensor]:

@@ -37,6 +37,8 @@ DEVICES = ("cpu", "cuda")
 USUAL = {"cpu": "cpu", "cuda": "full"}  # the preset whose networks each kind of device is measured with
 # Loops of `bench training` that do not build on the line above, and what each builds on: the first that is there.
 BUILDS_ON = {
+    "or: one critic pass for real and fake": ("+ channels_last",),
+    "or: the generator compiled": ("+ channels_last",),
     "ddgan_core, without CUDA graphs": ("+ channels_last",),
     "ddgan_core, as trained": ("ddgan_core, without CUDA graphs", "+ channels_last"),
     "ddgan_core, in bfloat16": ("ddgan_core, as trained",),
