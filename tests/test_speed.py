@@ -151,6 +151,8 @@ def test_what_notebook_12_says_is_in_the_committed_tables(monkeypatch: pytest.Mo
         "without them {:.2f} and {:.2f}".format(*(c.loc[PRODUCT_BF16, "ratio"] for c in cpu)),
         "in float32 {:.2f} and {:.2f}, with them {:.2f} and {:.2f}".format(
             *(c.loc[name, "ratio"] for name in (PRODUCT, PRODUCT_SHARED) for c in cpu)),
+        "gains nothing ({:.2f} and {:.2f} times), nor does a compiled generator ({:.2f} and {:.2f})".format(
+            *(c.loc[name, "gain"] for name in TRIED for c in cpu)),
         "has {ratio:.2f} times the distance ({low:.2f} to {high:.2f})".format(**as_good.iloc[0]),
         "save {:.2f} times in float32 and {:.2f} in bfloat16 at batch 32 ({:.2f} and {:.2f} at 128)".format(
             *(c.loc[name, "gain"] for c in cpu for name in (PRODUCT_SHARED, PRODUCT_FASTEST))),
