@@ -28,10 +28,14 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def replace_rows(path: Path, same: Mapping[str, Any], new: pd.DataFrame) -> None:
-    """Put rows into a file in place of all that have these values in these columns; the file is made if need be."""
+    """Put rows into a file in place of all that have these values in these columns; the file is made if need be.
+
+    Its name says whether it is compressed, as in `read_table`.
+    """
     with locked(path.parent):
         there = read_table(path)
         if len(there):
             there = there[(there[list(same)] != pd.Series(same)).any(axis=1)]
         everything = pd.concat([there, new], ignore_index=True) if len(there) else new
-        write_atomic(path, everything.to_csv(index=False, float_format="%.6g"))
+        text = everything.to_csv(index=False, float_format="%.6g")
+        write_atomic(path, lzma.compress(text.encode()) if path.suffix == ".xz" else text)

@@ -48,6 +48,7 @@ def test_without_a_compiler_one_loop_is_missing(
     monkeypatch.setattr(torch, "compile", lambda network: broken)
     table = bench_training(8, preset="smoke", updates=1, repeats=1)
     assert set(table.loop) == {*LOOPS, *TRIED, *PRODUCTS} - {COMPILED}
+    assert COMPILED not in bench_training(8, preset="smoke", updates=1, repeats=1, compiled=False)["loop"].tolist()
     assert f"{COMPILED}: not measured: InvalidCxxCompiler: No working C++ compiler found\n" in capsys.readouterr().err
 
 

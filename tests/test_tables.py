@@ -10,8 +10,9 @@ from ddgan_core import UserError
 from ddgan_core.tables import read_table, replace_rows
 
 
-def test_a_commit_that_looks_like_a_number_stays_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "tables" / "some.csv"
+@pytest.mark.parametrize("name", ["some.csv", "some.csv.xz"])
+def test_a_commit_that_looks_like_a_number_stays_as_it_is(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "tables" / name
     for run in ("a", "b", "a"):
         replace_rows(path, {"run_id": run, "n": 2}, pd.DataFrame([{"run_id": run, "n": 2, "commit": "5680e93"}] * 2))
     table = read_table(path)
@@ -19,6 +20,7 @@ def test_a_commit_that_looks_like_a_number_stays_as_it_is(tmp_path: Path) -> Non
     assert set(table["commit"]) == {"5680e93"}
     replace_rows(path, {"run_id": "a", "n": 3}, pd.DataFrame([{"run_id": "a", "n": 3, "commit": "2054616"}]))
     assert read_table(path)["n"].tolist() == [2, 2, 2, 2, 3], "another n is another row"
+    assert (path.read_bytes()[:4] == b"run_") == (path.suffix == ".csv"), "compressed where its name says so"
 
 
 def test_what_is_no_table_is_one_line_that_names_it(tmp_path: Path) -> None:

@@ -66,14 +66,16 @@ PRODUCTS: dict[str, dict[str, Any]] = {
 
 
 def bench_training(
-    batch_size: int = 32, *, preset: str = "cpu", updates: int = 16, repeats: int = 3, device: str = "cpu"
-) -> pd.DataFrame:
+    batch_size: int = 32, *, preset: str = "cpu", updates: int = 16, repeats: int = 3, device: str = "cpu",
+    compiled: bool = True,
+) -> pd.DataFrame:  # fmt: skip
     """Updates a second of every loop, in turns: one critic and one generator step, the lazy penalty when it is due.
 
     updates: in each turn, a multiple of the preset's penalty interval, so that every turn has its share of penalties.
     updates_per_s: median over the repeats. speedup: the plain loop's seconds over this row's, the median over repeats,
     with the lowest and highest; cpu_speedup: in seconds of CPU time of this process, which other work on the machine
-    disturbs less. Written to results/tables/bench_training_<preset>_<device>_<batch size>.csv.
+    disturbs less. compiled: with the loop that is, which takes a minute. Written to
+    results/tables/bench_training_<preset>_<device>_<batch size>.csv.
     """
     config = configure(preset, T=4, batch_size=batch_size)
     if updates % config.penalty_every:
@@ -81,14 +83,16 @@ def bench_training(
     if batch_size % STD_GROUP:
         raise UserError(f"batch_size = {batch_size}: a multiple of the critic's groups of {STD_GROUP} images")
     images, _ = load_images(config.dataset)
+    loops = {name: loop for name, loop in (LOOPS | TRIED).items() if compiled or not loop.compiled}
     steps: dict[str, Callable[[], None]] = {
-        name: loop_step(config, images, loop, device) for name, loop in (LOOPS | TRIED).items()
+        name: loop_step(config, images, loop, device) for name, loop in loops.items()
     }
-    try:
-        steps[COMPILED]()
-    except RuntimeError as error:  # no compiler for its code, for one
-        tell(f"{COMPILED}: not measured: {str(error).strip().splitlines()[0]}")
-        del steps[COMPILED]
+    if compiled:
+        try:
+            steps[COMPILED]()
+        except RuntimeError as error:  # no compiler for its code, for one
+            tell(f"{COMPILED}: not measured: {str(error).strip().splitlines()[0]}")
+            del steps[COMPILED]
     if torch.device(device).type == "cuda":
         steps[STARTED] = Trainer(config, images, device, graphs=False).update
     for name, changes in PRODUCTS.items():

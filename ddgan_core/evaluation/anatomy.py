@@ -2,9 +2,9 @@
 
 One draw of samples serves all: `measure` writes three tables into results/tables, and what is there is not done again.
 
-    textures_<dataset>.csv   median power of stripes by pile, class, direction and period, over that of test images
-    modes_<dataset>.csv      share of each class, precision, recall, coverage: a row per pile and group of its images
-    stripes_<dataset>.csv    which change of its input moves the stripes of a DDGAN's last step
+    textures_<dataset>.csv.xz  median power of stripes by pile, class, direction and period, over that of test images
+    modes_<dataset>.csv.xz     share of each class, precision, recall, coverage: a row per pile and group of its images
+    stripes_<dataset>.csv.xz   which change of its input moves the stripes of a DDGAN's last step
 """
 
 from collections.abc import Sequence
@@ -268,7 +268,7 @@ def _size(key: dict[str, Any]) -> dict[str, Any]:
 
 def _path(kind: str, dataset: str) -> Path:
     get_dataset(dataset)
-    return results_dir() / "tables" / f"{kind}_{dataset}.csv"
+    return results_dir() / "tables" / f"{kind}_{dataset}.csv.xz"
 
 
 def _there(known: pd.DataFrame, key: dict[str, Any]) -> bool:
