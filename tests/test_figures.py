@@ -319,6 +319,7 @@ def test_colours_of_few_pixels_are_told_apart_among_many_of_one() -> None:
         ("cpu", "b64-bf16-wide-critic", "longer, bfloat16, critic twice as wide"), ("smoke", "mine", "smoke, mine"),
         ("full", "b128-bf16-wide-critic4", "larger networks"), ("full", "b128", "longer"),
         ("short", "bf16-wide-critic4-slow", "short, bfloat16, critic four times as wide, its rate a quarter"),
+        ("short", "bf16-shared", "short, bfloat16, shared fakes"),
         ("short", "sweep-lr1-penalty0.1", "short, penalty × 0.1"),
         ("short", "sweep-lr1-penalty1", "short, usual settings"), ("cpu", "plain", "long, plain critic"),
     ],

@@ -74,7 +74,7 @@ def bench_training(
     updates: in each turn, a multiple of the preset's penalty interval, so that every turn has its share of penalties.
     updates_per_s: median over the repeats. speedup: the plain loop's seconds over this row's, the median over repeats,
     with the lowest and highest; cpu_speedup: in seconds of CPU time of this process, which other work on the machine
-    disturbs less. compiled: with the loop that is, which takes a minute. Written to
+    disturbs less. compiled: also the loop whose generator is, which takes a minute. Written to
     results/tables/bench_training_<preset>_<device>_<batch size>.csv.
     """
     config = configure(preset, T=4, batch_size=batch_size)
