@@ -115,7 +115,10 @@ def test_sigterm_reaches_every_process(how: signal.Signals, tmp_path: Path) -> N
         "import sys; from ddgan_core.study.executors import local; "
         f"local(['a', 'b'], lambda j: [sys.executable, '-S', '-c', {child!r}, {str(tmp_path)!r} + '/' + j], 2)"
     )
-    process = subprocess.Popen([sys.executable, "-c", parent], process_group=0)
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell puts aside ignores it
+    )  # fmt: skip
     files = [tmp_path / "a", tmp_path / "b"]
     for _ in range(3000):
         if all(f.exists() and f.read_text() == "on" for f in files):

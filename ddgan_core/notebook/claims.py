@@ -63,7 +63,7 @@ def gather(preset: str, dataset: str) -> Evidence:
     judged = kin(preset)[0]
     scores = load_evaluations(dataset, judged)
     tried = one_axis(studied(scores[scores["method"] != ""]))
-    tried = tried[tried["tag"] == ""]
+    tried = tried[(tried["tag"] == "") & tried["divergence"].isin(["none", *PAPER_ROWS])]  # no controls, as minimax JS
     swept = [
         {"row": r.config.divergence, "failed": r.status["state"] == "failed", "broken": broke_down(r.history)}
         | {"frechet": _score(r)}
