@@ -1,6 +1,7 @@
 """Rows side by side: stripes and modes of their samples, quality against coverage and time, and rows in pairs."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -246,7 +247,7 @@ def _dots(ax: "Axes", table: pd.DataFrame, by: str, order: Sequence[str], value:
         hollow = points[value].where(points["broken"].eq(True)) if "broken" in points else []
         if np.isfinite(hollow).any():
             ax.plot(hollow, y, ls="", marker=marker, color=colour, ms=size, mfc="white")
-    ax.set_yticks(range(len(order)), order)
+    ax.set_yticks(range(len(order)), [fill(name, 44) for name in order])
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     for k in range(1, len(order)):
