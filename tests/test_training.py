@@ -10,7 +10,7 @@ import torch
 from ddgan_core import UserError, training
 from ddgan_core.diffusion import random_generator
 from ddgan_core.networks import Classifier
-from ddgan_core.objectives import critic_loss, generator_loss
+from ddgan_core.objectives import critic_loss
 from ddgan_core.runs import PRESETS, RunConfig
 from ddgan_core.training import Trainer, TrainingDiverged, train, train_classifier
 
@@ -208,31 +208,6 @@ def test_a_level_weight_adds_the_mean_squared_logits(monkeypatch: pytest.MonkeyP
 
 def test_each_critic_step_sees_images_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(losses_of_the_critic(monkeypatch, 2, critic_steps=3))) == 6
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_shared_fakes_are_those_of_the_last_critic_step(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
-    """Made once, with the generator's graph; the critic that judges them has moved meanwhile."""
-    each, seen = trainer(shared_fakes=shared, critic_steps=2), []
-
-    def critic(row, critic, x_prev, fake, *xt):  # type: ignore[no-untyped-def]
-        seen.append(("critic", fake, critic.logit.weight.detach().clone()))
-        return critic_loss(row, critic, x_prev, fake, *xt)
-
-    def generator(row, critic, x_prev, fake, *xt):  # type: ignore[no-untyped-def]
-        seen.append(("generator", fake, critic.logit.weight.detach().clone()))
-        return generator_loss(row, critic, x_prev, fake, *xt)
-
-    monkeypatch.setattr(training, "critic_loss", critic)
-    monkeypatch.setattr(training, "generator_loss", generator)
-    each.update()
-    (_, first, _), (_, last, before), (player, its, after) = seen
-    assert player == "generator"
-    assert its.requires_grad
-    assert not first.requires_grad
-    assert torch.equal(its, last) == shared
-    assert not torch.equal(first, last)
-    assert not torch.equal(before, after)
 
 
 @kinds

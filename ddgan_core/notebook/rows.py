@@ -146,14 +146,13 @@ def cut_short(preset: str) -> pd.DataFrame:
 def beside_cut_short(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """As corrected beside as published: a preset's comparable scores, and of these what is to be drawn.
 
-    Drawn are DDGANs of the paper's rows trained for their own T, and chains of the longest T that is also sampled from
-    smaller t on: in the preset of `kin` where that T is largest. Nothing is drawn without such chains.
+    Drawn are DDGANs trained for their own T, and chains of the longest T that is also sampled from smaller t on: in the
+    preset of `kin` where that T is largest. Nothing is drawn without such chains.
     """
     found = {}
     for name in kin(preset):
         table = comparable(name)
-        own = table[table["divergence"].isin(PAPER_ROWS) & (table["tag"] == "")] if len(table) else table
-        own = own if len(own) else pd.DataFrame(columns=["T"])
+        own = table[(table["method"] == "ddgan") & (table["tag"] == "")] if len(table) else pd.DataFrame(columns=["T"])
         cut = own[own["sampler"] == "truncated"] if len(own) else own
         longest = cut[cut["T"] == cut["T"].max()]
         found[name] = table, pd.concat([studied(own), longest]) if len(longest) else own.iloc[:0]
