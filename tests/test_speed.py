@@ -11,7 +11,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import torch
 from matplotlib.axes import Axes
+from torch.utils.flop_counter import FlopCounterMode
 
 from ddgan_core import UserError
 from ddgan_core.bench.metrics import OURS
@@ -28,6 +30,8 @@ from ddgan_core.bench.training import (
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.seeds import by_seed, compared
 from ddgan_core.runs import write_atomic
+from ddgan_core.study import configure
+from ddgan_core.training import Trainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,6 +165,21 @@ def test_what_notebook_12_says_is_in_the_committed_tables(monkeypatch: pytest.Mo
         "{:.1f} and {:.1f} in bfloat16".format(*(g.loc[PRODUCT_BF16, "ratio"] for g in gpu)),
     ):  # fmt: skip
         assert claim in said, claim
+
+
+def test_what_notebook_12_predicts_is_counted() -> None:
+    said = (ROOT / "notebooks" / "12_speed.ipynb").read_text()
+    trainer = Trainer(configure("cpu", batch_size=4), torch.zeros(8, 1, 28, 28, dtype=torch.uint8))
+    x, t, z = torch.zeros(4, 1, 28, 28), torch.ones(4, dtype=torch.long), torch.zeros(4, trainer.config.z_dim)
+    flops = []
+    for network, inputs in ((trainer.model, (x, t, z)), (trainer.critic, (x, x, t))):
+        with FlopCounterMode(display=False) as counted, torch.no_grad():
+            network(*inputs)
+        flops.append(counted.get_total_flops())
+    g, d = flops
+    no_graph, shared = (6 * g + 8 * d) / (4 * g + 8 * d), (4 * g + 8 * d) / (3 * g + 8 * d)
+    assert f"where $G={g / d:.1f}D$, the two make {no_graph:.2f} and {shared:.2f} times" in said
+    assert f"where the arithmetic says {shared:.2f}," in said
 
 
 def test_a_loop_s_gain_is_over_the_one_that_it_builds_on(results: Path) -> None:
