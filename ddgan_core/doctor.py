@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-import pandas as pd
 import torch
 
 from ddgan_core import UserError, __version__, data, runs
@@ -16,6 +15,7 @@ from ddgan_core.evaluation.samples import load_model
 from ddgan_core.metrics import features
 from ddgan_core.provenance import code_version, device_name, usable_cores
 from ddgan_core.runner import default_device
+from ddgan_core.tables import read_table
 
 PACKAGES = ("torchvision", "numpy", "pandas", "scipy", "scikit-learn", "clean-fid", "papermill", "jupyterlab")
 
@@ -89,7 +89,7 @@ def _time() -> str:
             minutes.setdefault(f"{run.config.preset} {run.config.method}", []).append(run.status["seconds"] / 60)
     took = [f"{name} {statistics.median(each):.0f} minutes" for name, each in minutes.items()]
     tables = sorted((runs.results_dir() / "tables").glob("bench_*.csv"))
-    done = [p.stem for p in tables if here in set(pd.read_csv(p).get("device", ()))]
+    done = [p.stem for p in tables if here in set(read_table(p).get("device", ()))]
     own = f"on {here}: {', '.join(took)}" if took else f"no run was trained here, on {here}, yet"
     if not done:
         return f"{own}; not measured: python -m ddgan_core bench training"

@@ -15,6 +15,7 @@ from ddgan_core.networks import NoisePredictor
 from ddgan_core.provenance import code_version, device_name
 from ddgan_core.runner import train_run
 from ddgan_core.study import configure
+from ddgan_core.tables import read_table
 
 STD = 0.2
 
@@ -75,7 +76,7 @@ def test_steps_share_what_there_is_to_decide(T: int) -> None:
 
 def test_a_ddpm_measures_it_and_a_ddgan_does_not(results: Path) -> None:
     run = train_run(configure("smoke", method="ddpm", updates=2), progress=False)
-    table = pd.read_csv(measure(run, n=40))
+    table = read_table(measure(run, n=40))
     with pytest.raises(UserError, match="n = 298: choose 2 to 297 images, all of digits's test split"):
         measure(run, n=298)
     assert set(table["n"]) == {40}

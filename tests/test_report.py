@@ -15,7 +15,7 @@ from ddgan_core import UserError
 from ddgan_core.report import execution
 from ddgan_core.report.api_page import api_page
 from ddgan_core.report.execution import ReportError, check_parameters
-from ddgan_core.report.pages import _HEAD, mathml, opening
+from ddgan_core.report.pages import _HEAD, index, mathml, opening
 
 PARAMETERS = 'preset: str = "cpu"  # which runs\ncompute: bool = False\nT: int = 4'
 CHECK = (
@@ -251,3 +251,9 @@ def test_the_front_page_begins_as_the_readme_does(tmp_path):
     assert "<strong>asked</strong>" in begun
     assert '<figure><img alt="all" width="112" src="data:image/png;base64' in begun
     assert not any(word in begun for word in ("Title", "make", "More"))
+
+
+def test_the_front_page_shows_a_commit_as_it_is_written(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "bench_x.csv").write_text("seconds,commit\n1.5,85e4017\n")  # as a number, infinite
+    assert "<td>85e4017</td>" in index("Title", [], tmp_path, {}, {}, {})

@@ -15,6 +15,7 @@ from ddgan_core.figures.plots import COLOURS, panels
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.runs import all_runs
 from ddgan_core.study import configure
+from ddgan_core.tables import read_table
 from ddgan_core.time_means import MAX_TIME_BINS
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def over_training(preset: str) -> pd.DataFrame:
     dataset, lines = configure(preset).dataset, []
     if not path_of(dataset).is_file():
         return pd.DataFrame(columns=COLUMNS)
-    errors = pd.read_csv(path_of(dataset))
+    errors = read_table(path_of(dataset))
     for run in all_runs(dataset):
         config, history = run.config, run.history
         if config.preset != preset or f"{RECORDED}_t1" not in history or not config.z_dim or config.T > MAX_TIME_BINS:

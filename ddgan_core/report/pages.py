@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddgan_core.figures.files import palette_png
+from ddgan_core.tables import read_table
 
 # A function's name before its argument: the converter leaves out the thin space of LaTeX.
 _FUNCTION = re.compile(r"(<mi>(?:log|ln|exp|sin|cos|tanh|sinh|cosh|min|max|sup|inf|arg))(</mi><m[^o])")
@@ -158,8 +159,6 @@ def index(
     pages: (file stem, title, seconds, failed?) of each notebook. tables: heading -> HTML of what is shown at once;
     results/tables come folded at the end. captions: a figure's file stem -> what it shows.
     """
-    import pandas as pd
-
     rows = [
         f'<tr><td><a href="{stem}.html">{html.escape(name)}</a></td><td>{seconds:.0f} s</td>'
         f"<td>{'failed' if failed else 'done'}</td></tr>"
@@ -189,7 +188,7 @@ def index(
         parts.append(f"<figure>{_image(figures[stem], said)}<figcaption>{html.escape(said)}</figcaption></figure>")
     parts += [heads["All tables"]] if files else []
     for path in files:
-        table = pd.read_csv(path).to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
+        table = read_table(path).to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
         name = html.escape(path.stem)
         parts.append(f'<details><summary>{name}</summary><div class="wide">{table}</div></details>')
     return "\n".join(parts)
