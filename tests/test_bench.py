@@ -110,6 +110,11 @@ def test_the_table_holds_ratios_changes_and_gaps(
     assert table.loc[OURS, "fid"] == pytest.approx(frechet_distance(*piles), rel=1e-9)
     assert table.loc[PEER, "fid_change"] == pytest.approx(7 - frechet_distance(*piles), rel=1e-9)
     assert table.loc["moved", "fid_change"] == pytest.approx(0.21 * frechet_distance(*piles), rel=1e-4)
+    larger = Moments.of(pixels(load_images("digits", "test")[0][:100], Path()) * 1.1)
+    alone = frechet_distance(larger, piles[1]) - frechet_distance(*piles)
+    assert table.loc["moved", "fid_change_alone"] == pytest.approx(alone, rel=1e-4)
+    assert alone > table.loc["moved", "fid_change"], "the precision of one pile alone moves it more"
+    assert table.loc[OURS, "fid_change_alone"] == 0
     assert "cleanfid" in table.loc["absent", "gap"]
     assert pd.isna(table.loc["absent", "images_per_s"])
     assert not table.loc[OURS, "gap"]
@@ -159,7 +164,7 @@ def test_without_weights_every_row_is_a_named_gap(
     features._inception.cache_clear()
     monkeypatch.setenv("DDGAN_INCEPTION", str(tmp_path / "nowhere.pt"))
     table = bench_metrics(10, dataset="digits", repeats=2)
-    assert len(table) == 3
+    assert len(table) == 4
     assert table["gap"].str.contains("nowhere.pt: no such file").all()
     with pytest.raises(UserError, match="n = 298: choose 2 to 297"):
         bench_metrics(298, dataset="digits")
@@ -167,13 +172,16 @@ def test_without_weights_every_row_is_a_named_gap(
 
 @needs_inception
 @pytest.mark.slow
-def test_what_a_gpu_is_given_below_float32_is_the_same_network() -> None:
-    """On a CPU, which knows no TF32; the 11 bits of float16 leave the features within a hundredth."""
+def test_what_is_given_below_float32_is_the_same_network() -> None:
+    """On a CPU, which knows no TF32; the 11 bits of float16 leave the features within a hundredth, as late rounding."""
     pile, cpu = load_images("digits", "test")[0][:4], torch.device("cpu")
-    exact = metrics.CONTESTANTS[OURS](cpu)(pile, Path())
-    error = {name: (make(cpu)(pile, Path()) - exact).norm() / exact.norm() for name, make in metrics.ON_A_GPU.items()}
+    known = metrics.CONTESTANTS | metrics.ON_A_GPU
+    exact = known.pop(OURS)(cpu)(pile, Path())
+    known.pop(PEER)
+    error = {name: (make(cpu)(pile, Path()) - exact).norm() / exact.norm() for name, make in known.items()}
     assert error["ddgan_core, TF32"] < 1e-5
     assert 1e-5 < error["ddgan_core, float16"] < 1e-2
+    assert 1e-5 < error["ddgan_core, bfloat16 in the later layers"] < error["ddgan_core, bfloat16 autocast"] / 4
 
 
 def test_workers_are_compared_by_speedup_and_cores(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
