@@ -181,7 +181,7 @@ def test_what_is_given_below_float32_is_the_same_network() -> None:
     error = {name: (make(cpu)(pile, Path()) - exact).norm() / exact.norm() for name, make in known.items()}
     assert error["ddgan_core, TF32"] < 1e-5
     assert 1e-5 < error["ddgan_core, float16"] < 1e-2
-    assert 1e-5 < error["ddgan_core, bfloat16 in the later layers"] < error["ddgan_core, bfloat16 autocast"] / 4
+    assert 1e-5 < error[metrics.LATE_BF16] < error[metrics.BF16] / 4
 
 
 def test_workers_are_compared_by_speedup_and_cores(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,9 @@ from ddgan_core.shapes import Float, Tensor, UInt8
 Features = Float[Tensor, "n d"]
 # Images, the same as PNGs -> features; from a process of its own with the Seconds of features and moments there.
 Contestant = Callable[[UInt8[Tensor, "n c h w"], Path], Features | tuple[Features, Seconds]]
-OURS = "ddgan_core, float32"
+OURS, BF16, LATE_BF16 = (
+    f"ddgan_core, {precision}" for precision in ("float32", "bfloat16 autocast", "bfloat16 in the later layers")
+)
 PEER = "clean-fid"
 FIRST_OF_17 = 9  # among the layers after the first: the block that leads to maps of 17x17
 
@@ -223,8 +225,7 @@ def _peer_network(device: str) -> Callable[[str], np.ndarray]:
 
 
 CONTESTANTS: dict[str, Callable[[torch.device], Contestant]] = {
-    PEER: _peer, OURS: _ours, "ddgan_core, bfloat16 autocast": _autocast,
-    "ddgan_core, bfloat16 in the later layers": _late_bfloat16,
+    PEER: _peer, OURS: _ours, BF16: _autocast, LATE_BF16: _late_bfloat16,
 }  # fmt: skip
 ON_A_GPU: dict[str, Callable[[torch.device], Contestant]] = {
     "ddgan_core, TF32": _tf32, "ddgan_core, float16": _float16,
