@@ -36,6 +36,7 @@ def tag_label(tag: str) -> str:
         changed = [f"{what} × {by}" for what, by in zip(("rates", "penalty"), swept.groups(), strict=True) if by != "1"]
         return ", ".join(changed) or "usual settings"
     named = {"long": "longest run", "plain": "plain critic", "bf16": "bfloat16", "wide-critic": "critic twice as wide"}
+    named |= {"slow-critic": "critic's rate a quarter"}
     words = {"x": "{} × updates", "b": "batches of {}"}
     return words[tag[0]].format(tag[1:]) if re.fullmatch(r"[xb][\d.]+", tag) else named.get(tag, tag)
 

@@ -236,7 +236,7 @@ def causes_study(preset: str = "cpu") -> Study:
     10, where the logits had drifted away together, with a weight that holds their level. Then JS with two and four
     critic steps in the time of one: is it the critic's steps, or the time that they take? And JS at T = 4, whose FID
     falls short: another average of its weights or none (the same training, where the code is the same), self-attention,
-    a generator or a critic twice as wide; and without the latent, of which the generators make little (notebook 10).
+    a generator or a critic twice as wide, a critic at a quarter of its rate; and without the latent, of which the generators make little (notebook 10).
     And what keeps squared Hellinger and reverse KL steady: both without R1, and at 3e-4, the higher of the source
     paper's rates, for both players. And reverse KL, which larger networks broke, and the other smooth rows: by a
     critic four times as wide, in bfloat16, at the usual rate and at a quarter of it.
@@ -252,6 +252,7 @@ def causes_study(preset: str = "cpu") -> Study:
     cells += [usual.changed(tag="attention", attention=not usual.attention)]
     cells += [usual.changed(tag="wide", widths=tuple(2 * width for width in usual.widths))]
     cells += [usual.changed(tag="wide-critic", critic_widths=tuple(2 * width for width in usual.critic_widths))]
+    cells += [usual.changed(tag="slow-critic", lr_critic=usual.lr_critic / 4)]
     cells += [configure(preset, T=T, tag="no-z", z_dim=0) for T in (4, 1)]
     for row in ("squared_hellinger", "reverse_kl"):
         cells += [configure(preset, divergence=row, T=4, tag="no-r1", penalty_weight=0.0)]
