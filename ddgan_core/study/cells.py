@@ -236,10 +236,10 @@ def causes_study(preset: str = "cpu") -> Study:
     10, where the logits had drifted away together, with a weight that holds their level. Then JS with two and four
     critic steps in the time of one: is it the critic's steps, or the time that they take? And JS at T = 4, whose FID
     falls short: another average of its weights or none (the same training, where the code is the same), self-attention,
-    a generator or a critic twice as wide, a critic at a quarter of its rate; and without the latent, of which the generators make little (notebook 10).
-    And what keeps squared Hellinger and reverse KL steady: both without R1, and at 3e-4, the higher of the source
-    paper's rates, for both players. And reverse KL, which larger networks broke, and the other smooth rows: by a
-    critic four times as wide, in bfloat16, at the usual rate and at a quarter of it.
+    a generator or a critic twice as wide, a critic at a quarter of its rate; and without the latent, of which the
+    generators make little (notebook 10). And what keeps squared Hellinger and reverse KL steady: both without R1, and
+    at 3e-4, the higher of the source paper's rates, for both players. And reverse KL, which larger networks broke, and
+    the other smooth rows: by a critic four times as wide, in bfloat16, at the usual rate and at a quarter of it.
     """
     held = {"divergence": "total_variation", "tag": "level", "level_weight": 1e-3}
     cells = [configure(preset, T=8, tag="critic4", critic_steps=4), configure(preset, T=4, seed=1, **held)]
