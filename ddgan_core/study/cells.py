@@ -121,13 +121,13 @@ def configure(
 def paper_study(preset: str = "cpu") -> Study:
     """The source paper's grid, each cell trained at its own T: a DDPM; five rows at T = 1..10, three seeds at 4.
 
-    The smooth rows have three at T = 2 as well, where their first seeds lie farthest apart.
+    The smooth rows have three at T = 2 as well, where their first seeds lie farthest apart, and at T = 1, the nearest.
     """
     times = (1, 2) if preset == "smoke" else PAPER_T
     seeds = (0,) if preset == "smoke" else (0, 1, 2)
     cells = [configure(preset, method="ddpm")]
     cells += [configure(preset, divergence=row, T=T) for T in times for row in PAPER_ROWS]
-    for T, rows in ((4, PAPER_ROWS), (2, SMOOTH)):
+    for T, rows in ((4, PAPER_ROWS), (2, SMOOTH), (1, SMOOTH)):
         cells += [configure(preset, divergence=row, T=T, seed=seed) for seed in seeds[1:] for row in rows]
     return Study(f"paper-{preset}", tuple(cells))
 
