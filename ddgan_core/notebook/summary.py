@@ -94,7 +94,7 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
     single seed has the half width of its interval over draws, several their mean and range. Every cell is text.
     """
     dataset = configure(preset).dataset
-    seeds = {T: spread(by_seed(preset, T)) for T in (2, 4)}
+    seeds = {T: spread(by_seed(preset, T)) for T in (1, 2, 4)}
     settings = paired(preset)
     few = settings["T"] <= FEW
     ratios = {f"T = 1 to {FEW}": pooled(settings[few]), f"T = {FEW + 1} to 10": pooled(settings[~few])}
