@@ -182,6 +182,11 @@ def test_what_is_given_below_float32_is_the_same_network() -> None:
     assert error["ddgan_core, TF32"] < 1e-5
     assert 1e-5 < error["ddgan_core, float16"] < 1e-2
     assert 1e-5 < error[metrics.LATE_BF16] < error[metrics.BF16] / 4
+    layers = metrics.load_extractor("inception").network.rest
+    maps = torch.zeros(1, 32, 149, 149)  # what the first convolution leaves of 299x299
+    early = layers[: metrics.FIRST_OF_17](maps)
+    assert early.shape[2:] == (35, 35)
+    assert layers[metrics.FIRST_OF_17](early).shape[2:] == (17, 17)
 
 
 def test_workers_are_compared_by_speedup_and_cores(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

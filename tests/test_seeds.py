@@ -1,6 +1,7 @@
 """Seeds of one cell: their spread, and which rows differ by more; by scores whose answer is known."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from ddgan_core.figures.comparisons import seeds_figure
 from ddgan_core.notebook import breakdowns, seeds
 from ddgan_core.notebook.breakdowns import broke_down
 from ddgan_core.notebook.seeds import by_seed, compared, power, spread
+from ddgan_core.study import SMOOTH
 
 ROWS = ("non_saturating_js", "squared_hellinger", "wasserstein")
 
@@ -139,3 +141,20 @@ def test_a_larger_ratio_is_told_more_often_and_by_more_seeds() -> None:
     found = power((1.0, 1.3, 1.4), 0.1)
     assert found[1.4] == pytest.approx(told.mean(), abs=0.03)
     assert found[1.0] < 0.02 < found[1.3] < found[1.4] < power((1.4,), 0.1, seeds=6)[1.4]
+
+
+def test_what_the_readme_says_of_pairs_of_rows_is_what_their_seeds_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parent.parent
+    monkeypatch.setenv("DDGAN_RESULTS", str(root / "results"))
+    text = (root / "README.md").read_text(encoding="utf-8")
+
+    def beside_js(T: int, other: str) -> list[str]:
+        rows = SMOOTH if other in SMOOTH else ("non_saturating_js", other)
+        told = compared(by_seed("short", T, rows)).set_index(["row", "other"])
+        line = told.loc[("non_saturating_js", other), ["ratio", "low", "high"]]
+        return [f"{value:.2f}".removeprefix("0") for value in line]
+
+    one_step = beside_js(1, "squared_hellinger") + beside_js(1, "reverse_kl")
+    assert "squared Hellinger {}, {} to {}; to reverse KL {}, {} to {}".format(*one_step) in text
+    minimax = beside_js(2, "jensen_shannon") + beside_js(4, "jensen_shannon")
+    assert "{} times its distance at T = 2 ({} to {}), level, and {} times at T = 4 ({} to {})".format(*minimax) in text
