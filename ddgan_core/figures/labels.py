@@ -32,6 +32,8 @@ def tag_label(tag: str) -> str:
     ).items():
         if tag.endswith(ending):
             return f"{tag_label(tag.removesuffix(ending))}, {words}"
+    if weighed := re.fullmatch(r"(.+)-r1x([\d.]+)", tag):
+        return f"{tag_label(weighed[1])}, R1 × {weighed[2]}"
     if swept := re.fullmatch(r"sweep-lr([\d.]+)-penalty([\d.]+)", tag):
         changed = [f"{what} × {by}" for what, by in zip(("rates", "penalty"), swept.groups(), strict=True) if by != "1"]
         return ", ".join(changed) or "usual settings"
