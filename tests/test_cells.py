@@ -61,7 +61,7 @@ def test_larger_networks_differ_in_row_and_steps_alone() -> None:
 
 
 def hardness(config: RunConfig) -> float:
-    """R1 as a share of the curvature of the critic's loss where it sees nothing; the same for any multiple of a logit."""
+    """R1 as a share of the curvature of the critic's loss where it sees nothing; alike for any multiple of a logit."""
     row = get_divergence(config.divergence)
     curvature = torch.autograd.functional.hessian(lambda v: row.critic(v, v), torch.zeros((), dtype=torch.float64))
     return config.penalty_weight / float(curvature)

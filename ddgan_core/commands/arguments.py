@@ -124,7 +124,8 @@ def make_parser() -> argparse.ArgumentParser:
         this.add_argument(
             "--study",
             default="paper",
-            help="paper, sweep, schedule, budget, causes, minimax, penalty, shared, headline, toys (default: %(default)s)",
+            help="paper, sweep, schedule, budget, causes, minimax, penalty, shared, headline or toys"
+            " (default: %(default)s)",
         )
         this.add_argument("--preset", **preset)
         this.add_argument("--cell", action="append", default=[], metavar="ID", help="only this run; may be repeated")
