@@ -6,18 +6,16 @@ bit. Nothing pickled is loaded: `weights_only` for checkpoints, safetensors for 
 
 import hashlib
 import io
-import json
-import lzma
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from ddgan_core import UserError
 from ddgan_core.networks import tensors_hash
-from ddgan_core.runs import PACKED, Run, write_atomic
+from ddgan_core.packing import PACKED, pack, read_tensors
+from ddgan_core.runs import Run, write_atomic
 from ddgan_core.shapes import Tensor
 
 NAMES = "[0-9]" * 8 + "*-*.pt"
@@ -70,12 +68,6 @@ def write_weights(path: Path, state: dict[str, Tensor], config_hash: str, dtype:
     write_atomic(path, pack(content) if path.name.endswith(PACKED) else content)
 
 
-def pack(content: bytes) -> bytes:
-    """Compressed as what 16-bit numbers make up most of: the two bytes of each are told apart."""
-    how = {"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 2, "lp": 1, "pb": 1}
-    return lzma.compress(content, filters=[how])
-
-
 def run_weights(run: Run) -> dict[str, Tensor]:
     """The run's EMA weights in float32: its own, verified by the hash in its status.json, else the shipped ones.
 
@@ -102,17 +94,13 @@ def way_to_weights(run: Run) -> str:
 def read_weights(path: Path, config_hash: str) -> dict[str, Tensor]:
     """The weights in float32. Raises UserError when the file is damaged or belongs to another configuration."""
     try:
-        content = path.read_bytes()
-        content = lzma.decompress(content) if path.name.endswith(PACKED) else content
-        state = {name: value.float() for name, value in load(content).items()}
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # `load` leaves out what it says
-        found = header.get("__metadata__", {}).get("config_hash")
-    except (SafetensorError, OSError, EOFError, lzma.LZMAError) as error:
+        tensors, facts = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is not a whole weights file ({error}): train the run again or restore the file"
         ) from None
-    if found != config_hash:
+    if (found := facts.get("config_hash")) != config_hash:
         raise UserError(
             f"{path} belongs to configuration {found}, this run's is {config_hash}: delete it or use its own run"
         )
-    return state
+    return {name: value.float() for name, value in tensors.items()}

@@ -21,9 +21,9 @@ from typing import Any
 import pandas as pd
 
 from ddgan_core import UserError, tell
+from ddgan_core.packing import PACKED
 
-METHODS, PRECISIONS = ("ddgan", "ddpm"), ("fp32", "bf16")
-HISTORY, PACKED = "history.csv.xz", ".safetensors.xz"
+METHODS, PRECISIONS, HISTORY = ("ddgan", "ddpm"), ("fp32", "bf16"), "history.csv.xz"
 
 
 @dataclass(frozen=True)

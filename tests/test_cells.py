@@ -6,8 +6,9 @@ from dataclasses import fields
 import pytest
 import torch
 
-from ddgan_core import RunConfig, UserError, study
+from ddgan_core import UserError, study
 from ddgan_core.divergences import get_divergence
+from ddgan_core.runs import RunConfig
 from ddgan_core.study import (
     PAPER_ROWS,
     PAPER_T,

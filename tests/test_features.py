@@ -65,11 +65,11 @@ def test_images_the_classifier_was_not_made_for_are_refused(images: torch.Tensor
 
 
 def test_a_damaged_classifier_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, whole = tmp_path / "classifier.safetensors", features.CLASSIFIER_FILE.read_bytes()
+    path, whole = tmp_path / "classifier.safetensors.xz", features.CLASSIFIER_FILE.read_bytes()
     monkeypatch.setattr(features, "CLASSIFIER_FILE", path)
     for content in (whole[:-9], b""):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="classifier.safetensors is damaged"):
+        with pytest.raises(UserError, match="classifier.safetensors.xz is damaged"):
             features.load_classifier.__wrapped__(torch.device("cpu"))
 
 

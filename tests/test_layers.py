@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ddgan_core"
 LAYERS = {
     "penalties": -1,  # what a row of divergences is built from
-    "progress": -1, "locks": -1, "provenance": -1, "memory": -1, "graphs": -1, "time_means": -1, "blocks": -1,
+    "progress": -1, "locks": -1, "provenance": -1, "memory": -1, "graphs": -1, "packing": -1,
+    "time_means": -1, "blocks": -1,
     "runs": 0, "diffusion": 0, "divergences": 0, "networks": 0, "data": 0,
     "objectives": 1, "sampling": 1, "metrics": 1, "checkpoints": 1, "identities": 1, "tables": 1,
     "training": 2, "toys": 2,

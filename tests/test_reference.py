@@ -22,6 +22,7 @@ from ddgan_core.evaluation.reference import (
 )
 from ddgan_core.metrics.distances import Moments, frechet_distance
 from ddgan_core.metrics.features import Extractor, load_extractor
+from ddgan_core.packing import PACKED
 
 needs_fashion = pytest.mark.skipif(not at_hand("fashion_mnist", "test"), reason="no FashionMNIST in DDGAN_DATA")
 needs_weights = pytest.mark.skipif(
@@ -187,8 +188,8 @@ def test_statistics_are_shipped() -> None:
         ("test", 10_000, f"{extractor.name}-{extractor.hash}"),
         ("test", 10_000, "inception-*"),
     ):
-        assert len(list(reference.SHIPPED.glob(f"fashion_mnist-{split}-{n}-*-{known}{reference.PACKED}"))) == 1
-    sizes = [path.stat().st_size for path in reference.SHIPPED.glob(f"fashion_mnist-*{reference.PACKED}")]
+        assert len(list(reference.SHIPPED.glob(f"fashion_mnist-{split}-{n}-*-{known}{PACKED}"))) == 1
+    sizes = [path.stat().st_size for path in reference.SHIPPED.glob(f"fashion_mnist-*{PACKED}")]
     assert sum(sizes) < 10e6
 
 

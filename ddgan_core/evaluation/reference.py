@@ -6,7 +6,6 @@ never by a name alone; in the cache also by the source of the modules that compu
 """
 
 import io
-import lzma
 import time
 import zipfile
 from collections.abc import Iterator
@@ -14,16 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import pack
 from ddgan_core.data import data_hash
 from ddgan_core.metrics.distances import Moments
 from ddgan_core.metrics.features import Extractor, cache_dir
+from ddgan_core.packing import PACKED, pack, read_tensors
 from ddgan_core.provenance import source_hash
-from ddgan_core.runs import PACKED, write_atomic
+from ddgan_core.runs import write_atomic
 from ddgan_core.shapes import Float, Tensor, UInt8
 
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -114,9 +112,9 @@ def ship_moments(
 
 def _shipped(path: Path, name: str) -> dict[str, Tensor]:
     try:
-        packed = load(lzma.decompress(path.read_bytes()))
+        packed, _ = read_tensors(path)
         held = bytes(packed.pop("name").tolist()).decode()
-    except (OSError, EOFError, lzma.LZMAError, SafetensorError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it, or delete it to compute it again") from None
     if held != name:
         raise UserError(f"{path} holds the statistics of {held}: restore it, or delete it to compute it again")

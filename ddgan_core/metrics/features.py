@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import nn
 
 from ddgan_core import UserError
@@ -26,10 +24,11 @@ from ddgan_core.data import to_float
 from ddgan_core.memory import keep_freed_memory
 from ddgan_core.metrics.inception import Inception
 from ddgan_core.networks import Classifier, tensors_hash
+from ddgan_core.packing import PACKED, read_tensors
 from ddgan_core.progress import watched
 from ddgan_core.shapes import Float, Tensor
 
-CLASSIFIER_FILE = Path(__file__).parent.parent / "weights" / "fashion_classifier.safetensors"
+CLASSIFIER_FILE = Path(__file__).parent.parent / "weights" / f"fashion_classifier{PACKED}"
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_HASH = (
     "eb0874a8469b"  # `tensors_hash` of its layers, as clean-fid and the original TensorFlow graph have them
@@ -103,17 +102,17 @@ def class_probabilities(features: Float[Tensor, "n 128"]) -> Float[Tensor, "n 10
 def load_classifier(device: torch.device) -> Classifier:
     """The shipped FashionMNIST classifier; its numbers and its test accuracy are in the file's metadata."""
     try:
-        network = Classifier(1, classifier_facts()["widths"], 10)
-        network.load_state_dict(load_file(CLASSIFIER_FILE))
-    except (SafetensorError, OSError, RuntimeError) as error:
+        tensors, facts = read_tensors(CLASSIFIER_FILE)
+        network = Classifier(1, json.loads(facts["widths"]), 10)
+        network.load_state_dict(tensors)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{CLASSIFIER_FILE} is damaged ({str(error).splitlines()[0]}): restore it") from None
     return network.eval().requires_grad_(False).to(device)
 
 
 def classifier_facts() -> dict:
     """What is recorded with the shipped classifier: widths, test_accuracy, test_top_probability."""
-    with safe_open(CLASSIFIER_FILE, framework="pt") as file:
-        return {name: json.loads(value) for name, value in file.metadata().items()}
+    return {name: json.loads(value) for name, value in read_tensors(CLASSIFIER_FILE)[1].items()}
 
 
 def cache_dir() -> Path:

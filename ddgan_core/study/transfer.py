@@ -18,12 +18,13 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from ddgan_core import UserError
-from ddgan_core.checkpoints import pack, run_weights
+from ddgan_core.checkpoints import run_weights
 from ddgan_core.data import get_dataset
 from ddgan_core.evaluation.scores import KEY, add_evaluation, read_evaluations, same_key
 from ddgan_core.locks import is_held
 from ddgan_core.networks import make_model
-from ddgan_core.runs import HISTORY, PACKED, Run, RunConfig, all_runs, read_object, results_dir, write_atomic
+from ddgan_core.packing import PACKED, pack
+from ddgan_core.runs import HISTORY, Run, RunConfig, all_runs, read_object, results_dir, write_atomic
 
 MEGABYTES, FILES = 16.0, 8  # a file and how many of them, at most
 RUN_FILES = ("status.json", "config.json", HISTORY, "evaluations.csv", "samples.png")

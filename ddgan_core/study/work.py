@@ -21,9 +21,10 @@ from ddgan_core.evaluation.scores import load_evaluations, read_evaluations
 from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.figures.grids import write_png_grid
 from ddgan_core.locks import is_held
+from ddgan_core.packing import PACKED
 from ddgan_core.provenance import device_name
 from ddgan_core.runner import default_device, train_run
-from ddgan_core.runs import PACKED, Run, RunConfig, all_runs, results_dir, write_atomic
+from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.study import toys
 from ddgan_core.study.cells import Cell, Study, reference_split, scores_due
 from ddgan_core.study.executors import local, on_ray

@@ -1,0 +1,30 @@
+"""Tensors in files: safetensors, compressed where a file's name ends in `PACKED`."""
+
+import json
+import lzma
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from ddgan_core.shapes import Tensor
+
+PACKED = ".safetensors.xz"
+
+
+def pack(content: bytes, width: int = 2) -> bytes:
+    """Compressed as what numbers of `width` bytes, 2 or 4, make up most of: the bytes of each are told apart."""
+    bits = width.bit_length() - 1
+    return lzma.compress(content, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 2, "lp": bits, "pb": bits}])
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file and its metadata. Raises ValueError for one that is damaged, OSError for none."""
+    try:
+        content = path.read_bytes()
+        content = lzma.decompress(content) if path.name.endswith(PACKED) else content
+        tensors = load(content)
+    except (SafetensorError, EOFError, lzma.LZMAError) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # `load` leaves out what it says
+    return tensors, header.get("__metadata__", {})
