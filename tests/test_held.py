@@ -1,0 +1,100 @@
+"""How hard R1 holds a critic, by closed forms and by linear critics; runs side by side, by made-up scores."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from ddgan_core.divergences import get_divergence
+from ddgan_core.notebook import held as module
+from ddgan_core.notebook import rows
+from ddgan_core.notebook.held import hardness, held, held_figure
+from ddgan_core.study import configure, make_study
+
+
+@pytest.mark.parametrize(
+    ("row", "curvature"),  # of softplus(-v) + softplus(v), exp(-v) + exp(v), exp(-v) + v
+    [("non_saturating_js", 1 / 2), ("jensen_shannon", 1 / 2), ("squared_hellinger", 2), ("reverse_kl", 1)],
+)
+def test_hardness_is_a_share_of_the_curvature(row: str, curvature: float) -> None:
+    assert hardness(configure(divergence=row, penalty_weight=0.3)) == pytest.approx(0.3 / curvature)
+
+
+@pytest.mark.parametrize("row", ["non_saturating_js", "squared_hellinger", "reverse_kl"])
+def test_critics_held_alike_give_the_same_log_ratio(row: str) -> None:
+    """Linear critics v = a x of N(m, 1) and N(-m, 1), m small, by Newton: log ratios 2 m x / (1 + share), nearly."""
+    m, share, losses = 1e-3, 0.5, get_divergence(row)
+    weight = share / hardness(configure(divergence=row, penalty_weight=1.0))
+    x = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    real, fake = (torch.exp(-((x - s * m) ** 2) / 2) / x.pow(2).div(-2).exp().sum() for s in (1, -1))
+
+    def objective(a: torch.Tensor) -> torch.Tensor:
+        v = a[0] * x + a[1]
+        return (
+            (losses.critic(v, v.new_zeros(())) * real).sum()
+            + (losses.critic(v.new_zeros(()), v) * fake).sum()
+            + (weight / 2 * a[0] ** 2)
+        )
+
+    a = torch.zeros(2, dtype=torch.float64)
+    for _ in range(5):
+        slope = torch.autograd.functional.jacobian(objective, a)
+        a = a - torch.linalg.solve(torch.autograd.functional.hessian(objective, a), slope)
+    v = torch.tensor([1.0], dtype=torch.float64) * a[0]  # at x = 1
+    assert losses.log_ratio(v).item() == pytest.approx(2 * m / (1 + share), rel=1e-2)
+
+
+def test_r1_is_made_as_hard_on_one_row_as_on_another() -> None:
+    js, hellinger, reverse_kl = (c for c in make_study("budget", "cpu").cells if c.tag == "b64-bf16" and not c.seed)
+    as_js, as_hellinger, too = make_study("penalty", "cpu").cells
+    assert hardness(as_js) == pytest.approx(hardness(js)) == pytest.approx(hardness(too)) == pytest.approx(0.04)
+    assert hardness(as_hellinger) == pytest.approx(hardness(hellinger)) == pytest.approx(0.01)
+    for cell, twin in ((as_js, hellinger), (as_hellinger, js), (too, reverse_kl)):
+        assert cell.changed(tag=twin.tag, penalty_weight=twin.penalty_weight) == twin
+
+
+@pytest.fixture
+def table(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """Twins of one row, one of another, and runs that are not as long, at another T, or of other networks."""
+    cells = [*make_study("penalty", "smoke").cells[:2], configure("smoke", T=2, tag="b64-bf16")]
+    cells += [configure("smoke", T=2), configure("smoke", T=4, tag="b64"), configure("smoke", T=2, tag="b64-wide")]
+    _, _, features, n = rows.SCORES["smoke"]["ddgan"][0]
+    lines = []
+    for i, cell in enumerate(cells):
+        same = {"run_id": cell.run_id, "divergence": cell.divergence, "T": cell.T, "tag": cell.tag, "seed": cell.seed}
+        lines += [
+            same | {"features": features, "n": n, "frechet": 5.0 + i, "kernel": 0.5},
+            same | {"features": "inception", "n": 2_000, "frechet": 40.0 + i, "kernel": 0.02},
+            same | {"features": "inception", "n": 10_000, "frechet": 35.0 + i, "kernel": 0.01},
+        ]
+    scores = pd.DataFrame(lines).assign(
+        sampler="ddgan", reference="test", sample_seed=0, protocol="as_trained", frechet_error=0.5, recall=0.4
+    )
+    for other in (module, rows):
+        monkeypatch.setattr(other, "load_evaluations", lambda *_: scores)
+    monkeypatch.setattr(module, "all_runs", lambda *_: [SimpleNamespace(config=c) for c in cells])
+    return held("smoke")
+
+
+def test_runs_as_long_stand_beside_each_other(table: pd.DataFrame) -> None:
+    assert table["divergence"].tolist() == ["non_saturating_js", "non_saturating_js", "squared_hellinger"]
+    assert table["hardness"].tolist() == pytest.approx([0.01, 0.04, 0.04])
+    assert table["weight"].tolist() == pytest.approx([0.005, 0.02, 0.08])
+    assert table["FID"].tolist() == [41, 42, 40]
+    assert table["distance"].tolist() == [6, 7, 5]
+    assert table["kid"].tolist() == [0.02] * 3
+
+
+def test_a_line_for_each_row(table: pd.DataFrame) -> None:
+    fid, distance = held_figure(table).axes
+    assert [t.get_text() for t in fid.get_xticklabels()] == ["0.01", "0.04"]
+    for ax, expected in ((fid, [41, 42]), (distance, [6, 7])):
+        assert expected in [list(line.get_ydata()) for line in ax.lines]
+        assert {t.get_text() for t in ax.texts} == {"JS (non-saturating)", "Squared Hellinger"}
+
+
+def test_without_runs_it_says_so(results) -> None:
+    empty = held("smoke")
+    assert not len(empty)
+    assert {t.get_text() for ax in held_figure(empty).axes for t in ax.texts} == {"not run yet"}
