@@ -102,9 +102,10 @@ def test_what_notebook_12_says_is_in_the_committed_tables(monkeypatch: pytest.Mo
     plain, last, bf16 = "plain eager loop", "+ channels_last", "+ bfloat16 autocast"
     sampling = {kind: speed.table("sampling", kind, preset) for kind, preset in speed.USUAL.items()}
     on_cpu, on_gpu = (own.set_index(["sampler", "steps"]) for own in sampling.values())
-    peers = [speed.table("DDPM beside its peers", kind, preset).set_index(["job", "library"])["ratio"]
+    peers = [speed.table("DDPM beside its peers", kind, preset).set_index(["job", "library"])
              for kind, preset in speed.USUAL.items()]  # fmt: skip
-    (cpu_train, gpu_train), gpu_draw = ([r.drop("ddgan_core", level=1).iloc[:2] for r in peers], peers[1].iloc[-2:])
+    cpu_train, gpu_train = (own["ratio"].drop("ddgan_core", level=1).iloc[:2] for own in peers)
+    cpu_draw, gpu_draw = (own[["ratio", "ratio_low", "ratio_high"]].iloc[-2:] for own in peers)
     small = speed.table("DDPM beside its peers", "cuda", "full")["seconds"].iloc[3]
     spread = [(own["seconds_per_1000"] / own["steps"]).agg(lambda e: e.max() / e.min()) for own in sampling.values()]
     one, four, thousand = (on_gpu.loc[at] for at in (("ddgan", 1), ("ddgan", 4), ("ancestral", 1000)))
@@ -122,7 +123,8 @@ def test_what_notebook_12_says_is_in_the_committed_tables(monkeypatch: pytest.Mo
         f"One step is {one['speedup']:.0f} times as fast as a thousand ({one['speedup_low']:.0f} to "
         f"{one['speedup_high']:.0f}), four are {four['speedup']:.0f} times as fast ({four['speedup_low']:.0f} to "
         f"{four['speedup_high']:.0f})",
-        f"on the CPU {on_cpu.loc[('ddgan', 1), 'speedup']:.0f} and {on_cpu.loc[('ddgan', 4), 'speedup']:.0f}",
+        "on the CPU {:,.0f} ({:,.0f} to {:,.0f}) and {:,.0f} ({:,.0f} to {:,.0f})".format(
+            *(on_cpu.loc[("ddgan", n), c] for n in (1, 4) for c in ("speedup", "speedup_low", "speedup_high"))),
         f"512 took {0.512 * on_gpu.loc[('ddim', 10), 'seconds_per_1000']:.3f} s.",
         f"read once 64 images take {small:.3f} s",
         "({:.1f} and {:.1f} a second in the plain loop)".format(*(g.loc[plain, "updates_per_s"] for g in gpu)),
@@ -141,18 +143,22 @@ def test_what_notebook_12_says_is_in_the_committed_tables(monkeypatch: pytest.Mo
         f"(CPU: {100 * reached['share'].iloc[0]:.0f} % and {100 * reached['share_alone'].iloc[0]:.0f} %)",
         f"{cpu_train.mean():.1f} times as fast as in diffusers",
         "{:.1f} and {:.1f} times as fast on the GPU".format(*gpu_train),
-        "take {:.2f} and {:.2f} times as long".format(*gpu_draw),
+        "take {:.2f} ({:.2f} to {:.2f}) and {:.2f} ({:.2f} to {:.2f}) times as long; on the CPU".format(
+            *gpu_draw.to_numpy().ravel()),
+        "they take {:.2f} and {:.2f} times as long".format(*cpu_draw["ratio"]),
         f"FID: {clean['cpu'].loc[OURS, 'ratio']:.1f} times clean-fid's images a second on the CPU (2.6 on a faster "
         f"one) and {on_card['ratio']:.1f} times on the GPU ({on_card['ratio_low']:.1f} to {on_card['ratio_high']:.1f})",
         "256 images, bfloat16 moves FID by {:.2f}, and by {:.2f} where only the later layers".format(
             *clean["cpu"].loc[[BF16, LATE_BF16], "fid_change_alone"]),
+        "both piles so shifted it moves by {:.2f} and, the later layers alone, by {:.2f}".format(
+            *clean["cpu"].loc[[BF16, LATE_BF16], "fid_change"]),
         f"have it ({clean['cpu'].loc[LATE_BF16, 'ratio']:.1f} times clean-fid)",
         "on the GPU, by {:.3f}, by {:.3f} in float16 and {:.3f} in TF32".format(
             *clean["cuda"].loc[[BF16, "ddgan_core, float16", "ddgan_core, TF32"], "fid_change"].abs()),
         "in bfloat16 {:.1f} and {:.1f}.".format(*(clean[kind].loc[BF16, "ratio"] for kind in ("cpu", "cuda"))),
         "{:.2f} and {:.2f} times at batch 32 and 128".format(*(c.loc[PRODUCT_FASTEST, "ratio"] for c in cpu)),
-        "without them {:.2f} and {:.2f}".format(*(c.loc[PRODUCT_BF16, "ratio"] for c in cpu)),
-        "in float32 {:.2f} and {:.2f}, with them {:.2f} and {:.2f}".format(
+        "without them at 128 ({1:.2f}), not at 32 ({0:.2f})".format(*(c.loc[PRODUCT_BF16, "ratio"] for c in cpu)),
+        "not in float32: {:.2f} and {:.2f}, with shared fakes {:.2f} and {:.2f}".format(
             *(c.loc[name, "ratio"] for name in (PRODUCT, PRODUCT_SHARED) for c in cpu)),
         "gains nothing ({:.2f} and {:.2f} times), nor does a compiled generator ({:.2f} and {:.2f})".format(
             *(c.loc[name, "gain"] for name in TRIED for c in cpu)),

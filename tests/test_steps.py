@@ -6,7 +6,15 @@ import pytest
 
 from ddgan_core.diffusion import vp_schedule
 from ddgan_core.evaluation.information import decided
-from ddgan_core.notebook.steps import budget_figure, by_updates, equal_images, equal_steps, gains, schedule_figure
+from ddgan_core.notebook.steps import (
+    budget_figure,
+    by_updates,
+    equal_images,
+    equal_steps,
+    gains,
+    repeated,
+    schedule_figure,
+)
 from ddgan_core.runner import train_run
 from ddgan_core.study import configure, score
 
@@ -14,7 +22,7 @@ TIMES = [(1, 500), (2, 500), (4, 500), (1, 2_000), (2, 4_000), (4, 2_000)]
 
 
 def made_up(law: object) -> pd.DataFrame:
-    table = pd.DataFrame(TIMES, columns=["T", "updates"]).assign(schedule="vp", usual_batch=True)
+    table = pd.DataFrame(TIMES, columns=["T", "updates"]).assign(schedule="vp", usual_batch=True, batch_size=32)
     table["per_step"] = table["updates"] / table["T"]
     table["frechet"] = [law(row) for row in table.itertuples()]
     table = table.assign(features="pixels", n=200)
@@ -35,8 +43,20 @@ def test_runs_stand_side_by_side_where_each_step_saw_as_many_images() -> None:
     said = {T: f"{T}.00 (0.50, 0.40)" for T in (1, 2, 4)}
     assert found.to_dict("index") == {"16": said | {2: ""}, "64 to 68": said | {4: ""}}
     assert equal_images(table, within=1.01).index.tolist() == ["16"]
-    again = pd.concat([table, table[:1].assign(frechet=9.0)])
-    assert equal_images(again, within=10).iloc[0][1].split("; ")[:2] == [said[1], "9.00 (0.50, 0.40)"]
+    again = pd.concat([table, table[:1].assign(frechet=9.0, recall=0.3)])
+    assert equal_images(again, within=10).iloc[0][1].split("; ")[0] == "3.00 (0.40, 0.40), 2 runs"
+
+
+def test_repeats_of_a_training_are_one_point() -> None:
+    """Two seeds a factor 4 apart: the power is that of their geometric mean, in figure and tables alike."""
+    table = made_up(lambda row: 8 if row.updates == 500 else 2)
+    seeds = pd.concat([table.assign(frechet=table["frechet"] * times, seed=times) for times in (0.5, 2.0)])
+    assert gains(seeds).equals(gains(table).assign(runs=2))
+    assert repeated(seeds)["frechet"].tolist() == pytest.approx(table["frechet"].tolist())
+    by_all = budget_figure(seeds).axes[0]
+    assert [list(line.get_ydata()) for line in by_all.lines if line.get_linestyle() == "-"] == [
+        pytest.approx([8, 2])
+    ] * 3
 
 
 def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out() -> None:
@@ -45,10 +65,12 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
         configure("smoke", T=2, updates=4, schedule="cosine", tag="cosine"),
         configure("smoke", T=4, updates=8, batch_size=32, tag="b32", precision="bf16"),
     ]  # fmt: skip
+    wanted += [  # repeats of the second
+        configure("smoke", T=2, updates=8, tag="x4", seed=1),
+        configure("smoke", T=2, updates=8, tag="bf16", precision="bf16"),
+    ]
     others = [
         configure("smoke", T=2, updates=4, critic_detail=False, tag="plain"),
-        configure("smoke", T=2, updates=4, seed=1),
-        configure("smoke", T=2, updates=8, tag="bf16", precision="bf16"),  # a twin
         configure("smoke", T=2, updates=4, divergence="kl"),
     ]  # fmt: skip
     wide = tuple(2 * width for width in configure("smoke").critic_widths)
@@ -57,10 +79,12 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
         score(train_run(config, progress=False))
     table = by_updates("smoke", "non_saturating_js")
     assert set(table["run_id"]) == {config.run_id for config in wanted}
-    assert table["per_step"].tolist() == [2, 2, 2, 4]
+    assert table["per_step"].tolist() == [2, 2, 2, 4, 4, 4]
+    assert table[["seed", "arithmetic"]].to_numpy().tolist()[3:] == [[0, "fp32"], [0, "bf16"], [1, "fp32"]]
+    assert repeated(table)["runs"].tolist() == [1, 1, 1, 3]
     assert by_updates("smoke", "non_saturating_js", critic_width=2)["run_id"].tolist() == [others[-1].run_id]
     assert table.set_index("batch_size")["usual_batch"].to_dict() == {16: True, 32: False}
-    assert table.set_index("T")["seen_t1"].notna().all()
+    assert table["seen_t1"].notna().all()
     figure = budget_figure(table)
     assert [ax.get_xlabel() for ax in figure.axes[1:]] == ["thousand images of each step"] * 3
     points = [line for line in figure.axes[1].lines if line.get_marker() == "s"]

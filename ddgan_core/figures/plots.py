@@ -53,7 +53,7 @@ class _Look(dict[str, str]):
 
 
 COLOURS, MARKERS = _Look(0), _Look(1)
-_DDPM_LOOKS = {"ddim": ("DDIM", "--"), "shortened": ("as published", ":"), "retimed": ("at its own times", "-.")}
+_DDPM_LOOKS = {"ddim": ("DDIM", "--"), "shortened": ("as published", ":"), "retimed": ("as published, retimed", "-.")}
 
 FEATURE_NAMES = {
     "inception": "Inception features",

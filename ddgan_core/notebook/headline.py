@@ -33,12 +33,13 @@ def by_images(preset: str, row: str, T: int, critic_width: int = 1) -> pd.DataFr
     """Distances of a row's runs at T by the images that they were trained on, fewest first.
 
     Index: run_id. Columns: images (millions, of all steps), batch_size, arithmetic, then each of RULERS by its name,
-    NaN where it was not scored. Runs: of `steps.by_updates`, by the usual schedule.
+    NaN where it was not scored. Runs: of `steps.by_updates`, by the usual schedule, the first of those alike.
     """
     runs = by_updates(preset, row, critic_width)
     runs = runs[(runs["T"] == T) & (runs["schedule"] == "vp")] if len(runs) else runs
     if not len(runs):
         return pd.DataFrame(columns=["images", "batch_size", "arithmetic", *(name for name, *_ in RULERS)])
+    runs = runs.drop_duplicates(["batch_size", "updates"])
     runs = runs.assign(images=runs["updates"] * runs["batch_size"] / 1e6)
     table = runs.set_index("run_id")[["images", "batch_size", "arithmetic"]].sort_values("images")
     scores = load_evaluations(configure(preset).dataset)

@@ -23,18 +23,18 @@ LOOKS |= {("cosine", True): ("D", "none"), ("cosine", False): ("s", "none")}
 OTHER_LOOK = ("X", "none")  # of a schedule that no study has
 COLOUR_OF_T = {1: "#e8870e", 2: "#d6246e", 4: "#7a2ca0", 8: "#1a3f8f"}  # doublings; what else there is stays grey
 THOUSANDS = [n * 10.0**k for k in range(-2, 5) for n in (1, 2, 5)]  # ticks of images
+TRAINING = ["T", "schedule", "batch_size", "usual_batch", "updates", "per_step"]  # what repeats of a run share
 MEASURES = ("frechet", "frechet_error", "precision", "recall", "recall_error", "coverage", "coverage_error")
 
 
 def by_updates(preset: str, row: str, critic_width: int = 1) -> pd.DataFrame:
-    """A row's runs of seed 0 in all presets of these networks that differ in T, updates, batches and schedule only.
+    """A row's runs in all presets of these networks that differ in T, updates, batches, schedule, seed and precision.
 
     critic_width: how many times as wide as the presets' their critic is, the same in all runs.
-    In bfloat16 where no such run in float32 is scored; of two twins the short one differs by no more than a seed does.
-    Columns: run_id, preset, T, schedule, batch_size, usual_batch (is it the preset's?), arithmetic, updates,
+    Columns: run_id, preset, T, schedule, batch_size, usual_batch (is it the preset's?), seed, arithmetic, updates,
     per_step = updates / T (t is uniform, so each step had as many),
     MEASURES in the presets' common ruler, and seen_t1 .. seen_tT: minus the critic's loss late in training. In order of
-    per_step; empty where nothing is scored.
+    per_step, first seeds in float32 first; empty where nothing is scored.
     """
     lines = []
     for name in kin(preset, row):
@@ -44,9 +44,8 @@ def by_updates(preset: str, row: str, critic_width: int = 1) -> pd.DataFrame:
         scores = scores[scores["sampler"] == "ddgan"].set_index("run_id")
         for run in all_runs(configure(name).dataset):
             config = run.config
-            free = {
-                field: getattr(config, field) for field in ("schedule", "updates", "batch_size", "precision", "tag")
-            }
+            names = ("schedule", "updates", "batch_size", "precision", "tag", "seed")
+            free = {field: getattr(config, field) for field in names}
             batch_size, widths = configure(name).batch_size, configure(name).critic_widths
             free["critic_widths"] = tuple(critic_width * width for width in widths)
             usual = configure(name, divergence=row, T=config.T).changed(**free)
@@ -55,31 +54,37 @@ def by_updates(preset: str, row: str, critic_width: int = 1) -> pd.DataFrame:
             end = late(run.history)
             line = {"run_id": config.run_id, "preset": name, "T": config.T, "schedule": config.schedule}
             line |= {"batch_size": config.batch_size, "usual_batch": config.batch_size == batch_size}
-            line |= {"arithmetic": config.precision}
-            line |= {
-                "updates": config.updates,
-                "per_step": config.updates / config.T,
-                "features": scores["features"].iloc[0],
-            }
+            line |= {"seed": config.seed, "arithmetic": config.precision, "updates": config.updates}
+            line |= {"per_step": config.updates / config.T, "features": scores["features"].iloc[0]}
             line |= {"n": scores["n"].iloc[0]} | scores.loc[config.run_id, list(MEASURES)].to_dict()
             seen = {f"seen_t{t}": -end[f"critic_t{t}"].mean() for t in range(1, config.T + 1) if f"critic_t{t}" in end}
             lines.append(line | seen)
     if not lines:
         return pd.DataFrame()
-    table = pd.DataFrame(lines).sort_values("arithmetic", ascending=False, kind="stable")  # fp32 first
-    table = table.drop_duplicates(["T", "schedule", "batch_size", "updates"])
-    return table.sort_values(["per_step", "T"], ignore_index=True)
+    order = ["per_step", "T", "schedule", "batch_size", "seed", "arithmetic"]
+    return pd.DataFrame(lines).sort_values(order, ascending=[*[True] * 5, False], ignore_index=True)
+
+
+def repeated(table: pd.DataFrame) -> pd.DataFrame:
+    """Runs that share `TRAINING` in one line: the geometric mean of their distances, the means of recall and coverage.
+
+    runs: how many they are. In the order of the table.
+    """
+    same = table.assign(frechet=np.log(table["frechet"])).groupby(TRAINING, sort=False)
+    means = same[["frechet", "recall", "coverage"]].mean().assign(runs=same.size())
+    return means.assign(frechet=np.exp(means["frechet"])).reset_index()
 
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
-    """What a longer training brings: from each run to the next longer one with the same T.
+    """What a longer training brings: from each length to the next longer one with the same T.
 
-    Columns: T, updates, longer (those of the next), frechet, then (its distance), power: by which power of the updates
-    the distance falls between the two. By the usual schedule and batches.
+    Columns: T, updates, longer (those of the next), runs and frechet (`repeated`), then (the next one's distance),
+    power: by which power of the updates the distance falls between the two. By the usual schedule and batches.
     """
-    own = table[(table["schedule"] == "vp") & table["usual_batch"]].sort_values(["T", "updates"])
+    own = repeated(table[(table["schedule"] == "vp") & table["usual_batch"]]).sort_values(["T", "updates"])
     then = own.groupby("T")[["updates", "frechet"]].shift(-1)
-    found = own[["T", "updates"]].assign(longer=then["updates"], frechet=own["frechet"], then=then["frechet"]).dropna()
+    found = own[["T", "updates", "runs", "frechet"]].assign(longer=then["updates"], then=then["frechet"]).dropna()
+    found = found[["T", "updates", "longer", "runs", "frechet", "then"]]
     found["power"] = np.log(found["frechet"] / found["then"]) / np.log(found["longer"] / found["updates"])
     return found.astype({"longer": int}).reset_index(drop=True)
 
@@ -88,16 +93,19 @@ def equal_images(table: pd.DataFrame, within: float = 1.1) -> pd.DataFrame:
     """Runs whose steps were each shown as many images, set side by side: by the usual schedule, all batches.
 
     Index: images of each step, in thousands, lowest to highest; columns: T; a cell: distance (recall, coverage), of all
-    runs of that T, fewest images first.
+    trainings of that T (`repeated`, then how many runs), fewest images first.
     Neighbours that differ by less than a factor `within` stand in one line; lines of one T are left out.
     """
-    own = table[table["schedule"] == "vp"].assign(images=lambda runs: runs["per_step"] * runs["batch_size"] / 1000)
-    own = own.sort_values("images")
+    own = repeated(table[table["schedule"] == "vp"])
+    own = own.assign(images=own["per_step"] * own["batch_size"] / 1000).sort_values("images", kind="stable")
     lines = {}
     for _, group in own.groupby((own["images"].pct_change() > within - 1).cumsum()):
         if group["T"].nunique() > 1:
             low, high = group["images"].iloc[[0, -1]]
-            said = [f"{r.frechet:.2f} ({r.recall:.2f}, {r.coverage:.2f})" for r in group.itertuples()]
+            said = [
+                f"{r.frechet:.2f} ({r.recall:.2f}, {r.coverage:.2f})" + f", {r.runs} runs" * (r.runs > 1)
+                for r in group.itertuples()
+            ]
             cells = pd.Series(said, index=group["T"]).groupby(level=0).agg("; ".join).to_dict()
             lines[f"{low:.0f}" + (f" to {high:.0f}" if high > low else "")] = cells
     return pd.DataFrame.from_dict(lines, orient="index").sort_index(axis=1).fillna("").rename_axis("thousand images")
@@ -110,7 +118,7 @@ def _tint(T: int) -> str:
 def budget_figure(table: pd.DataFrame) -> "Figure":
     """Distance by images of all steps and of each; recall and coverage by the latter; a point a run, a line a T.
 
-    Lines join runs by the usual schedule, of all batches. Bars are 95 % intervals over draws.
+    Lines join the means of runs by the usual schedule (`repeated`), of all batches. Bars are 95 % intervals over draws.
     """
     import matplotlib.pyplot as plt
 
@@ -121,7 +129,9 @@ def budget_figure(table: pd.DataFrame) -> "Figure":
     for ax, (x, y) in zip(axes.flat, views, strict=True):
         ends = []
         for T, own in table.groupby("T"):
-            line = own[own["schedule"] == "vp"].sort_values(x)
+            line = repeated(own[own["schedule"] == "vp"])
+            line = line.assign(images=line["updates"] * line["batch_size"] / 1000)
+            line = line.assign(each=line["images"] / line["T"]).sort_values(x)
             colour, front = _tint(int(T)), 3 if T in COLOUR_OF_T else 2
             ax.plot(line[x], line[y], color=colour, lw=1.3, zorder=front)
             for kind, runs in own.groupby(["schedule", "usual_batch"]):
