@@ -62,7 +62,8 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     _by_t(slope, penalised, "penalty", config.T, scale)
     slope.set(title=name)
     if len(history):
-        figure.supxlabel("lines: running medians of the records; bands: eight in ten of them", size=10, color="0.45")
+        said = "lines: running medians of the records; bands: eight in ten of them, cut off at the panel's edge"
+        figure.supxlabel(said, size=10, color="0.45")
     return figure
 
 
