@@ -69,6 +69,11 @@ def test_a_panel_for_each_step_the_first_of_a_chain_first(recorded: pd.DataFrame
     left, _ = latents_figure(both).axes
     assert sorted(line.get_linestyle() for line in left.lines) == ["-", "--"]
     assert {t.get_text() for t in left.texts} == {"JS (non-saturating)", "JS (non-saturating), seed 1"}
+    tagged = pd.concat([recorded.assign(tag="b64-bf16"), both.assign(run_id="third", tag="b64-bf16-r1x4")])
+    left, _ = latents_figure(tagged).axes
+    title = left.get_title("left") + left.get_title("center")  # where the style puts it
+    assert title.splitlines()[1] == "batches of 64, bfloat16"
+    assert {t.get_text() for t in left.texts} == {"JS (non-saturating)", "JS (non-saturating), R1 × 4"}
 
 
 def test_where_nothing_is_recorded_it_says_so(results) -> None:

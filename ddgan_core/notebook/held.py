@@ -77,7 +77,8 @@ def held_figure(table: pd.DataFrame) -> "Figure":
             ax.set_xlim(levels[0] / 1.5, levels[-1] * 1.5)
         label_ends(ax, ends)
         features = "inception" if measure == "FID" else "fashion_classifier"
-        ax.set(xlabel="weight of R1 over the curvature of the critic's loss", ylabel=FEATURE_LABELS[features])
+        ax.set(xlabel="weight of R1 over the curvature of the critic's loss", ylabel="lower is better")
+        ax.set_title(FEATURE_LABELS[features])
         if not len(table):
             ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
     return figure

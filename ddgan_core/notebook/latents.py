@@ -89,20 +89,25 @@ def used(preset: str) -> pd.DataFrame:
 
 
 def latents_figure(table: pd.DataFrame) -> "Figure":
-    """`over_training`: a panel for each T and t, t = T first, a line for each run, dashed for other seeds than 0."""
+    """`over_training`: a panel for each T and t, t = T first, a line for each run, dashed for other seeds than 0.
+
+    What the tags of a panel's runs share is in its title, the rest beside the lines.
+    """
     parts = sorted(set(zip(table["T"], table["t"], strict=True)), key=lambda p: (p[0], -p[1]))
     figure, axes = panels(len(parts), 3.8)
     for ax, (T, t) in zip(axes, parts, strict=False):
         ends, here = [], table[(table["T"] == T) & (table["t"] == t)]
-        tags = here["tag"].unique()
+        words = {tag: [w for w in tag_label(tag).split(", ") if w] for tag in here["tag"].unique()}
+        first, *rest = words.values()
+        shared = [w for w in first if all(w in others for others in rest)]
         for _, own in here.groupby("run_id"):
             row, tag, seed = own[["divergence", "tag", "seed"]].iloc[0]
             ax.plot(own["images"], own["share"], color=COLOURS[row], ls="--" if seed else "-", lw=1.3)
-            name = label_of(row) + (f", {tag_label(tag)}" if len(tags) > 1 else "")
+            name = ", ".join([label_of(row), *(w for w in words[tag] if w not in shared)])
             name += f", seed {seed}" if seed else ""
             ends.append((float(own["images"].iloc[-1]), float(own["share"].iloc[-1]), name, COLOURS[row]))
-        shared = f"\n{tag_label(tags[0])}" if len(tags) == 1 and tags[0] else ""
-        ax.set(xlim=(0, None), ylim=(0, 1), xlabel="million images", title=f"T = {T}, {_step(t, T)}{shared}")
+        title = f"T = {T}, {_step(t, T)}" + f"\n{', '.join(shared)}" * bool(shared)
+        ax.set(xlim=(0, None), ylim=(0, 1), xlabel="million images", title=title)
         ax.set_ylabel("share of the variance drawn by z")
         label_ends(ax, ends)
     if not parts:
