@@ -1,5 +1,6 @@
 """How hard R1 holds a critic, by closed forms and by linear critics; runs side by side, by made-up scores."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -11,6 +12,8 @@ from ddgan_core.notebook import held as module
 from ddgan_core.notebook import rows
 from ddgan_core.notebook.held import hardness, held, held_figure
 from ddgan_core.study import configure, make_study
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,27 @@ def test_a_line_for_each_row(table: pd.DataFrame) -> None:
     for ax, expected in ((fid, [41, 42]), (distance, [6, 7])):
         assert expected in [list(line.get_ydata()) for line in ax.lines]
         assert {t.get_text() for t in ax.texts} == {"JS (non-saturating)", "Squared Hellinger"}
+
+
+def spans(values: pd.Series) -> str:
+    return f"{values.min():.1f} to {values.max():.1f}"
+
+
+def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
+    said = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = held("cpu").set_index("run_id")
+    js = table[table["divergence"].isin(["non_saturating_js", "jensen_shannon"])]
+    others = table.drop(js.index)
+    number = {4: "four", 5: "five"}
+    alike = [table[table["hardness"].round(6).eq(h) & table["weight"].ne(0.02)].iloc[0] for h in (0.01, 0.04)]
+    assert [line["divergence"] for line in alike] == ["non_saturating_js", "squared_hellinger"]
+    for claim in (
+        "JS has distance {0.distance:.1f} and FID {0.FID:.1f}, squared Hellinger {1.distance:.1f} and {1.FID:.1f}",
+        f"{number[len(js)]} trainings by JS's critic have {spans(js['distance'])} and FID {spans(js['FID'])}",
+        f"{number[len(others)]} by the other two {spans(others['distance'])} and {spans(others['FID'])}",
+    ):
+        assert claim.format(*alike) in said, claim
 
 
 def test_without_runs_it_says_so(results) -> None:

@@ -9,6 +9,7 @@ from ddgan_core.divergences import get_divergence
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
+from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.runs import RunConfig, all_runs
 from ddgan_core.study import configure
@@ -16,7 +17,6 @@ from ddgan_core.study import configure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FID_IMAGES = 2_000  # as many as there is time for on a CPU
 AS_LONG = r"b\d+(-bf16)?(-r1x[\d.]+)?"  # tags of runs that differ in row, seed, precision and the weight of R1 alone
 MEASURES = ("FID", "distance")
 
@@ -24,8 +24,8 @@ MEASURES = ("FID", "distance")
 def hardness(config: RunConfig) -> float:
     """The weight of R1 over the curvature of the critic's loss where it sees nothing.
 
-    Near 0 the loss of a logit v is c v^2 / 2, and R1 of weight w adds w |dv/dx|^2 / 2: the quotient w / c is the same
-    for a critic that gives v / 2, as squared Hellinger's does beside Jensen-Shannon's, and has the loss of v.
+    Near 0 the loss of a logit v is c v^2 / 2, and R1 of weight w adds w |dv/dx|^2 / 2. Of critics with one w / c the
+    log ratios are alike, whichever multiple of it their logits are.
     """
     row = get_divergence(config.divergence)
     curvature = torch.autograd.functional.hessian(lambda v: row.critic(v, v), torch.zeros((), dtype=torch.float64))
@@ -35,20 +35,19 @@ def hardness(config: RunConfig) -> float:
 def held(preset: str) -> pd.DataFrame:
     """Scores at T = 2 of the runs of the preset that are trained as long, by how hard R1 holds their critics.
 
-    A line for each run, row by row: run_id, divergence, seed, weight (of R1), hardness, FID and distance with their
-    _error (half of a 95 % interval over draws; by the preset's main features and N, FID by FID_IMAGES), kid, recall.
+    A line for each run, row by row: run_id, divergence, seed, features, weight (of R1), hardness, FID and distance with
+    their _error (half of a 95 % interval over draws; the distance by the preset's main features and N), kid, recall.
     """
     configs = {run.config.run_id: run.config for run in all_runs(configure(preset).dataset)}
     scores, main = load_evaluations(configure(preset).dataset, preset), comparable(preset)
-    columns = ["run_id", "divergence", "seed", "weight", "hardness"]
+    columns = ["run_id", "divergence", "seed", "features", "weight", "hardness"]
     columns += [name for measure in MEASURES for name in (measure, f"{measure}_error")] + ["kid", "recall"]
     if not len(main):
         return pd.DataFrame(columns=columns)
     main = main[(main["sampler"] == "ddgan") & (main["T"] == 2) & main["tag"].str.fullmatch(AS_LONG)]
     main = main[main["run_id"].isin(configs)].set_index("run_id")
-    fid = scores[(scores["features"] == "inception") & (scores["n"] == FID_IMAGES) & (scores["sampler"] == "ddgan")]
-    fid = fid[(fid["reference"] == "test") & (fid["sample_seed"] == 0)].set_index("run_id")
-    table = main[["divergence", "seed", "recall"]].assign(
+    fid = inception_scores(scores)
+    table = main[["divergence", "seed", "features", "recall"]].assign(
         weight=[configs[name].penalty_weight for name in main.index],
         hardness=[hardness(configs[name]) for name in main.index],
         distance=main["frechet"], distance_error=main["frechet_error"],
@@ -76,9 +75,9 @@ def held_figure(table: pd.DataFrame) -> "Figure":
         if len(levels):
             ax.set_xlim(levels[0] / 1.5, levels[-1] * 1.5)
         label_ends(ax, ends)
-        features = "inception" if measure == "FID" else "fashion_classifier"
         ax.set(xlabel="weight of R1 over the curvature of the critic's loss", ylabel="lower is better")
-        ax.set_title(FEATURE_LABELS[features])
-        if not len(table):
+        if len(table):
+            ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
+        else:
             ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
     return figure

@@ -82,10 +82,14 @@ def used(preset: str) -> pd.DataFrame:
     alike = comparable(preset)
     main = alike[alike["sampler"] == "ddgan"].set_index("run_id")
     main = main[["frechet", "frechet_error", "precision", "recall", "recall_error", "coverage"]]
-    fid = scores[(scores["features"] == "inception") & (scores["n"] == FID_IMAGES) & (scores["sampler"] == "ddgan")]
-    fid = fid[(fid["reference"] == "test") & (fid["sample_seed"] == 0)].set_index("run_id")
-    fid = fid[["frechet", "frechet_error"]].set_axis(["FID", "FID_error"], axis=1)
+    fid = inception_scores(scores)[["frechet", "frechet_error"]].set_axis(["FID", "FID_error"], axis=1)
     return late.join([main, fid], how="left")[[*main, *fid, *late]].sort_values("frechet")
+
+
+def inception_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of all scores those of whole chains in Inception's features, by FID_IMAGES and the test images. Index: run_id."""
+    own = scores[(scores["features"] == "inception") & (scores["n"] == FID_IMAGES) & (scores["sampler"] == "ddgan")]
+    return own[(own["reference"] == "test") & (own["sample_seed"] == 0)].set_index("run_id")
 
 
 def latents_figure(table: pd.DataFrame) -> "Figure":
