@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from ddgan_core import UserError
 from ddgan_core.networks import tensors_hash
-from ddgan_core.packing import PACKED, pack, read_tensors
+from ddgan_core.packing import as_named, read_tensors
 from ddgan_core.runs import Run, write_atomic
 from ddgan_core.shapes import Tensor
 
@@ -65,7 +65,7 @@ def write_weights(path: Path, state: dict[str, Tensor], config_hash: str, dtype:
     """EMA weights as safetensors that remember which configuration they belong to; a path in `PACKED` is packed."""
     tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
     content = save(tensors, {"config_hash": config_hash})
-    write_atomic(path, pack(content) if path.name.endswith(PACKED) else content)
+    write_atomic(path, as_named(path, content))
 
 
 def run_weights(run: Run) -> dict[str, Tensor]:

@@ -3,11 +3,10 @@
 import json
 import lzma
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load
-
-from ddgan_core.shapes import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PACKED = ".safetensors.xz"
 
@@ -18,8 +17,18 @@ def pack(content: bytes, width: int = 2) -> bytes:
     return lzma.compress(content, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 2, "lp": bits, "pb": bits}])
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def as_named(path: Path, content: bytes, width: int = 2) -> bytes:
+    """What to write into a file of that name: packed where it says so, else as it is."""
+    return pack(content, width) if path.name.endswith(PACKED) else content
+
+
+def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """The tensors of a file and its metadata. Raises ValueError for one that is damaged, OSError for none."""
+    from safetensors import (
+        SafetensorError,
+    )  # here: `runs`, which is read where nothing is computed, needs the name alone
+    from safetensors.torch import load
+
     try:
         content = path.read_bytes()
         content = lzma.decompress(content) if path.name.endswith(PACKED) else content

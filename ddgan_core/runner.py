@@ -18,7 +18,7 @@ from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weigh
 from ddgan_core.data import load_images, to_float
 from ddgan_core.locks import alone
 from ddgan_core.networks import Classifier, tensors_hash
-from ddgan_core.packing import PACKED, pack
+from ddgan_core.packing import as_named
 from ddgan_core.progress import Progress
 from ddgan_core.provenance import code_version, device_name
 from ddgan_core.runs import HISTORY, Run, RunConfig, write_atomic
@@ -158,5 +158,5 @@ def make_classifier(path: Path) -> dict[str, Any]:
         "test_top_probability": probabilities.max(1).values.double().mean().item(),
     }
     content = safetensors_bytes(network.state_dict(), {k: json.dumps(v) for k, v in facts.items()})
-    write_atomic(path, pack(content, 4) if path.name.endswith(PACKED) else content)
+    write_atomic(path, as_named(path, content, 4))
     return facts

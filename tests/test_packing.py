@@ -1,12 +1,14 @@
 """Tensors in files come back bit by bit, and a damaged file is one ValueError."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
 
-from ddgan_core.packing import PACKED, pack, read_tensors
+from ddgan_core.packing import PACKED, as_named, pack, read_tensors
 
 
 @pytest.mark.parametrize(("dtype", "width"), [(torch.bfloat16, 2), (torch.float32, 4)])
@@ -18,8 +20,14 @@ def test_tensors_and_facts_come_back(dtype: torch.dtype, width: int, tmp_path: P
         tensors, facts = read_tensors(tmp_path / name)
         assert tensors["weights"].equal(weights)
         assert facts == {"made": "here"}
+        assert as_named(tmp_path / name, content, width) == stored
     sizes = {other: len(pack(content, other)) for other in (2, 4)}
     assert sizes[width] == min(sizes.values()) < len(content)
+
+
+def test_what_a_run_is_can_be_read_without_torch() -> None:
+    code = "import sys, ddgan_core.runs; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("name", ["plain.safetensors", f"packed{PACKED}"])
