@@ -49,13 +49,16 @@ def test_what_went_wrong_is_repeated_with_one_thing_changed() -> None:
 
 
 def test_larger_networks_differ_in_row_and_steps_alone() -> None:
-    cells = make_study("headline", "full").cells
+    *cells, _, _, _ = study = make_study("headline", "full").cells
     assert [(c.divergence, c.T) for c in cells] == [
         ("non_saturating_js", 4), ("non_saturating_js", 1), ("non_saturating_js", 2),
         ("squared_hellinger", 4), ("reverse_kl", 4),
     ]  # fmt: skip
     assert len({c.changed(divergence="kl", T=4).hash for c in cells}) == 1
     assert cells[0].critic_widths == tuple(4 * width for width in configure("full").critic_widths)
+    slow = [c for c in study if c.tag.endswith("-slow")]
+    usual = [c.changed(tag=f"{c.tag}-slow", lr_critic=c.lr_critic / 4) for c in cells if c.T == 4]
+    assert slow == usual
 
 
 def test_the_fastest_update_is_tried_beside_the_usual_one() -> None:

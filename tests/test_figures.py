@@ -318,6 +318,7 @@ def test_colours_of_few_pixels_are_told_apart_among_many_of_one() -> None:
         ("short", "", "short"), ("cpu", "", "long"), ("cpu", "long", "longest"), ("cpu", "b64", "longer"),
         ("cpu", "b64-bf16-wide-critic", "longer, bfloat16, critic twice as wide"), ("smoke", "mine", "smoke, mine"),
         ("full", "b128-bf16-wide-critic4", "larger networks"), ("full", "b128", "longer"),
+        ("full", "b128-bf16-wide-critic4-slow", "larger networks, critic's rate a quarter"),
         ("short", "bf16-wide-critic4-slow", "short, bfloat16, critic four times as wide, its rate a quarter"),
         ("short", "bf16-shared", "short, bfloat16, shared fakes"),
         ("short", "sweep-lr1-penalty0.1", "short, penalty × 0.1"),

@@ -48,8 +48,8 @@ def training_label(preset: str, tag: str) -> str:
     length = {"cpu": "long"}.get(preset, preset)
     if tag == "long":
         return "longest"
-    if (preset, tag) == ("full", "b128-bf16-wide-critic4"):
-        return "larger networks"
+    if preset == "full" and (larger := re.fullmatch(r"b128-bf16-wide-critic4(-slow)?", tag)):
+        return "larger networks" + (", critic's rate a quarter" if larger[1] else "")
     if larger := re.fullmatch(r"b\d+(-.+)?", tag):  # about twice the images
         return "longer" + tag_label(larger[1] or "")
     return f"{length}, {tag_label(tag)}" if tag else length
