@@ -84,7 +84,7 @@ def _time() -> str:
     """By this machine's own runs on its device, and the tables of `bench` that name a device like it."""
     here = device_name(default_device())
     minutes: dict[str, list[float]] = {}
-    for run in runs.all_runs():
+    for run in runs.all_runs(damaged=True):
         if trained_here(run) and run.status["state"] == "done" and run.status.get("device") == here:
             minutes.setdefault(f"{run.config.preset} {run.config.method}", []).append(run.status["seconds"] / 60)
     took = [f"{name} {statistics.median(each):.0f} minutes" for name, each in minutes.items()]
@@ -97,7 +97,7 @@ def _time() -> str:
 
 
 def _results() -> str:
-    found = runs.all_runs()
+    found = runs.all_runs(damaged=True)
     done = sum(run.status["state"] == "done" for run in found)
     missing = "" if done else "; notebooks show what they derive, and `not run yet` for the rest"
     return f"{done} finished runs of {len(found)} in {runs.results_dir()} (DDGAN_RESULTS){missing}"
@@ -135,7 +135,7 @@ def _inception() -> str:
 
 
 def _weights() -> str:
-    held = [run for run in runs.all_runs() if run.weights is not None]
+    held = [run for run in runs.all_runs(damaged=True) if run.weights is not None]
     if not held:
         raise UserError(
             f"none under {runs.results_dir()}, for samples and notebook 00: restore results/checkpoints, or train a "

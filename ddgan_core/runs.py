@@ -296,8 +296,8 @@ class Run:
         return next((p for p in (self.path / "ema.safetensors", shipped) if p.exists()), None)
 
 
-def all_runs(dataset: str | None = None, damaged: bool = True) -> list[Run]:
-    """Every run there is, in the order of their ids; damaged=False: a damaged one is passed over, with a line."""
+def all_runs(dataset: str | None = None, damaged: bool = False) -> list[Run]:
+    """Every run there is, in the order of their ids. A damaged one is passed over, with a line; an error if damaged."""
     found = []
     for path in sorted(results_dir().glob("runs/*/*/config.json")):
         if dataset in (None, path.parts[-3]):

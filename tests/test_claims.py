@@ -70,11 +70,11 @@ def test_the_best_rows_need_three_seeds_each(others: float, verdict: str) -> Non
 
 @pytest.mark.parametrize(
     ("js", "verdict"),
-    [(lambda T, _: 1 / T, SUPPORTED), (lambda T, _: T, UNDECIDED), (lambda T, _: abs(T - 6), UNDECIDED)],
+    [(lambda T, _: 1 / T, SUPPORTED), (lambda T, _: T, UNDECIDED), (lambda T, _: 1 + abs(T - 6), UNDECIDED)],
     ids=["falls", "rises", "both"],
 )
 def test_every_row_is_to_improve_with_T(js: object, verdict: str) -> None:
-    distance = {row: lambda T, _: 10 - T for row in PAPER_ROWS} | {"non_saturating_js": js}
+    distance = {row: lambda T, _: 11 - T for row in PAPER_ROWS} | {"non_saturating_js": js}
     if verdict == UNDECIDED:  # three of five that rise decide it
         rising = distance | dict.fromkeys(("squared_hellinger", "reverse_kl", "non_saturating_js"), lambda T, _: T)
         assert judged("C3", ddgan=ddgans(rising))[0] == CONTRADICTED

@@ -53,6 +53,7 @@ def run(line: str) -> int:
         ("train --set precision=fp8", "'fp8': choose one of fp32, bf16"),
         ("train --set T=4", "--T"),
         ("train --preset smoke --set updates=6", "--set updates=6: preset smoke has 30"),
+        ("train --preset short --method ddpm --T 50 --set schedule=vp", "--set schedule=vp: preset short has linear"),
         ("train --set batch_size=32 --set updates=6", "give --tag NAME to keep it apart"),
         ("train --set speed=4", "give one of schedule, widths"),
         ("sample", "--run"),

@@ -317,7 +317,8 @@ def test_colours_of_few_pixels_are_told_apart_among_many_of_one() -> None:
     [
         ("short", "", "short"), ("cpu", "", "long"), ("cpu", "long", "longest"), ("cpu", "b64", "longer"),
         ("cpu", "b64-bf16-wide-critic", "longer, bfloat16, critic twice as wide"), ("smoke", "mine", "smoke, mine"),
-        ("full", "b128-bf16-wide-critic4", "larger networks"), ("full", "b128", "longer"),
+        ("full", "b128-bf16-wide-critic4", "larger networks"), ("full", "b128", "full, batches of 128"),
+        ("short", "b64-bf16", "short, batches of 64, bfloat16"), ("short", "long", "short, longest run"),
         ("full", "b128-bf16-wide-critic4-slow", "larger networks, critic's rate a quarter"),
         ("short", "bf16-wide-critic4-slow", "short, bfloat16, critic four times as wide, its rate a quarter"),
         ("short", "bf16-shared", "short, bfloat16, shared fakes"),

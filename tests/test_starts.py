@@ -14,13 +14,15 @@ LOSSES = {"non_saturating_js": [2.0, -0.5, 0.0, -0.4, -0.5], "squared_hellinger"
 
 @pytest.fixture
 def table(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    """Two of the study's three cells of T = 4 at preset smoke; what z draws is recorded by one."""
+    """Of the study's cells of T = 4 at preset smoke two rows at the usual rate, and one that has just begun."""
     path = latents.path_of("digits")
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame({"snr": [1e-6, 1e6], "error": [0.5, 0.5]}).to_csv(path, index=False)
     runs = []
     for config in make_study("headline", "smoke").cells:
-        if config.T == 4 and config.divergence in LOSSES:
+        if config.T == 4 and config.divergence == "reverse_kl":
+            runs.append(SimpleNamespace(config=config, history=pd.DataFrame()))
+        elif config.T == 4 and config.divergence in LOSSES and not config.tag.endswith("-slow"):
             history = pd.DataFrame({"step": [1, 2, 3, 4, 5], "critic_t1": LOSSES[config.divergence]})
             history["logit_largest"] = history["critic_t1"].abs() + 1
             if config.divergence == "non_saturating_js":
@@ -40,6 +42,12 @@ def test_a_critic_sees_from_where_its_loss_stays_low(table: pd.DataFrame) -> Non
     assert js["z at the end"] == pytest.approx(0.6)
     assert pd.isna(hellinger["z at the end"])
     assert (js["loss at the end"], hellinger["loss at the end"]) == (-0.5, -0.05)
+
+
+def test_runs_at_another_rate_have_a_name_of_their_own(table: pd.DataFrame) -> None:
+    both = pd.concat([table, table.assign(run_id=table["run_id"] + "-slow", slowed=4.0)])
+    assert begun(both).index[-1] == "Squared Hellinger, critic's rate / 4"
+    assert [line.get_linestyle() for line in starts_figure(both).axes[0].lines[:4]] == ["-", "-", "--", "--"]
 
 
 def test_each_run_has_a_line_in_both_panels(table: pd.DataFrame) -> None:

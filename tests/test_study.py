@@ -42,7 +42,7 @@ def test_minutes_left_are_this_devices_own(results: Path) -> None:
     assert status(whole).minutes_left.isna()[1]
     trained.set_status("done", seconds=120.0, **facts)
     (trained.path / "ema.safetensors").unlink()  # as of a run that was made elsewhere and imported
-    assert status(whole).minutes_left.isna()[1]
+    assert status(whole).minutes_left.isna().tolist() == [False, True], "what is done needs no more time"
 
 
 def test_a_slot_of_time_scores_what_is_trained_first(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,11 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument(
         "--sampler", help="of a DDPM: ancestral (default), ddim, shortened, retimed; of a DDGAN: truncated, diffused"
     )
-    this.add_argument("--steps", type=whole(1), help="of a DDPM: re-spaced to so many (default: its T, at most 100)")
+    this.add_argument(
+        "--steps",
+        type=whole(1),
+        help="of a DDPM: re-spaced to so many (default: its T, at most 100); of a DDGAN's others: the last ones",
+    )
     computing(this, data=False)
 
     example = "evaluate --run squared_hellinger_T04_s0_cpu --features fashion_classifier --n 10000"
@@ -110,7 +114,11 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument(
         "--sampler", help="of a DDPM: ancestral (default), ddim, shortened, retimed; of a DDGAN: truncated, diffused"
     )
-    this.add_argument("--steps", type=whole(1), help="of a DDPM: re-spaced to so many (default: its T)")
+    this.add_argument(
+        "--steps",
+        type=whole(1),
+        help="of a DDPM: re-spaced to so many (default: its T); of a DDGAN's others: the last ones",
+    )
     this.add_argument("--seed", type=whole(0), help="of the samples (default: 0)")
     this.add_argument("--force", action="store_true", help="measure again what has a score")
     computing(this)

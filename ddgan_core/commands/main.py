@@ -16,9 +16,9 @@ def train(args: argparse.Namespace) -> int:
     from ddgan_core.runner import train_run
 
     changes = dict(args.set) | ({"dataset": args.dataset} if args.dataset else {})
-    of_preset = {"method": args.method, "divergence": args.divergence, "T": args.T, "seed": args.seed, "tag": args.tag}
-    config = study.configure(args.preset, **of_preset, **changes)
-    usual = study.configure(args.preset, **of_preset)
+    of_preset = {"method": args.method, "divergence": args.divergence, "seed": args.seed, "tag": args.tag}
+    config = study.configure(args.preset, **of_preset, T=args.T, **changes)
+    usual = study.configure(args.preset, **of_preset)  # at its own T, by which no other number of it goes
     other = [name for name, _ in args.set if getattr(config, name) != getattr(usual, name)]
     if other and not args.tag:
         raise UserError(

@@ -59,7 +59,7 @@ def measure(
 
     Each by n samples of one seed: a DDGAN as it was trained, a DDPM by ten steps of DDIM. They are compared with the
     first n test images, and so are, as a control, the first n training images. Runs without weights are left out.
-    Raises UserError for runs of several datasets, for n below two images a group and neighbour, and, before anything is
+    Raises UserError for runs of several datasets, for n below five images a group, and, before anything is
     written, for features that the images do not fit.
     """
     if n < 5 * GROUPS:

@@ -22,7 +22,7 @@ AXIS = ("features", "features_hash", "n", "reference", "reference_n")  # scores 
 COLUMNS = (
     "dataset", "run_id", "method", "divergence", "T", "seed", "preset", "tag", *KEY,
     "frechet", "frechet_error",  # squared Frechet distance in those features; _error: half of its 95 % interval
-    # against as many reference images
+    # against as many reference images, and at most `scoring.NEAREST` of either
     "kernel", "kernel_error", "precision", "precision_error", "recall", "recall_error",
     "density", "density_error", "coverage", "coverage_error",
     # see metrics.class_statistics; only for FashionMNIST
@@ -48,7 +48,7 @@ def load_evaluations(dataset: str, preset: str | None = None) -> pd.DataFrame:
     A run that is damaged is left out, and told of. Raises UserError for a damaged table of scores.
     """
     get_dataset(dataset)
-    runs = [run for run in all_runs(dataset, damaged=False) if preset in (None, run.config.preset)]
+    runs = [run for run in all_runs(dataset) if preset in (None, run.config.preset)]
     paths = [run.path / "evaluations.csv" for run in runs] + [results_dir() / "baselines" / f"{dataset}.csv"]
     texts = [text for path in paths if len(text := _as_text(path))]
     try:  # numbers in all of them at once, which takes as long as in one

@@ -12,6 +12,7 @@ from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, plain_numbers
 from ddgan_core.penalties import gradient_penalty, r1_r2_penalty
 from ddgan_core.runs import Run, RunConfig
+from ddgan_core.time_means import MAX_TIME_BINS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def _by_t(
     """A column of a history for each range of t, named at its end."""
     from matplotlib import colormaps
 
-    bins, ends = min(T, 10), []
+    bins, ends = min(T, MAX_TIME_BINS), []
     for k in (k for k in range(1, bins + 1) if f"{column}_t{k}" in history):
         values = change(history[f"{column}_t{k}"], k)
         colour = colormaps["viridis"](0.8 * (k - 1) / max(bins - 1, 1))

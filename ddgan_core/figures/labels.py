@@ -46,11 +46,11 @@ def tag_label(tag: str) -> str:
 def training_label(preset: str, tag: str) -> str:
     """How long a run is trained, as the README names it, and what else tells it from others of its preset."""
     length = {"cpu": "long"}.get(preset, preset)
-    if tag == "long":
+    if (preset, tag) == ("cpu", "long"):
         return "longest"
     if preset == "full" and (larger := re.fullmatch(r"b128-bf16-wide-critic4(-slow)?", tag)):
         return "larger networks" + (", critic's rate a quarter" if larger[1] else "")
-    if larger := re.fullmatch(r"b\d+(-.+)?", tag):  # about twice the images
+    if preset == "cpu" and (larger := re.fullmatch(r"b64(-.+)?", tag)):  # twice the images
         return "longer" + tag_label(larger[1] or "")
     return f"{length}, {tag_label(tag)}" if tag else length
 

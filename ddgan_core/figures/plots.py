@@ -16,6 +16,7 @@ from ddgan_core.evaluation.scores import AXIS
 from ddgan_core.figures.grids import DPI
 from ddgan_core.figures.labels import label_ends, label_of, tag_label, with_room
 from ddgan_core.metrics.intervals import geometric_mean
+from ddgan_core.time_means import MAX_TIME_BINS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -266,7 +267,7 @@ def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str
     for name, style in zip(columns, ("-", "--", ":", "-.") * len(columns), strict=False):
         if name not in history:
             raise UserError(f"history has no column {name!r}: it has {', '.join(history.columns)}")
-        bins = sum(f"{name}_t{k}" in history for k in range(1, 11))
+        bins = sum(f"{name}_t{k}" in history for k in range(1, MAX_TIME_BINS + 1))
         prefix = f"{name}, " if len(columns) > 1 else ""
         for k in range(1, bins + 1):
             upper = k if T is None or bins == T else -(-k * T // bins)

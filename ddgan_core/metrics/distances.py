@@ -11,6 +11,10 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.shapes import Float, Tensor
 
+K = 3  # the neighbour that a ball reaches
+CHUNK = 1000  # rows of a distance matrix held at a time
+PRESENT_SHARE = 0.01  # a class is present when at least this share of the images is given to it
+
 
 class Moments:
     """Sample size, mean and covariance of a pile of features, updated batch by batch (Chan et al. 1982).
@@ -102,9 +106,6 @@ def own_kernel(x: Tensor) -> float:
     return (sum(float(kernel(part, x).sum()) for part in x.split(CHUNK)) - diagonal) / (len(x) * (len(x) - 1))
 
 
-K = 3  # the neighbour that a ball reaches
-
-
 def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"]) -> dict[str, float]:
     """How much of one pile lies in the other's neighbourhoods, by balls that reach each point's third neighbour, K.
 
@@ -128,9 +129,6 @@ def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"]) -> 
     }  # fmt: skip
 
 
-CHUNK = 1000  # rows of a distance matrix held at a time
-
-
 def distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
     """The matrix of Euclidean distances, some rows at a time."""
     for part in a.split(CHUNK):
@@ -148,9 +146,6 @@ def _check_pair(a: Tensor, b: Tensor, least: int) -> None:
         raise UserError(f"features of {a.shape[1]} and of {b.shape[1]} numbers: both piles need the same extractor")
     if min(len(a), len(b)) < least:
         raise UserError(f"piles of {len(a)} and {len(b)} images: {least} or more each are needed")
-
-
-PRESENT_SHARE = 0.01  # a class is present when at least this share of the images is given to it
 
 
 def class_statistics(probabilities: Float[Tensor, "n k"]) -> dict[str, float]:

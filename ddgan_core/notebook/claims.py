@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, read_evaluations, studied
+from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook.breakdowns import broke_down
 from ddgan_core.notebook.ranking import preferred, read_answers
 from ddgan_core.notebook.rows import kin
@@ -111,7 +112,7 @@ def verdicts(evidence: Evidence) -> pd.DataFrame:
 def _ten_steps(e: Evidence) -> Verdict:
     best, full = (
         e.ddgan[e.ddgan["T"] == 10],
-        e.ddpm[e.ddpm["sampler"] == "ancestral"].groupby("steps")["frechet"].mean(),
+        e.ddpm[e.ddpm["sampler"] == "ancestral"].groupby("steps")["frechet"].agg(geometric_mean),
     )
     if not len(best) or not len(full):
         return UNDECIDED, f"on this axis: {len(best)} runs at T = 10, {len(full)} scores of the DDPM by ancestral steps"
@@ -135,7 +136,9 @@ def _best_rows(e: Evidence) -> Verdict:
 
 
 def _by_row(e: Evidence) -> dict[str, pd.Series]:
-    return {row: e.ddgan[e.ddgan["divergence"] == row].groupby("T")["frechet"].mean() for row in PAPER_ROWS}
+    return {
+        row: e.ddgan[e.ddgan["divergence"] == row].groupby("T")["frechet"].agg(geometric_mean) for row in PAPER_ROWS
+    }
 
 
 def _improves_with_T(e: Evidence) -> Verdict:

@@ -18,10 +18,9 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.data import at_hand, get_dataset, load_images, to_float, to_uint8
 from ddgan_core.diffusion import Schedule, diffuse
-from ddgan_core.divergences import get_divergence
 from ddgan_core.evaluation.samples import load_model
 from ddgan_core.figures.grids import chain_strip, image_grid
-from ddgan_core.figures.labels import training_label
+from ddgan_core.figures.labels import label_of, training_label
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.runs import Run
 from ddgan_core.sampling import Draw, SeededNoise, Step, ddgan_step, ddim_step, reverse_chain
@@ -63,7 +62,7 @@ def name_of(run: Run) -> str:
     if config.method == "ddpm":
         name = f"DDPM, {min(config.T, MOST_STEPS)} DDIM steps"
     else:
-        name = f"{get_divergence(config.divergence).label}, T = {config.T}"
+        name = f"{label_of(config.divergence)}, T = {config.T}"
     name += f", seed {config.seed}" if config.seed else ""
     return name + (f", {training_label(config.preset, config.tag)}" if config.tag else "")
 

@@ -1,5 +1,6 @@
 """How hard R1 holds the critic of each row, and what becomes of the rows when it holds them alike (study `penalty`)."""
 
+import math
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -9,6 +10,7 @@ from ddgan_core.divergences import get_divergence
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
+from ddgan_core.identities import optimal_logit
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.runs import RunConfig, all_runs
@@ -24,16 +26,20 @@ MEASURES = ("FID", "distance")
 def hardness(config: RunConfig) -> float:
     """The weight of R1 over the curvature of the critic's loss where it sees nothing.
 
-    Near 0 the loss of a logit v is c v^2 / 2, and R1 of weight w adds w |dv/dx|^2 / 2. Of critics with one w / c the
-    log ratios are alike, whichever multiple of it their logits are.
+    Near the logit that says so the loss of one v further off is c v^2 / 2, and R1 of weight w adds w |dv/dx|^2 / 2. Of
+    critics with one w / c the log ratios are alike, whichever multiple of it their logits are. NaN for rows whose logit
+    stands for none.
     """
     row = get_divergence(config.divergence)
-    curvature = torch.autograd.functional.hessian(lambda v: row.critic(v, v), torch.zeros((), dtype=torch.float64))
+    if row.log_ratio is None:
+        return math.nan
+    blind = optimal_logit(row, torch.zeros((), dtype=torch.float64))
+    curvature = torch.autograd.functional.hessian(lambda v: row.critic(v, v), blind)
     return config.penalty_weight / float(curvature)
 
 
 def held(preset: str) -> pd.DataFrame:
-    """Scores at T = 2 of the runs of the preset that are trained as long, by how hard R1 holds their critics.
+    """Scores at T = 2 of the preset's runs that are trained as long, by how hard R1 holds critics that have a hardness.
 
     A line for each run, row by row: run_id, divergence, seed, features, weight (of R1), hardness, FID and distance with
     their _error (half of a 95 % interval over draws; the distance by the preset's main features and N), kid, recall.
@@ -53,7 +59,11 @@ def held(preset: str) -> pd.DataFrame:
         distance=main["frechet"], distance_error=main["frechet_error"],
         FID=fid["frechet"], FID_error=fid["frechet_error"], kid=fid["kernel"],
     )  # fmt: skip
-    return table.reset_index()[columns].sort_values(["divergence", "hardness", "seed"], ignore_index=True)
+    return (
+        table.dropna(subset="hardness")
+        .reset_index()[columns]
+        .sort_values(["divergence", "hardness", "seed"], ignore_index=True)
+    )
 
 
 def held_figure(table: pd.DataFrame) -> "Figure":

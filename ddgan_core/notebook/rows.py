@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLAIN = "plain"  # tag of runs whose critic is not shown fine detail: `train ... --set critic_detail=false --tag plain`
-TRAINED_LONGER = r"b\d+(-bf16)?(-wide-critic4?)?|long"  # tags of runs that see more images than their preset has
+TRAINED_LONGER = r"b\d+(-bf16)?(-wide-critic4?(-slow)?)?|long"  # tags of runs that see more images than usual
 SAME_NETWORKS = ("cpu", "short")  # presets that differ in nothing but the length of training
 SHOWN = 50  # samples of a run, the first of a fixed seed, not picked
 SHOWN_AT_EACH = 10  # at each T

@@ -50,7 +50,7 @@ def export_runs(
     for run in named:
         if run.status["state"] not in ENDED:
             raise UserError(f"run {run.config.run_id} has not ended ({run.status['state']}): go on with it first")
-    runs = named or [run for run in all_runs() if run.status["state"] in ENDED]
+    runs = named or [run for run in all_runs(damaged=True) if run.status["state"] in ENDED]
     room, packed = int(megabytes * 1e6), list[dict[str, bytes]]()
 
     def fits(members: dict[str, bytes], content: bytes) -> bool:
@@ -110,7 +110,7 @@ def import_runs(paths: Iterable[Path]) -> dict[str, str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         arrived = [run for path in paths for run in _unpack(Path(path), Path(folder))]
-        here = {_key(run): run for run in all_runs()}
+        here = {_key(run): run for run in all_runs(damaged=True)}
         for run in arrived:  # all of them, before the first is written
             _ = Run(run.config).status  # refuses half a folder, too
             there = here.setdefault(_key(run), run)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import statistics
 import sys
 import time
@@ -64,7 +65,8 @@ def run_lines(cells: Sequence[RunConfig]) -> list[dict[str, Any]]:
         except UserError as error:
             line |= {"state": "damaged", "reason": str(error), "step": 0, "minutes": 0.0, "scores": "?"}
         left = 0 if line["state"] in ("done", "failed") else cell.updates - line["step"]
-        found.append(line | {"minutes_left": round(left * pace.get(_size(cell), math.nan) / 60, 1)})
+        each = pace.get(_size(cell), math.nan) if left else 0.0  # what is done needs none, whether or not any was timed
+        found.append(line | {"minutes_left": round(left * each / 60, 1)})
     return found
 
 
@@ -100,7 +102,7 @@ def _size(config: RunConfig) -> tuple[Any, ...]:
     """What the time of an update depends on: runs alike in it go at one pace, however long they are."""
     return tuple(getattr(config, name) for name in (
         "dataset", "method", "widths", "critic_widths", "critic_detail", "z_dim", "attention", "batch_size",
-        "penalty_every", "critic_steps", "precision",
+        "penalty_every", "critic_steps", "precision", "shared_fakes",
     ))  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def _seconds_per_update() -> dict[tuple[Any, ...], float]:
     """
     here = device_name(default_device()).partition(",")[0]
     found: dict[tuple[Any, ...], list[float]] = {}
-    for run in all_runs(damaged=False):
+    for run in all_runs():
         now = run.status
         if trained_here(run) and str(now.get("device")).partition(",")[0] == here and now.get("step", 0) > 0:
             found.setdefault(_size(run.config), []).append(now["seconds"] / now["step"])
@@ -262,7 +264,7 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
 
     if not grid.exists() and not late():
         steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
-        many = run.config.preset == "short" or (run.config.preset == "cpu" and run.config.tag.startswith("b"))
+        many = run.config.preset == "short" or re.match(r"cpu b\d", f"{run.config.preset} {run.config.tag}")
         count = GRID_OF_MANY if many else GRID
         write_png_grid(sample(run, count, steps=steps, device=device), grid, scale=1)  # small: it is committed
     for sampler, steps, features, n in scores_due(run.config):
