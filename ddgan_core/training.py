@@ -100,7 +100,9 @@ class Trainer:
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
 
     def look(self) -> None:
-        """What no loss shows, for the next record: the variance that the averaged generator draws by its latent."""
+        """What no loss shows, for the next record: the variance that the averaged generator draws by its latent.
+
+        On one batch, each time the same. Another, as another seed has, would move the share by .03 to .06 (LOG.md)."""
         if self.config.method != "ddgan":
             return
         random = torch.Generator(self.device).manual_seed(stream_seed(self.config.seed, "latent"))  # each time the same

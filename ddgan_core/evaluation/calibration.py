@@ -212,7 +212,9 @@ def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> tuple[float,
     """The distance at infinite N, its standard error, and the slope: a least-squares line in 1/N.
 
     Chong and Forsyth 2020, equation 3: FID_N = FID_inf + slope / N to first order. Each value may come from a draw of
-    its own. Weights N: the deviation of a distance falls about as 1/sqrt(N). Raises UserError for fewer than 3 values.
+    its own. Weights N: the deviation of a distance falls about as 1/sqrt(N). The error is of independent values: where
+    piles hold each other, as `calibrate`'s of real images do, it is about half of what it should be. Raises UserError
+    for fewer than 3 values.
     """
     n, y = torch.tensor(sizes, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
     if len(set(sizes)) < 2 or len(y) < 3:
