@@ -13,7 +13,7 @@ import torch
 
 from ddgan_core.diffusion import Schedule, diffuse, random_generator
 from ddgan_core.networks import Generator
-from ddgan_core.sampling import SeededNoise, ddgan_step, reverse_chain
+from ddgan_core.sampling import Draw, SeededNoise, ddgan_step, reverse_chain
 from ddgan_core.shapes import Float, Tensor
 
 BATCH = 64  # answers made at once: small enough for a CPU's caches
@@ -83,13 +83,23 @@ def share_of_samples(
     """
     step, held, ends = ddgan_step(generator, schedule), SeededNoise(seed, 0, n), []
     for k in range(draws):
+        *_, x_0 = reverse_chain(step, schedule.T, shape, with_other_z(held, k))
+        ends.append(x_0.flatten(1))
+    drawn, read = split_of_variance(torch.stack(ends, 1))
+    return drawn / (drawn + read) if drawn else 0.0
 
-        def draw(name: str, size: tuple[int, ...], k: int = k) -> Tensor:
-            return held(f"{name}/{k}" if name.startswith("z/") else name, size)
 
-        *_, x_0 = reverse_chain(step, schedule.T, shape, draw)
-        ends.append(x_0.flatten(1).double())
-    x = torch.stack(ends, 1)
-    drawn = x.var(1).mean()
-    read = x.mean(1).var(0).mean() - drawn / draws  # the mean of the draws keeps 1/draws of their variance
-    return float(drawn / (drawn + read.clamp(min=0)))
+def with_other_z(draw: Draw, k: int) -> Draw:
+    """The same noise, but for z, which is another one for each k."""
+    return lambda name, shape: draw(f"{name}/{k}" if name.startswith("z/") else name, shape)
+
+
+def split_of_variance(x: Float[Tensor, "n draws d"]) -> tuple[float, float]:
+    """(E Var over the draws, Var E over n), mean over d: the law of total variance, each without bias.
+
+    The second is 0 where its estimate is negative.
+    """
+    x = x.double()
+    within = x.var(1).mean().item()
+    between = x.mean(1).var(0).mean().item() - within / x.shape[1]  # a mean of draws keeps 1/draws of their variance
+    return within, max(between, 0.0)

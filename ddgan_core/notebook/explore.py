@@ -18,6 +18,7 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.data import at_hand, get_dataset, load_images, to_float, to_uint8
 from ddgan_core.diffusion import Schedule, diffuse
+from ddgan_core.evaluation.latent import split_of_variance, with_other_z
 from ddgan_core.evaluation.samples import load_model
 from ddgan_core.figures.grids import chain_strip, image_grid
 from ddgan_core.figures.labels import label_of, training_label
@@ -70,7 +71,7 @@ def name_of(run: Run) -> str:
 def noise(seed: int, latent: int, count: int) -> Draw:
     """The noise of images 0 .. count - 1 of a seed, as in `evaluation.sample`; latent = 1, 2, ... draws only z anew."""
     draw = SeededNoise(seed, 0, count)
-    return lambda name, shape: draw(f"{name}/{latent}" if latent and name.startswith("z/") else name, shape)
+    return with_other_z(draw, latent) if latent else draw
 
 
 @torch.no_grad()
@@ -116,9 +117,8 @@ def show_answers(run: Run, seed: int = 0, latent: int = 0, draws: int = 11) -> "
 def latent_shares(run: Run, seed: int = 0, chains: int = 32, draws: int = 8) -> pd.DataFrame:
     """For each t, T first, the variance of x_0 hat over chains, split by the law of total variance, mean over pixels.
 
-    Columns: "read from x_t" = Var E[x_0 hat | x_t], "drawn by z" = E Var[x_0 hat | x_t], each without bias (a
-    negative estimate of the first is set to 0), and "share drawn by z" = the second over their sum.
-    Raises UserError for a DDPM.
+    Columns: "read from x_t" = Var E[x_0 hat | x_t], "drawn by z" = E Var[x_0 hat | x_t], and "share drawn by z" = the
+    second over their sum. Raises UserError for a DDPM.
     """
     model = open_model(run)
     if not isinstance(model.network, Generator):
@@ -129,10 +129,7 @@ def latent_shares(run: Run, seed: int = 0, chains: int = 32, draws: int = 8) -> 
     for t in range(T, 0, -1):
         with torch.no_grad():
             guesses = model.network(states[T - t].repeat_interleave(draws, 0), model.schedule.time[t].expand(len(z)), z)
-        guesses = guesses.view(chains, draws, -1).double()
-        drawn = guesses.var(1).mean().item()
-        # The mean of so many draws keeps 1/draws of their variance, which is not x_t's doing.
-        read = max(guesses.mean(1).var(0).mean().item() - drawn / draws, 0.0)
+        drawn, read = split_of_variance(guesses.view(chains, draws, -1))
         share = drawn / (read + drawn) if drawn else 0.0
         rows.append({"t": t, "read from x_t": read, "drawn by z": drawn, "share drawn by z": share})
     return pd.DataFrame(rows).set_index("t")
