@@ -80,14 +80,20 @@ def run_weights(run: Run) -> dict[str, Tensor]:
     if path.parent == run.path and now["state"] == "done":  # the shipped ones are rounded: another hash
         found = tensors_hash(state)
         if (expected := now.get("weights_hash") or found) != found:
-            raise UserError(f"{path} was changed after the training: its hash is {found}, status.json says {expected}")
+            raise UserError(
+                f"{path} was changed after the training: its hash is {found}, status.json says {expected}: restore it, "
+                f"or delete {run.path} to train it anew"
+            )
     return state
 
 
 def way_to_weights(run: Run) -> str:
     """What to do about a run without weights here: one that is done, as most committed ones, is not trained again."""
-    if run.status["state"] != "done":
-        return "train it first"
+    now = run.status
+    if now["state"] == "running":
+        return f"it is at step {now.get('step', 0)} of {run.config.updates}: go on with it, or wait for it"
+    if now["state"] != "done":
+        return f"it {now['state']} ({now['reason']})" if now["state"] == "failed" else "train it first"
     return f"`train` one like it under another tag (--tag again), or delete {run.path} to train it anew"
 
 
@@ -97,7 +103,7 @@ def read_weights(path: Path, config_hash: str) -> dict[str, Tensor]:
         tensors, facts = read_tensors(path)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is not a whole weights file ({error}): train the run again or restore the file"
+            f"{path} is not a whole weights file ({error}): restore it, or delete its run's folder to train it anew"
         ) from None
     if (found := facts.get("config_hash")) != config_hash:
         raise UserError(

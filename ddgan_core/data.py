@@ -120,7 +120,7 @@ def read_images(path: Path | str) -> UInt8[Tensor, "n c h w"]:
 def _read_pngs(folder: Path) -> UInt8[Tensor, "n c h w"]:
     from PIL import Image
 
-    files, images = sorted(folder.glob("*.png")), []
+    files, images = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".png"), []
     if not files:
         raise UserError(f"{folder} holds no .png files: name the folder with the images themselves")
     for file in files:

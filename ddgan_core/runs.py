@@ -15,6 +15,7 @@ import os
 import re
 import threading
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -212,18 +213,18 @@ class Run:
 
     @classmethod
     def open(cls, run_id: str, dataset: str | None = None, results: Path | None = None) -> "Run":
-        """An existing run by its id. Raises UserError naming the dataset that has it, else the runs there are."""
-        results = results_dir() if results is None else results
-        everywhere = sorted(results.glob("runs/*/*/config.json"))
+        """An existing run by its id. Raises UserError naming the dataset that has it, else runs of such a name."""
+        everywhere = sorted((results := results or results_dir()).glob("runs/*/*/config.json"))
         there = [path for path in everywhere if dataset in (None, path.parts[-3])]
         found = [path for path in there if path.parent.name == run_id]
         if not found:
-            names = "there are " + (", ".join(path.parent.name for path in there) or f"none in {results}")
-            if others := ", ".join(path.parts[-3] for path in everywhere if path.parent.name == run_id):
-                names = f"it is one of {others}"
-            raise UserError(f"run {run_id!r}{f' of {dataset}' if dataset else ''} does not exist: {names}")
+            names = [path.parent.name for path in there]
+            near = ", ".join([*get_close_matches(run_id, names, 3, 0), f"{len(names)} in all" if names else "none"])
+            others = ", ".join(path.parts[-3] for path in everywhere if path.parent.name == run_id)
+            known = f"it is one of {others}" if others else f"there are {near} in {results}"
+            raise UserError(f"run {run_id!r}{f' of {dataset}' if dataset else ''} does not exist: {known}")
         if len(found) > 1:
-            sets = ", ".join(path.parent.parent.name for path in found)
+            sets = ", ".join(path.parts[-3] for path in found)
             raise UserError(f"run {run_id!r} exists for several datasets ({sets}): say which by --dataset")
         return cls.read(found[0])
 
@@ -231,13 +232,12 @@ class Run:
     def read(cls, path: Path) -> "Run":
         """The run of a config.json in its place, runs/<dataset>/<run id>/ of a results folder, and checked."""
         stored = read_object(path)
-        stored_hash = stored.pop("hash", None)
         try:
-            config = RunConfig().changed(**stored)
+            config = RunConfig().changed(**{name: value for name, value in stored.items() if name != "hash"})
         except UserError as error:
             raise UserError(f"{path} is not a run's configuration: {error}") from None
-        if stored_hash != config.hash:
-            raise UserError(f"{path} was edited by hand: hash {stored_hash}, its content gives {config.hash}")
+        if stored.get("hash") != config.hash:
+            raise UserError(f"{path} was edited by hand (hash {stored.get('hash')}, not {config.hash}): restore it")
         if (config.dataset, config.run_id) != path.parts[-3:-1]:
             raise UserError(f"{path} belongs to run {config.run_id} of {config.dataset}: the folder was renamed")
         run = cls(config, path.parents[3])

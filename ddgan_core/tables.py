@@ -22,9 +22,16 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     try:
+        refuse_cut(path)
         return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str))
     except (ValueError, EOFError, lzma.LZMAError) as error:  # pandas' own are ValueErrors
         raise UserError(f"{path} is damaged ({str(error).strip()}): restore it, or move it away") from None
+
+
+def refuse_cut(path: Path) -> None:
+    """Raises ValueError for a table whose last line has no end: what is cut within a number is another number."""
+    if path.suffix == ".csv" and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        raise ValueError("its last line is cut off")
 
 
 def replace_rows(path: Path, same: Mapping[str, Any], new: pd.DataFrame) -> None:

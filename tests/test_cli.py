@@ -1,6 +1,7 @@
 """The command line: each command does its work. Mistakes are in test_cli_mistakes.py."""
 
 import argparse
+import io
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddgan_core.__main__ import main
+from ddgan_core.__main__ import main, of_the_system, prepare_streams
 from ddgan_core.commands import HANDLERS
 from ddgan_core.commands.arguments import make_parser
 from ddgan_core.runs import Run
@@ -121,6 +122,21 @@ def test_train_sample_evaluate(results, capsys):
     capsys.readouterr()
     assert main(["sample", "--run", name, "-o", "no.png"]) == 2
     assert "not a whole weights file" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_said_of_the_file_that_was_meant() -> None:
+    refused = PermissionError(13, "Permission denied", "out/.grid.png.27689-140343242996608.part")
+    assert of_the_system(refused).startswith("out/grid.png: Permission denied: name another place")
+    assert of_the_system(OSError(28, "No space left on device")) == "[Errno 28] No space left on device"
+
+
+def test_an_output_that_takes_no_such_character_is_given_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    monkeypatch.setattr(sys, "stderr", None)  # closed
+    prepare_streams()
+    print("\xb1", flush=True)
+    print("nothing", file=sys.stderr)
+    assert sys.stdout.buffer.getvalue() == b"\\xb1\n"
 
 
 def test_of_a_run_that_is_done_elsewhere_it_is_said_how_to_get_weights(capsys):

@@ -28,7 +28,8 @@ def test_what_is_no_table_is_one_line_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "conflict.csv").write_text("a,b\n<<<<<<< HEAD\n1,2,3,4\n=======\n")
     (tmp_path / "cut.csv.xz").write_bytes(lzma.compress(b"a,b\n1,2\n")[:-9])
-    for name in ("empty.csv", "conflict.csv", "cut.csv.xz"):
+    (tmp_path / "cut.csv").write_text("a,b\n1,8.37575\n"[:-4])  # 8.37: another number
+    for name in ("empty.csv", "conflict.csv", "cut.csv", "cut.csv.xz"):
         with pytest.raises(UserError, match=rf"{name} is damaged \(.+\): restore it") as caught:
             read_table(tmp_path / name)
         assert "\n" not in str(caught.value)

@@ -75,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     this.add_argument("--run", required=True, metavar="ID")
     this.add_argument("--dataset", help="where two datasets have a run of that id")
-    this.add_argument("-n", type=whole(1), default=64, help="how many (default: %(default)s)")
+    this.add_argument("-n", "--n", type=whole(1), default=64, help="how many (default: %(default)s)")
     this.add_argument(
         "-o",
         "--output",
@@ -109,7 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"{known}, or several for the same samples (default: fashion_classifier)",
     )
-    this.add_argument("--n", type=whole(2), help="how many images (default: 10000; of a pile: all)")
+    this.add_argument("-n", "--n", type=whole(2), help="how many images (default: 10000; of --images: all)")
     this.add_argument("--reference", default="test", help="test or train (default: %(default)s)")
     this.add_argument(
         "--sampler", help="of a DDPM: ancestral (default), ddim, shortened, retimed; of a DDGAN: truncated, diffused"

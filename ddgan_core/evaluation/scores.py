@@ -13,6 +13,7 @@ from ddgan_core import UserError
 from ddgan_core.data import get_dataset
 from ddgan_core.locks import locked
 from ddgan_core.runs import all_runs, results_dir, write_atomic
+from ddgan_core.tables import refuse_cut
 
 KEY = (
     "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, respaced, or of PROTOCOLS
@@ -105,6 +106,7 @@ def _as_text(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
     try:
+        refuse_cut(path)
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if missing := {*COLUMNS[:2], *KEY} - set(table.columns):
             raise ValueError(f"it has no column {min(missing)}")
