@@ -111,11 +111,14 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
     table = held("cpu").set_index("run_id")
     js = table[table["divergence"].isin(["non_saturating_js", "jensen_shannon"])]
     others = table.drop(js.index)
-    number = {4: "four", 5: "five"}
-    alike = [table[table["hardness"].round(6).eq(h) & table["weight"].ne(0.02)].iloc[0] for h in (0.01, 0.04)]
-    assert [line["divergence"] for line in alike] == ["non_saturating_js", "squared_hellinger"]
+    number = {4: "four", 6: "six"}
+    changed = table[table["weight"].ne(0.02)].set_index("divergence")
+    expected = {"non_saturating_js": 0.01, "squared_hellinger": 0.04, "reverse_kl": 0.04}
+    assert changed["hardness"].to_dict() == pytest.approx(expected)
+    alike = [changed.loc[row] for row in expected]
     for claim in (
         "JS has distance {0.distance:.1f} and FID {0.FID:.1f}, squared Hellinger {1.distance:.1f} and {1.FID:.1f}",
+        "reverse KL, held as hard as JS, {2.distance:.1f} and {2.FID:.1f}",
         f"{number[len(js)]} trainings by JS's critic have {spans(js['distance'])} and FID {spans(js['FID'])}",
         f"{number[len(others)]} by the other two {spans(others['distance'])} and {spans(others['FID'])}",
     ):
