@@ -54,11 +54,12 @@ def test_critics_held_alike_give_the_same_log_ratio(row: str) -> None:
 
 def test_r1_is_made_as_hard_on_one_row_as_on_another() -> None:
     js, hellinger, reverse_kl = (c for c in make_study("budget", "cpu").cells if c.tag == "b64-bf16" and not c.seed)
-    as_js, as_hellinger, too = make_study("penalty", "cpu").cells
+    as_js, as_hellinger, too, again = make_study("penalty", "cpu").cells
     assert hardness(as_js) == pytest.approx(hardness(js)) == pytest.approx(hardness(too)) == pytest.approx(0.04)
     assert hardness(as_hellinger) == pytest.approx(hardness(hellinger)) == pytest.approx(0.01)
     for cell, twin in ((as_js, hellinger), (as_hellinger, js), (too, reverse_kl)):
         assert cell.changed(tag=twin.tag, penalty_weight=twin.penalty_weight) == twin
+    assert again.changed(seed=0) == too != again
 
 
 @pytest.fixture
