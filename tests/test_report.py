@@ -12,6 +12,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ddgan_core import UserError
+from ddgan_core.figures.files import save
+from ddgan_core.figures.grids import image_grid
 from ddgan_core.report import execution
 from ddgan_core.report.api_page import api_page
 from ddgan_core.report.execution import ReportError, check_parameters
@@ -242,15 +244,22 @@ def test_a_table_keeps_its_own_heading():
 
 
 def test_the_front_page_begins_as_the_readme_does(tmp_path):
-    from ddgan_core.figures.files import save
-    from ddgan_core.figures.grids import image_grid
-
     save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), tmp_path / "main")
     (tmp_path / "README.md").write_text("# Title\n\nWhat is **asked**.\n\n![all](main.png)\n\n```\nmake\n```\n\nMore.")
     begun = opening(tmp_path / "README.md")
     assert "<strong>asked</strong>" in begun
     assert '<figure><img alt="all" width="112" src="data:image/png;base64' in begun
     assert not any(word in begun for word in ("Title", "make", "More"))
+
+
+def test_links_of_the_front_page_lead_somewhere(tmp_path):
+    save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), tmp_path / "figures" / "08_held")
+    links = ("results/figures/08_held.png", "notebooks/00_x.ipynb", "#below", "https://a.org/b.png")
+    (tmp_path / "README.md").write_text("# T\n\n" + " ".join(f"[to {link}]({link})" for link in links))
+    begun = opening(tmp_path / "README.md")
+    assert re.findall('href="(.*?)"', begun) == ["#08_held", "00_x.html", "https://a.org/b.png"]
+    assert "to #below" in begun
+    assert '<figure id="08_held">' in index("T", [], tmp_path, {}, {}, {}, begun)
 
 
 def test_the_front_page_shows_a_commit_as_it_is_written(tmp_path):

@@ -110,12 +110,21 @@ def _image(path: Path, text: str) -> str:
 
 
 def opening(readme: Path) -> str:
-    """What the README says above its first block of code, but its title; the figure is put in."""
+    """What the README says above its first block of code, but its title; the figure is put in.
+
+    Links lead to the same figure or notebook in the report; to what is not in it their words stay.
+    """
     import mistune
 
     text = readme.read_text(encoding="utf-8").split("\n```", 1)[0].split("\n", 1)[1]
+    text = re.sub(r"(?<!!)\[([^]]+)\]\((?!http)(.*?)\)", lambda m: _link(m[1], Path(m[2])), text)
     figures = re.sub(r"!\[(.*?)\]\((.*?)\)", lambda m: f"<figure>{_image(readme.parent / m[2], m[1])}</figure>", text)
     return str(mistune.html(figures))
+
+
+def _link(words: str, to: Path) -> str:
+    there = {"figures": f"#{to.stem}", "notebooks": f"{to.stem}.html"}.get(to.parent.name)
+    return f"[{words}]({there})" if there else words
 
 
 def page(title: str, body: str) -> str:
@@ -185,7 +194,8 @@ def index(
     parts += [heads["Figures"], "<p>A click shows one large.</p>"] if figures else []
     for stem in sorted(figures):
         said = f"{stem}: {captions[stem]}" if stem in captions else stem
-        parts.append(f"<figure>{_image(figures[stem], said)}<figcaption>{html.escape(said)}</figcaption></figure>")
+        shown = f"{_image(figures[stem], said)}<figcaption>{html.escape(said)}</figcaption>"
+        parts.append(f'<figure id="{html.escape(stem)}">{shown}</figure>')
     parts += [heads["All tables"]] if files else []
     for path in files:
         table = read_table(path).to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
