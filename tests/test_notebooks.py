@@ -95,6 +95,14 @@ def test_trains_small_and_runs_to_its_end(path: Path, tmp_path: Path, shared_res
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if "T: int" in first_cells(p)[0].source], ids=lambda p: p.stem)
+def test_opens_at_another_T_than_has_been_run(path: Path, tmp_path: Path, shared_results: Path, monkeypatch):
+    monkeypatch.setenv("DDGAN_RESULTS", str(shared_results))
+    execution.execute(path, tmp_path / "first.ipynb", {"preset": "smoke", "compute": True})
+    execution.execute(path, tmp_path / path.name, {"preset": "smoke", "compute": False, "T": 2})
+
+
+@pytest.mark.slow
 @every_notebook
 def test_opens_where_nothing_has_been_run(path: Path, tmp_path: Path, results: Path):
     execution.execute(path, tmp_path / path.name, {"preset": "smoke", "compute": False})
