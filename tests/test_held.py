@@ -112,14 +112,17 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
     table = held("cpu").set_index("run_id")
     js = table[table["divergence"].isin(["non_saturating_js", "jensen_shannon"])]
     others = table.drop(js.index)
-    number = {4: "four", 6: "six"}
-    changed = table[table["weight"].ne(0.02)].set_index("divergence")
-    expected = {"non_saturating_js": 0.01, "squared_hellinger": 0.04, "reverse_kl": 0.04}
+    number = {5: "five", 7: "seven"}
+    changed = table[table["weight"].ne(0.02)].set_index(["divergence", "seed"])
+    expected = {("non_saturating_js", 0): 0.01, ("squared_hellinger", 0): 0.04}
+    expected |= {("reverse_kl", seed): 0.04 for seed in (0, 1)}
     assert changed["hardness"].to_dict() == pytest.approx(expected)
-    alike = [changed.loc[row] for row in expected]
+    alike = [changed.loc[run] for run in expected]
+    assert f"{alike[2].FID:.1f}" == f"{alike[3].FID:.1f}"
     for claim in (
         "JS has distance {0.distance:.1f} and FID {0.FID:.1f}, squared Hellinger {1.distance:.1f} and {1.FID:.1f}",
-        "reverse KL, held as hard as JS, {2.distance:.1f} and {2.FID:.1f}",
+        "reverse KL, held as hard as JS, {2.distance:.1f} and {3.distance:.1f} by two seeds",
+        "its FID still behind, {2.FID:.1f} both",
         f"{number[len(js)]} trainings by JS's critic have {spans(js['distance'])} and FID {spans(js['FID'])}",
         f"{number[len(others)]} by the other two {spans(others['distance'])} and {spans(others['FID'])}",
     ):
