@@ -1,6 +1,7 @@
 """Rows in pairs: ratios within a setting, means over settings, by scores whose answer is known."""
 
 import math
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from ddgan_core.figures.comparisons import pairs_figure
 from ddgan_core.notebook import pairs
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled, worst
+from ddgan_core.notebook.seeds import by_seed, spread
+from ddgan_core.study.cells import SMOOTH
 
 
 def line(row: str, T: int, frechet: float, recall: float, **other: object) -> dict:
@@ -96,9 +99,26 @@ def test_the_farthest_behind_and_what_chance_would_show(scored: list[dict]) -> N
     assert found["settings"].tolist() == [3, 3]
     assert found["behind"].tolist() == pytest.approx([2.0, 2.0])
     assert found["in"].tolist() == ["T = 2, short", "T = 1, short"]
+    assert found["beyond"].tolist() == [1, 2], "by 2.0 alone, and by 2.0 and 1.5"
     # A setting's log ratio is max(0, z) with z normal of variance 2 * .1^2; the median of the largest of three:
     median = 0.1 * 2**0.5 * NormalDist().inv_cdf(0.5 ** (1 / 3))
     assert np.log(found["chance"]).tolist() == pytest.approx([median] * 2, rel=0.05)
+
+
+def test_what_is_said_of_the_farthest_is_in_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parent.parent
+    monkeypatch.setenv("DDGAN_RESULTS", str(root / "results"))
+    found = worst(paired("cpu"), SMOOTH, spread(by_seed("cpu")).loc["all, pooled", "deviation"])
+    percent = {name: [f"{x - 1:.0%}".replace("%", " %") for x in found[name]] for name in ("behind", "chance_high")}
+    number = {1: "one", 8: "eight"}
+    js, hellinger, reverse_kl = percent["behind"]
+    for claim in (
+        f"In {found['settings'].iloc[0]} settings of small networks",
+        f"is {js} for JS, {hellinger} for squared Hellinger and {reverse_kl} for reverse KL",
+        f"squared Hellinger is beyond {percent['chance_high'][0]} in that {number[found['beyond'].iloc[1]]} setting",
+        f"reverse KL in {number[found['beyond'].iloc[2]]}.",
+    ):
+        assert claim in (root / "README.md").read_text(encoding="utf-8"), claim
 
 
 def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dict]) -> None:

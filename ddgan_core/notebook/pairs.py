@@ -94,7 +94,8 @@ def worst(pairs: pd.DataFrame, rows: tuple[str, ...], deviation: float) -> pd.Da
 
     settings: in which all of them are scored and none broke down; behind: the largest ratio of its distance to the
     setting's smallest, and in: that setting. chance, chance_high: median and 95 % quantile of that ratio for rows that
-    do not differ, each log distance off by a normal error of `deviation` (of a seed), settings independent.
+    do not differ, each log distance off by a normal error of `deviation` (of a seed), settings independent. beyond: in
+    how many settings the row is farther behind than chance_high.
     """
     whole = pairs[~pairs["broken"].astype(bool)]
     ratios = whole.pivot(index="setting", columns="row", values="ratio").assign(**{BESIDE: 1.0})
@@ -104,4 +105,5 @@ def worst(pairs: pd.DataFrame, rows: tuple[str, ...], deviation: float) -> pd.Da
     chance = np.exp((noise[..., 0] - noise.min(axis=-1)).max(axis=-1)) if len(ratios) else np.full(1, math.nan)
     found = pd.DataFrame({"settings": len(ratios), "behind": behind.max()}, index=pd.Index(rows, name="row"))
     found["in"] = behind.idxmax() if len(ratios) else ""
-    return found.assign(chance=np.median(chance), chance_high=np.quantile(chance, 0.95))
+    high = np.quantile(chance, 0.95)
+    return found.assign(chance=np.median(chance), chance_high=high, beyond=(behind > high).sum())
