@@ -164,8 +164,8 @@ def budget_study(preset: str = "cpu") -> Study:
 
     At T = 1 the smooth rows twice as long by two seeds: the nearest T, where short runs do not tell them apart. A DDPM
     five times as long: what is still to be had from it. JS by batches twice as large, with 2.2 times the images; and
-    the longest run of all, four times the images, in bfloat16. The smooth rows at T = 2 by the larger batches in
-    bfloat16, two seeds: where JS uses its latent, do rows differ? And JS at T = 4 so, by a critic twice as wide.
+    the longest run of all, four times the images, in bfloat16. The smooth rows by the larger batches in bfloat16, at
+    T = 2 by two seeds, where JS uses its latent, and at T = 1. And JS at T = 4 so, by a critic twice as wide.
     """
     cells = []
     lengths = [(SMOOTH[:1], 2, 2.0), (SMOOTH, 1, 2.0), (SMOOTH[:1], 1, 0.5), (SMOOTH[:1], 4, 2.0)]
@@ -181,7 +181,7 @@ def budget_study(preset: str = "cpu") -> Study:
         cells.append(usual.changed(updates=usual.updates * 13 // 12))
     usual = configure(preset, T=4, tag="long", batch_size=batch, precision="bf16")
     cells.append(usual.changed(updates=2 * usual.updates))
-    cells += [_later(preset, divergence=row, T=2, seed=seed) for seed in (0, 1) for row in SMOOTH]
+    cells += [_later(preset, divergence=row, T=T, seed=seed) for T, seed in ((2, 0), (2, 1), (1, 0)) for row in SMOOTH]
     usual = _later(preset, T=4)
     wide = tuple(2 * width for width in usual.critic_widths)
     cells.append(usual.changed(tag=f"{usual.tag}-wide-critic", critic_widths=wide))
