@@ -3,12 +3,50 @@
 All return one loss per image, so that the history can keep them apart by t; callers take the mean.
 """
 
+from dataclasses import replace
+
 import torch
 
+from ddgan_core import UserError
 from ddgan_core.diffusion import Schedule, diffuse
-from ddgan_core.divergences import Divergence
+from ddgan_core.divergences import Divergence, get_divergence
 from ddgan_core.networks import Discriminator, NoisePredictor
 from ddgan_core.shapes import Float, Int, Tensor
+
+
+def make_row(name: str, critic: str = "") -> Divergence:
+    """The row of that name; with `critic`, its generator by a critic that is trained by the loss of another row.
+
+    A logit stands for a log ratio, whichever loss has taught it, and so for a logit of any other row: what a generator
+    descends and how the ratio is estimated are two choices (Poole et al. 2016). Raises UserError for unknown rows, and
+    where the log ratio of one is no multiple of its logit, up to a constant.
+    """
+    row = get_divergence(name)
+    if critic in ("", name):
+        return row
+    judge = get_divergence(critic)
+    (slope, level), (its_slope, its_level) = _line(row), _line(judge)
+
+    def generator(_: Tensor | None, v_fake: Tensor) -> Tensor:
+        return row.generator(None, (its_slope * v_fake + its_level - level) / slope)
+
+    label = f"{row.label}, critic of {judge.label}"
+    return replace(
+        judge, name=name, label=label, generator=generator, f=row.f, f_prime=row.f_prime, conjugate=None,
+        activation=None, curvature=row.curvature,
+    )  # fmt: skip
+
+
+def _line(row: Divergence) -> tuple[float, float]:
+    """The log ratio that a row's logit stands for: how fast it grows with the logit, and what it is at 0."""
+    if row.log_ratio is not None:
+        at_0, at_1, at_2 = row.log_ratio(torch.arange(3.0)).tolist()
+        if at_1 - at_0 == at_2 - at_1:
+            return at_1 - at_0, at_0
+    raise UserError(
+        f"row {row.name!r} and another row's critic: its log ratio is not a multiple of its logit, as that of "
+        "non_saturating_js, squared_hellinger or reverse_kl is"
+    )
 
 
 def critic_loss(

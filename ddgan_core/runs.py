@@ -36,6 +36,7 @@ class RunConfig:
     dataset: str = "fashion_mnist"
     method: str = "ddgan"
     divergence: str = "non_saturating_js"  # of the GAN; "none" for a DDPM
+    critic_divergence: str = ""  # whose loss trains the critic where it is not the row's own
     T: int = 4
     schedule: str = "vp"
     seed: int = 0
@@ -76,14 +77,13 @@ class RunConfig:
             if not fits:
                 kind = field.type.__name__ if plain else "whole numbers"
                 raise UserError(f"{field.name} = {value!r}: of the kind {kind}")
-        if self.method not in METHODS:
-            raise UserError(f"method = {self.method!r}: choose one of {', '.join(METHODS)}")
+        for name, known in {"method": METHODS, "precision": PRECISIONS}.items():
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(known)}")
         if (self.method == "ddpm") != (self.divergence == "none"):
             raise UserError(
                 f"divergence = {self.divergence!r} with method {self.method!r}: a DDPM has none, a DDGAN has one"
             )
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         if not 1 <= self.T <= 1000:
             raise UserError(f"T = {self.T}: the number of diffusion steps is a whole number from 1 to 1000")
         for name, least in {"updates": 1, "batch_size": 1, "penalty_every": 1, "critic_steps": 1, "z_dim": 0}.items():

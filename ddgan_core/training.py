@@ -16,10 +16,9 @@ from torch import nn
 from ddgan_core import UserError
 from ddgan_core.data import draw_batch, to_float
 from ddgan_core.diffusion import diffuse_pair, make_schedule, random_generator, sample_posterior, stream_seed
-from ddgan_core.divergences import get_divergence
 from ddgan_core.graphs import Graphs, can_record
 from ddgan_core.networks import Classifier, Discriminator, check_image_size, make_model
-from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
+from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss, make_row
 from ddgan_core.runs import RunConfig
 from ddgan_core.shapes import Int, Tensor, UInt8
 from ddgan_core.time_means import TimeMeans, variance_by_latent
@@ -66,7 +65,7 @@ class Trainer:
                     f"critic_widths has {len(config.critic_widths)} levels, each half the one before: "
                     f"images of {height}x{width} have room for {most}"
                 )
-            self.row = get_divergence(config.divergence)
+            self.row = make_row(config.divergence, config.critic_divergence)
             critic = initialised(
                 lambda: Discriminator(channels, config.critic_widths, config.critic_detail), config.seed, "critic"
             )

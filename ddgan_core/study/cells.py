@@ -183,8 +183,7 @@ def budget_study(preset: str = "cpu") -> Study:
     cells.append(usual.changed(updates=2 * usual.updates))
     cells += [_later(preset, divergence=row, T=T, seed=seed) for T, seed in ((2, 0), (2, 1), (1, 0)) for row in SMOOTH]
     usual = _later(preset, T=4)
-    wide = tuple(2 * width for width in usual.critic_widths)
-    cells.append(usual.changed(tag=f"{usual.tag}-wide-critic", critic_widths=wide))
+    cells.append(usual.changed(tag=f"{usual.tag}-wide-critic", critic_widths=tuple(2 * w for w in usual.critic_widths)))
     return Study(f"budget-{preset}", tuple(cells))
 
 
@@ -198,19 +197,21 @@ def _later(preset: str, **chosen: Any) -> RunConfig:
 def minimax_study(preset: str = "cpu") -> Study:
     """Minimax JS, eq. (8), wherever the non-saturating loss has seeds: does its divergence lead, or how it is trained?
 
-    Its generator descends the JS that its critic, the same one, estimates; all other rows are minimax, too.
+    Its generator descends the JS that its critic, the same one, estimates; all other rows are minimax, too. Then the
+    generators of the other smooth rows by that critic: is it what a generator descends, or who estimates the ratio?
     """
     cells = [configure(preset, divergence="jensen_shannon", T=T, seed=seed) for T in (4, 2) for seed in (0, 1, 2)]
-    return Study(f"minimax-{preset}", (*cells, _later(preset, divergence="jensen_shannon", T=2)))
+    crossed = [_later(preset, divergence=row, T=2, critic_divergence=SMOOTH[0]) for row in SMOOTH[1:]]
+    crossed = [cell.changed(tag=f"{cell.tag}-js-critic") for cell in crossed]
+    return Study(f"minimax-{preset}", (*cells, _later(preset, divergence="jensen_shannon", T=2), *crossed))
 
 
 def penalty_study(preset: str = "cpu") -> Study:
     """R1 as hard on one row as on another: is that why JS leads where the smooth rows are trained on?
 
     R1 has the same weight in every row's own logit. In the log ratio, as a share of the curvature of the critic's loss,
-    that is four times as much for JS as for squared Hellinger and twice as much as for reverse KL. So squared Hellinger
-    held as JS is, JS held as squared Hellinger is, and reverse KL, whose seeds lie far apart, held as JS is by two of
-    them, beside the budget study's at T = 2.
+    that is four times as much for JS as for squared Hellinger and twice as much as for reverse KL. So each of the two
+    held as JS is (reverse KL by two seeds) and JS held as squared Hellinger is, beside the budget study's at T = 2.
     """
     cells = []
     rows = ("squared_hellinger", "non_saturating_js", "reverse_kl", "reverse_kl")
@@ -225,17 +226,16 @@ def shared_study(preset: str = "cpu") -> Study:
 
     Beside the paper's seeds at T = 4, in float32 and with the generator's own fakes.
     """
-    fast = {"precision": "bf16", "shared_fakes": True}
-    cells = (configure(preset, T=4, seed=seed, tag="bf16-shared", **fast) for seed in (0, 1, 2))
+    fast = {"precision": "bf16", "shared_fakes": True, "tag": "bf16-shared"}
+    cells = (configure(preset, T=4, seed=seed, **fast) for seed in (0, 1, 2))
     return Study(f"shared-{preset}", tuple(cells))
 
 
 def headline_study(preset: str = "cpu") -> Study:
     """JS with four steps, and with one, by more of what helped on a CPU; with two; and the other smooth rows with four.
 
-    Batches twice as large, bfloat16, a critic four times as wide, 1.7 times the preset's updates. At preset full: nine
-    minutes of a GPU for two cells side by side, twelve for three. The rows with four steps also at a quarter of the
-    critic's rate: the usual one broke wide critics of losses with exponentials.
+    Batches twice as large, bfloat16, a critic four times as wide, 1.7 times the preset's updates. The rows with four
+    steps also at a quarter of the critic's rate: the usual one broke wide critics of losses with exponentials.
     """
     cells = []
     js, *others = SMOOTH
