@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from ddgan_core.divergences import get_divergence
 from ddgan_core.notebook import held as module
 from ddgan_core.notebook import rows
-from ddgan_core.notebook.held import hardness, held, held_figure
+from ddgan_core.notebook.held import crossed_figure, hardness, held, held_figure
 from ddgan_core.study import configure, make_study
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +54,9 @@ def test_critics_held_alike_give_the_same_log_ratio(row: str) -> None:
 
 
 def test_r1_is_made_as_hard_on_one_row_as_on_another() -> None:
-    js, hellinger, reverse_kl = (c for c in make_study("budget", "cpu").cells if c.tag == "b64-bf16" and not c.seed)
+    js, hellinger, reverse_kl = (
+        c for c in make_study("budget", "cpu").cells if (c.tag, c.T, c.seed) == ("b64-bf16", 2, 0)
+    )
     as_js, as_hellinger, too, again = make_study("penalty", "cpu").cells
     assert hardness(as_js) == pytest.approx(hardness(js)) == pytest.approx(hardness(too)) == pytest.approx(0.04)
     assert hardness(as_hellinger) == pytest.approx(hardness(hellinger)) == pytest.approx(0.01)
@@ -64,8 +67,10 @@ def test_r1_is_made_as_hard_on_one_row_as_on_another() -> None:
 
 @pytest.fixture
 def table(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    """Twins of one row, one of another, and runs that are not as long, at another T, or of other networks."""
+    """Twins of one row, one of another, one by JS's critic; and of another length, T, or other networks."""
     cells = [*make_study("penalty", "smoke").cells[:2], configure("smoke", T=2, tag="b64-bf16")]
+    crossed = {"divergence": "reverse_kl", "critic_divergence": "non_saturating_js", "tag": "b64-bf16-js-critic"}
+    cells.append(configure("smoke", T=2, **crossed))
     cells += [configure("smoke", T=2), configure("smoke", T=4, tag="b64"), configure("smoke", T=2, tag="b64-wide")]
     _, _, features, n = rows.SCORES["smoke"]["ddgan"][0]
     lines = []
@@ -86,12 +91,14 @@ def table(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 
 
 def test_runs_as_long_stand_beside_each_other(table: pd.DataFrame) -> None:
-    assert table["divergence"].tolist() == ["non_saturating_js", "non_saturating_js", "squared_hellinger"]
-    assert table["hardness"].tolist() == pytest.approx([0.01, 0.04, 0.04])
-    assert table["weight"].tolist() == pytest.approx([0.005, 0.02, 0.08])
-    assert table["FID"].tolist() == [41, 42, 40]
-    assert table["distance"].tolist() == [6, 7, 5]
-    assert table["kid"].tolist() == [0.02] * 3
+    js, hellinger, reverse_kl = "non_saturating_js", "squared_hellinger", "reverse_kl"
+    assert table["divergence"].tolist() == [js, js, reverse_kl, hellinger]
+    assert table["critic"].tolist() == [js, js, js, hellinger]
+    assert table["hardness"].tolist() == pytest.approx([0.01, 0.04, 0.04, 0.04])  # by the critic, whose R1 it is
+    assert table["weight"].tolist() == pytest.approx([0.005, 0.02, 0.02, 0.08])
+    assert table["FID"].tolist() == [41, 42, 43, 40]
+    assert table["distance"].tolist() == [6, 7, 8, 5]
+    assert table["kid"].tolist() == [0.02] * 4
 
 
 def test_a_line_for_each_row(table: pd.DataFrame) -> None:
@@ -100,6 +107,17 @@ def test_a_line_for_each_row(table: pd.DataFrame) -> None:
     for ax, expected in ((fid, [41, 42]), (distance, [6, 7])):
         assert expected in [list(line.get_ydata()) for line in ax.lines]
         assert {t.get_text() for t in ax.texts} == {"JS (non-saturating)", "Squared Hellinger"}
+
+
+def test_a_line_for_each_generator_and_critic_those_by_js_first(table: pd.DataFrame) -> None:
+    figure = crossed_figure(table)
+    fid, distance = figure.axes
+    names = ["JS (non-saturating), JS's critic", "Reverse KL, JS's critic", "Squared Hellinger, its own"]
+    assert [t.get_text() for t in fid.get_yticklabels()] == names
+    for ax, expected in ((fid, [[41, 42], [43], [40]]), (distance, [[6, 7], [8], [5]])):
+        assert [list(bars.lines[0].get_xdata()) for bars in ax.containers] == expected
+        assert [round(np.mean(bars.lines[0].get_ydata())) for bars in ax.containers] == [0, 1, 2]
+        assert [1.5, 1.5] in [list(line.get_ydata()) for line in ax.lines], "the rule below JS's critic"
 
 
 def spans(values: pd.Series) -> str:
@@ -132,4 +150,5 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
 def test_without_runs_it_says_so(results) -> None:
     empty = held("smoke")
     assert not len(empty)
-    assert {t.get_text() for ax in held_figure(empty).axes for t in ax.texts} == {"not run yet"}
+    for draw in (held_figure, crossed_figure):
+        assert {t.get_text() for ax in draw(empty).axes for t in ax.texts} == {"not run yet"}

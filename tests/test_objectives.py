@@ -3,14 +3,19 @@
 import pytest
 import torch
 
+from ddgan_core import UserError
+from ddgan_core.data import load_images
 from ddgan_core.diffusion import diffuse, vp_schedule
 from ddgan_core.divergences import DIVERGENCES, Divergence
 from ddgan_core.networks import Discriminator, NoisePredictor
-from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss
+from ddgan_core.objectives import critic_loss, critic_penalty, ddpm_loss, generator_loss, make_row
 from ddgan_core.penalties import gradient_penalty, r1_penalty, r1_r2_penalty
+from ddgan_core.study import configure
+from ddgan_core.training import Trainer
 
 each_row = pytest.mark.parametrize("row", DIVERGENCES.values(), ids=lambda row: row.name)
 N = 6
+LINES = ["non_saturating_js", "squared_hellinger", "reverse_kl", "kl", "neyman"]  # logits that are a log ratio's lines
 
 
 @pytest.fixture
@@ -83,6 +88,44 @@ def test_a_penalty_is_the_finite_difference_of_the_critic(row: Divergence, criti
     }[row.penalty]()
     penalty = critic_penalty(row, critic, real, fake, x_t, t, torch.ones(1))
     assert penalty.item() == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("critic", LINES)
+@pytest.mark.parametrize("name", LINES)
+def test_a_generator_descends_its_own_divergence_by_any_critic(name: str, critic: str) -> None:
+    """Of E_P f(u) a sample sees f(u) - u f'(u), minus f* at f'(u), u the ratio that the critic's logit stands for."""
+    row, own, judge = make_row(name, critic), DIVERGENCES[name], DIVERGENCES[critic]
+    v = torch.linspace(-3, 3, 13, dtype=torch.float64, requires_grad=True)
+    u = judge.log_ratio(v).exp()
+    found, expected = (
+        torch.autograd.grad(loss.sum(), v)[0] for loss in (row.generator(None, v), own.f(u) - u * own.f_prime(u))
+    )
+    assert torch.allclose(found, expected, rtol=1e-4)
+    assert (row.name, row.critic, row.penalty) == (name, judge.critic, judge.penalty)
+    assert (row.f, row.f_prime, row.log_ratio) == (own.f, own.f_prime, judge.log_ratio)
+
+
+def test_a_row_by_its_own_critic_is_the_row() -> None:
+    assert make_row("kl") is make_row("kl", "kl") is DIVERGENCES["kl"]
+
+
+@pytest.mark.parametrize("pair", [("reverse_kl", "wasserstein"), ("pearson", "kl"), ("kl", "total_variation")])
+def test_a_logit_that_is_no_line_of_the_log_ratio_is_refused(pair: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match="not a multiple of its logit"):
+        make_row(*pair)
+
+
+def test_a_critic_is_trained_by_the_row_that_is_named_for_it() -> None:
+    rows = {"divergence": "reverse_kl", "critic_divergence": "jensen_shannon"}
+    players = []
+    for chosen in (rows, {"divergence": "jensen_shannon"}, {"divergence": "reverse_kl"}):
+        each = Trainer(configure("smoke", **chosen), load_images("digits")[0])
+        each.update()
+        players.append([torch.cat([p.flatten() for p in n.parameters()]) for n in (each.critic, each.model)])
+    (critic, model), (js_critic, js_model), (own_critic, _) = players
+    assert torch.equal(critic, js_critic)
+    assert not torch.equal(critic, own_critic)
+    assert not torch.equal(model, js_model)
 
 
 def test_ddpm_loss_is_the_squared_error_per_pixel_of_the_noise() -> None:

@@ -41,7 +41,7 @@ def test_the_hash_covers_every_field() -> None:
     others = {
         "dataset": "digits", "schedule": "linear", "preset": "full", "tag": "x", "precision": "bf16",
         "widths": (8,), "critic_widths": (8,), "critic_detail": True, "attention": True, "level_weight": 1e-3,
-        "shared_fakes": True,
+        "shared_fakes": True, "critic_divergence": "kl",
     }  # fmt: skip
     base = RunConfig()
     hashes = {base.hash, base.changed(divergence="kl").hash, base.changed(method="ddpm", divergence="none").hash}

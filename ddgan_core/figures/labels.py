@@ -26,10 +26,9 @@ def label_of(row: str) -> str:
 
 def tag_label(tag: str) -> str:
     """A run's tag in words; in the study of budgets "x5" is a length of training, "b64" a size of batches."""
-    wide = {"-wide-critic": "critic twice as wide", "-wide-critic4": "critic four times as wide"}
-    for ending, words in (
-        wide | {"-bf16": "bfloat16", "-slow": "its rate a quarter", "-shared": "shared fakes"}
-    ).items():
+    endings = {"-wide-critic": "critic twice as wide", "-wide-critic4": "critic four times as wide"}
+    endings |= {"-bf16": "bfloat16", "-slow": "its rate a quarter", "-shared": "shared fakes"}
+    for ending, words in (endings | {"-js-critic": "critic of JS"}).items():
         if tag.endswith(ending):
             return f"{tag_label(tag.removesuffix(ending))}, {words}"
     if weighed := re.fullmatch(r"(.+)-r1x([\d.]+)", tag):

@@ -1,26 +1,34 @@
-"""How hard R1 holds the critic of each row, and what becomes of the rows when it holds them alike (study `penalty`)."""
+"""What JS leads by where it is trained on: how hard R1 holds a critic, its loss, or what the generator descends?
+
+How hard R1 holds each row's critic and what becomes of rows when it holds them alike (study `penalty`); and generators
+by the critic of another row (study `minimax`).
+"""
 
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
 
-from ddgan_core.divergences import get_divergence
+from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.identities import optimal_logit
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable
+from ddgan_core.objectives import make_row
 from ddgan_core.runs import RunConfig, all_runs
 from ddgan_core.study import configure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-AS_LONG = r"b\d+(-bf16)?(-r1x[\d.]+)?"  # tags of runs that differ in row, seed, precision and the weight of R1 alone
+# Tags of runs that differ in row, seed, precision, the weight of R1 and whose loss trains the critic, alone.
+AS_LONG = r"b\d+(-bf16)?(-r1x[\d.]+|-js-critic)?"
 MEASURES = ("FID", "distance")
+JS = "non_saturating_js"
 
 
 def hardness(config: RunConfig) -> float:
@@ -30,7 +38,7 @@ def hardness(config: RunConfig) -> float:
     critics with one w / c the log ratios are alike, whichever multiple of it their logits are. NaN for rows whose logit
     stands for none.
     """
-    row = get_divergence(config.divergence)
+    row = make_row(config.divergence, config.critic_divergence)
     if row.log_ratio is None:
         return math.nan
     blind = optimal_logit(row, torch.zeros((), dtype=torch.float64))
@@ -41,12 +49,13 @@ def hardness(config: RunConfig) -> float:
 def held(preset: str) -> pd.DataFrame:
     """Scores at T = 2 of the preset's runs that are trained as long, by how hard R1 holds critics that have a hardness.
 
-    A line for each run, row by row: run_id, divergence, seed, features, weight (of R1), hardness, FID and distance with
-    their _error (half of a 95 % interval over draws; the distance by the preset's main features and N), kid, recall.
+    A line for each run, row by row: run_id, divergence (the generator's), critic (the first row whose loss trains it),
+    seed, features, weight (of R1), hardness, FID and distance with their _error (half of a 95 % interval over draws;
+    the distance by the preset's main features and N), kid, recall.
     """
     configs = {run.config.run_id: run.config for run in all_runs(configure(preset).dataset)}
     scores, main = load_evaluations(configure(preset).dataset, preset), comparable(preset)
-    columns = ["run_id", "divergence", "seed", "features", "weight", "hardness"]
+    columns = ["run_id", "divergence", "critic", "seed", "features", "weight", "hardness"]
     columns += [name for measure in MEASURES for name in (measure, f"{measure}_error")] + ["kid", "recall"]
     if not len(main):
         return pd.DataFrame(columns=columns)
@@ -54,6 +63,7 @@ def held(preset: str) -> pd.DataFrame:
     main = main[main["run_id"].isin(configs)].set_index("run_id")
     fid = inception_scores(scores)
     table = main[["divergence", "seed", "features", "recall"]].assign(
+        critic=[_critic(configs[name].critic_divergence or configs[name].divergence) for name in main.index],
         weight=[configs[name].penalty_weight for name in main.index],
         hardness=[hardness(configs[name]) for name in main.index],
         distance=main["frechet"], distance_error=main["frechet_error"],
@@ -66,8 +76,17 @@ def held(preset: str) -> pd.DataFrame:
     )
 
 
+def _critic(row: str) -> str:
+    loss = get_divergence(row).critic
+    return next(name for name, other in DIVERGENCES.items() if other.critic is loss)
+
+
 def held_figure(table: pd.DataFrame) -> "Figure":
-    """FID and distance against `hardness`: a point for each run, runs of one row and hardness a little apart."""
+    """FID and distance against `hardness`: a point for each run, runs of one row and hardness a little apart.
+
+    Generators by another row's critic are left out.
+    """
+    table = table[table["critic"] == table["divergence"].map(_critic)]
     figure, axes = panels(2, 4.4)
     for ax, measure in zip(axes, MEASURES, strict=True):
         ends = []
@@ -86,6 +105,30 @@ def held_figure(table: pd.DataFrame) -> "Figure":
             ax.set_xlim(levels[0] / 1.5, levels[-1] * 1.5)
         label_ends(ax, ends)
         ax.set(xlabel="weight of R1 over the curvature of the critic's loss", ylabel="lower is better")
+        if len(table):
+            ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
+        else:
+            ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
+    return figure
+
+
+def crossed_figure(table: pd.DataFrame) -> "Figure":
+    """FID and distance of each run, a line for each generator and critic; below the rule, critics of other losses."""
+    order = list(DIVERGENCES)
+    groups = sorted(
+        table.groupby(["critic", "divergence"]), key=lambda g: (g[0][0] != JS, *(order.index(name) for name in g[0]))
+    )
+    whose = {True: "JS's critic", False: "its own"}
+    names = [f"{label_of(row)}, {whose[critic == JS]}" for (critic, row), _ in groups]
+    figure, axes = panels(2, 1.1 + 0.5 * max(4, len(groups)))
+    for ax, measure in zip(axes, MEASURES, strict=True):
+        for place, ((_, row), own) in enumerate(groups):
+            heights = place + 0.12 * (np.arange(len(own)) - (len(own) - 1) / 2)
+            ax.errorbar(own[measure], heights, xerr=own[f"{measure}_error"], fmt="o", ms=5, color=COLOURS[row])
+        ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
+        ax.axhline(sum(critic == JS for (critic, _), _ in groups) - 0.5, color="0.6", lw=0.8)
+        ax.invert_yaxis()
+        ax.set(xlabel="lower is better")
         if len(table):
             ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
         else:
