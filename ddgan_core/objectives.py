@@ -25,7 +25,7 @@ def make_row(name: str, critic: str = "") -> Divergence:
     if critic in ("", name):
         return row
     judge = get_divergence(critic)
-    (slope, level), (its_slope, its_level) = _line(row), _line(judge)
+    (slope, level), (its_slope, its_level) = log_ratio_line(row), log_ratio_line(judge)
 
     def generator(_: Tensor | None, v_fake: Tensor) -> Tensor:
         return row.generator(None, (its_slope * v_fake + its_level - level) / slope)
@@ -37,15 +37,18 @@ def make_row(name: str, critic: str = "") -> Divergence:
     )  # fmt: skip
 
 
-def _line(row: Divergence) -> tuple[float, float]:
-    """The log ratio that a row's logit stands for: how fast it grows with the logit, and what it is at 0."""
+def log_ratio_line(row: Divergence) -> tuple[float, float]:
+    """The log ratio that a row's logit stands for: how fast it grows with the logit, and what it is at 0.
+
+    Raises UserError for rows of which it is no line.
+    """
     if row.log_ratio is not None:
         at_0, at_1, at_2 = row.log_ratio(torch.arange(3.0)).tolist()
         if at_1 - at_0 == at_2 - at_1:
             return at_1 - at_0, at_0
     raise UserError(
-        f"row {row.name!r} and another row's critic: its log ratio is not a multiple of its logit, as that of "
-        "non_saturating_js, squared_hellinger or reverse_kl is"
+        f"row {row.name!r} cannot be compared through its critic's logit, no multiple of the log ratio: choose one "
+        "like non_saturating_js, squared_hellinger or reverse_kl"
     )
 
 

@@ -1,0 +1,113 @@
+"""How many images a critic's loss needs: closed forms, and critics that are fitted to many made-up sets of images."""
+
+import lzma
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from ddgan_core import UserError
+from ddgan_core.divergences import get_divergence
+from ddgan_core.notebook.efficiency import _variance, efficiency_figure, gaps, images_needed
+from ddgan_core.runs import HISTORY, Run, write_atomic
+from ddgan_core.study import configure
+
+
+def second_moments(mean: float) -> np.ndarray:
+    """Of (1, x) for x ~ N(mean, 1)."""
+    return np.array([[1, mean], [mean, 1 + mean**2]])
+
+
+@pytest.mark.parametrize("gap", [0.1, 1.0, 2.0])
+def test_js_reaches_the_bound_of_cramer_and_rao(gap: float) -> None:
+    """One over Fisher's information of logistic regression; a is known better by 1 + 1, real and fake being as many."""
+    m = gap**0.5
+    information = np.zeros((2, 2))
+    for i in range(2):
+        for j in range(2):
+
+            def density(x: float, power: int = i + j) -> float:
+                both = norm.pdf(x, m / 2) + norm.pdf(x, -m / 2)
+                return x**power * both / (2 + 2 * np.cosh(m * x))
+
+            information[i, j] = quad(density, -12, 12)[0]
+    seen = (second_moments(m / 2) + second_moments(-m / 2)) / 2
+    assert _variance(get_divergence("non_saturating_js"), gap) == pytest.approx(
+        np.trace(np.linalg.inv(information) @ seen) - 2
+    )
+
+
+@pytest.mark.parametrize("gap", [0.1, 0.5, 1.0])
+def test_reverse_kl_in_closed_form(gap: float) -> None:
+    """E_q e^-2r g(x) = e^(m^2) E g(x) at x ~ N(-3 m / 2, 1), and E_q e^-r g = E_p g; log ratios within the bound."""
+    m = gap**0.5
+    mean = np.array([1, -m / 2])
+    bend = second_moments(-m / 2)
+    spread = np.exp(gap) * second_moments(-3 * m / 2) - np.outer(mean, mean) + np.diag([0, 1])
+    inverse = np.linalg.inv(bend)
+    seen = (second_moments(m / 2) + second_moments(-m / 2)) / 2
+    expected = np.trace(inverse @ spread @ inverse @ seen)
+    assert _variance(get_divergence("reverse_kl"), gap) == pytest.approx(expected)
+
+
+def test_fitted_critics_scatter_as_it_says() -> None:
+    """2,000 sets of 500 real and 500 fake images each, critics by Newton; the errors of squared Hellinger over JS's."""
+    gap, sets, n = 1.5, 2_000, 500
+    m = gap**0.5
+    random = np.random.default_rng(0)
+    real, fake = (torch.from_numpy(random.normal(s * m / 2, 1, (sets, n))) for s in (1, -1))
+    errors = {}
+    for name, steepness in (("non_saturating_js", 1), ("squared_hellinger", 2)):
+        row, a = get_divergence(name), torch.zeros(sets, 2, dtype=torch.float64)
+        a[:, 1] = m / steepness
+        for _ in range(6):
+            a.requires_grad_()
+            v_real, v_fake = (a[:, :1] + a[:, 1:] * x for x in (real, fake))
+            slope = torch.autograd.grad(row.critic(v_real, v_fake).mean(1).sum(), a, create_graph=True)[0]
+            bend = torch.stack([torch.autograd.grad(slope[:, i].sum(), a, retain_graph=True)[0] for i in (0, 1)], 1)
+            a = (a - torch.linalg.solve(bend, slope)).detach()
+        off = steepness * a - torch.tensor([0, m])
+        errors[name] = (off[:, 0] ** 2 + (1 + gap / 4) * off[:, 1] ** 2).mean()
+    expected = images_needed(get_divergence("squared_hellinger"), gap)
+    assert 1.08 < expected < 1.15
+    assert float(errors["squared_hellinger"] / errors["non_saturating_js"]) == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["squared_hellinger", "reverse_kl", "kl", "neyman", "jeffreys", "alpha_1.5"])
+def test_no_critic_needs_fewer_images_than_js(name: str) -> None:
+    needed = [images_needed(get_divergence(name), gap) for gap in (1e-3, 0.1, 0.5, 1.0, 2.0)]
+    assert needed[0] == pytest.approx(1, abs=0.02)  # all losses are one where nothing is told apart
+    assert needed == sorted(needed)
+    assert images_needed(get_divergence("kl"), 1.0) == pytest.approx(images_needed(get_divergence("reverse_kl"), 1.0))
+
+
+def test_rows_without_a_log_ratio_are_refused() -> None:
+    with pytest.raises(UserError, match="total_variation"):
+        images_needed(get_divergence("total_variation"), 1.0)
+
+
+def test_gaps_are_of_log_ratios_at_the_end_of_a_training(results) -> None:
+    history = pd.DataFrame({
+        "logit_real_t1": [9.0] * 3 + [2.0], "logit_fake_t1": [0.0] * 3 + [-1.0],
+        "logit_real_t2": [9.0] * 3 + [0.5], "logit_fake_t2": [0.0] * 4,
+    })  # fmt: skip
+    own = configure("smoke", divergence="squared_hellinger", T=2)
+    by_js = own.changed(critic_divergence="jensen_shannon", tag="by-js")
+    runs = [Run.create(config) for config in (own, by_js)]
+    for run in runs:
+        write_atomic(run.path / HISTORY, lzma.compress(history.to_csv(index=False).encode()))
+    found = gaps(runs)
+    assert found.loc[own.run_id, ["t = 1", "t = 2"]].tolist() == [6.0, 1.0]  # log q/p is twice the logit
+    assert found.loc[by_js.run_id, ["t = 1", "t = 2"]].tolist() == [3.0, 0.5]
+    axes = plt.figure().subplots()
+    efficiency_figure(axes, found)
+    ticks = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "|"]
+    assert ticks == [[6.0, 3.0]]
+    names = {"JS (non-saturating)", "Squared Hellinger", "Reverse KL"}
+    assert {text.get_text() for text in axes.texts} == names
+    efficiency_figure(empty := plt.figure().subplots(), gaps([]))
+    assert {text.get_text() for text in empty.texts} == names
