@@ -117,3 +117,15 @@ def test_cells_are_chosen_by_their_ids() -> None:
         match="study 'toy' is not known: choose one of paper, .*, causes, minimax, penalty, shared, headline, toys",
     ):
         make_study("toy")
+
+
+@pytest.mark.parametrize("preset", ["short", "cpu"])
+def test_crossed_cells_differ_in_the_critics_loss_alone(preset: str) -> None:
+    twins = {cell.run_id: cell for cell in make_study("budget", preset).cells}
+    crossed = [cell for cell in make_study("minimax", preset).cells if cell.critic_divergence]
+    for cell in crossed:
+        twin = cell.changed(tag=cell.tag.removesuffix("-js-critic"), critic_divergence="")
+        assert twins[twin.run_id] == twin != cell
+    seeds = {(2, 0), (1, 0), (1, 1)}
+    expected = {(row, *at) for row in ("squared_hellinger", "reverse_kl") for at in seeds}
+    assert {(cell.divergence, cell.T, cell.seed) for cell in crossed} == expected

@@ -1,4 +1,4 @@
-"""Which runs make the study: cells as data, most informative first, and the scores each is given."""
+"""Which runs make the study: cells as data, most informative first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +9,13 @@ from ddgan_core.data import get_dataset
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.runs import PRESETS, RunConfig
+from ddgan_core.study.due import SWEEP_SEED
 from ddgan_core.toys.toy_study import ToyCell
 from ddgan_core.toys.toy_study import cells as toy_cells
 
 PAPER_ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein")
 SMOOTH = tuple(row for row in PAPER_ROWS if DIVERGENCES[row].curvature is not None)  # f-divergences, f'' at 1
 PAPER_T = (4, 2, 8, 10, 1, 3, 5, 6, 7, 9)  # in order of what they tell
-SWEEP_SEED = 100  # settings are chosen by a seed that no curve or mean of a row has; `pairs` takes its ratios
 
 # What a DDPM changes in each preset: it has no critic to pay for, so it gets more updates from the same minutes.
 DDPM = {
@@ -25,54 +25,8 @@ DDPM = {
     "full": {"T": 1000, "schedule": "linear", "updates": 30_000, "lr_generator": 5e-4},
 }
 
-# (sampler, steps, features, images) of the scores every finished run gets; None stands for the run's T.
-SCORES: dict[str, dict[str, list[tuple[str, int | None, str, int]]]] = {
-    "smoke": {
-        "ddgan": [("ddgan", None, "pixels", 200)],
-        "ddpm": [("ancestral", None, "pixels", 200), ("ddim", 5, "pixels", 200), ("shortened", 5, "pixels", 200)],
-    },
-    "short": {
-        "ddgan": [("ddgan", None, "fashion_classifier", 10_000)],
-        "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (4, 10) for s in ("ancestral", "ddim")]
-        + [("ancestral", 100, "fashion_classifier", 10_000)],
-    },
-    "cpu": {
-        "ddgan": [("ddgan", None, "fashion_classifier", n) for n in (10_000, 1_000)],
-        # A thousand steps for ten thousand images would take a core half a day: the long chains are compared at 1,000.
-        "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (4, 10) for s in ("ancestral", "ddim")]
-        + [("ancestral", n, "fashion_classifier", 1_000) for n in (4, 10, 20, 50, 100, 200, 1000)]
-        + [("ddim", n, "fashion_classifier", 1_000) for n in (4, 10, 20, 50, 100)]
-        + [("shortened", n, "fashion_classifier", 1_000) for n in (10, 20, 50, 100, 200)]
-        + [("retimed", n, "fashion_classifier", 1_000) for n in (10, 50, 200)],
-    },
-    "full": {  # a GPU has time for Inception's features
-        "ddgan": [("ddgan", None, features, 10_000) for features in ("fashion_classifier", "inception")],
-        "ddpm": [("ancestral", n, "fashion_classifier", 10_000) for n in (10, 20, 50, 100, 200, 500, 1000)]
-        + [("ddim", n, "fashion_classifier", 10_000) for n in (10, 20, 50, 100)]
-        + [(s, n, "fashion_classifier", 10_000) for n in (10, 50, 200) for s in ("shortened", "retimed")]
-        + [("ancestral", n, "inception", 10_000) for n in (10, 100, 1000)]
-        + [("ddim", 10, "inception", 10_000)],
-    },
-}
 MOST_SIGNAL = 0.01  # of an image's variance in x_T, which sampling takes for noise
 CRITIC_SHARE = 0.433  # of an update's time, on a CPU thread: with four critic steps it takes 2.3 times as long
-CUT_SHORT = (4, 10)  # T at which a row's first run is also sampled as the source paper does, from a smaller t on
-
-
-def reference_split(config: RunConfig) -> str:
-    """The images that a run's scores are measured against: the test images, by which nothing is chosen."""
-    return "train" if config.seed == SWEEP_SEED else "test"
-
-
-def scores_due(config: RunConfig) -> list[tuple[str, int, str, int]]:
-    """(sampler, steps, features, images) of the scores that a run gets when it is finished."""
-    usual = SCORES[config.preset][config.method]
-    if config.method == "ddpm" and config.tag:  # samplers are compared by the preset's own run
-        usual = [score for score in usual if score[-1] == max(n for *_, n in usual)]
-    due = [(sampler, steps or config.T, features, n) for sampler, steps, features, n in usual]
-    if config.method == "ddgan" and config.T in CUT_SHORT and config.seed == 0 and not config.tag:
-        due += [("truncated", t, *usual[0][2:]) for t in range(1, config.T)]
-    return due
 
 
 Cell = RunConfig | ToyCell
@@ -198,11 +152,15 @@ def minimax_study(preset: str = "cpu") -> Study:
     """Minimax JS, eq. (8), wherever the non-saturating loss has seeds: does its divergence lead, or how it is trained?
 
     Its generator descends the JS that its critic, the same one, estimates; all other rows are minimax, too. Then the
-    generators of the other smooth rows by that critic: is it what a generator descends, or who estimates the ratio?
+    generators of the other smooth rows by that critic, at T = 2 and, by two seeds, at T = 1 twice as long as usual:
+    is it what a generator descends, or who estimates the ratio?
     """
     cells = [configure(preset, divergence="jensen_shannon", T=T, seed=seed) for T in (4, 2) for seed in (0, 1, 2)]
-    crossed = [_later(preset, divergence=row, T=2, critic_divergence=SMOOTH[0]) for row in SMOOTH[1:]]
-    crossed = [cell.changed(tag=f"{cell.tag}-js-critic") for cell in crossed]
+    js, *others = SMOOTH
+    crossed = [_later(preset, divergence=row, T=2) for row in others]
+    twice = {"updates": 2 * PRESETS[preset]["updates"], "tag": "x2"}
+    crossed += [configure(preset, divergence=row, T=1, seed=seed, **twice) for seed in (0, 1) for row in others]
+    crossed = [cell.changed(tag=f"{cell.tag}-js-critic", critic_divergence=js) for cell in crossed]
     return Study(f"minimax-{preset}", (*cells, _later(preset, divergence="jensen_shannon", T=2), *crossed))
 
 

@@ -27,7 +27,8 @@ from ddgan_core.provenance import device_name
 from ddgan_core.runner import default_device, train_run
 from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
 from ddgan_core.study import toys
-from ddgan_core.study.cells import Cell, Study, reference_split, scores_due
+from ddgan_core.study.cells import Cell, Study
+from ddgan_core.study.due import reference_split, scores_due
 from ddgan_core.study.executors import local, on_ray
 from ddgan_core.toys.toy_study import ToyCell
 from ddgan_core.training import TrainingDiverged
