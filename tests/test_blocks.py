@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ddgan_core.blocks import convolve, group_norm_at_once, time_features
+from ddgan_core.blocks import CriticBlock, ResidualBlock, SelfAttention, convolve, group_norm_at_once, time_features
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -52,3 +52,33 @@ def test_every_time_up_to_1000_is_told_apart() -> None:
     features = time_features(torch.arange(1, 1001), 16)
     distances = torch.cdist(features.double(), features.double()) + 10 * torch.eye(1000)
     assert distances.min() > 0.05
+
+
+def test_attention_is_by_the_softmax_of_products_and_begins_as_nothing() -> None:
+    layer, x = SelfAttention(16).double(), noise(2, 16, 3, 4)
+    assert torch.equal(layer(x), x)
+    nn.init.normal_(layer.out.weight)
+    qkv = layer.qkv.weight[:, :, 0, 0] @ layer.norm(x).flatten(2) + layer.qkv.bias[:, None]
+    q, k, v = qkv.chunk(3, dim=1)
+    shares = (q.mT @ k / math.sqrt(16)).softmax(2)  # of the keys, for each query
+    expected = x + (layer.out.weight[:, :, 0, 0] @ v @ shares.mT).view(2, 16, 3, 4)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_a_residual_block_begins_as_its_skip_connection() -> None:
+    x, time = noise(2, 8, 6, 4).float(), noise(2, 5, seed=1).float()
+    same, wider = (ResidualBlock(8, c_out, 5, 0) for c_out in (8, 16))
+    assert torch.equal(same(x, time, None), x)
+    assert torch.equal(wider(x, time, None), wider.skip(x))
+
+
+def test_a_critics_block_by_hand() -> None:
+    block, x, time = CriticBlock(4, 6, 5, shrink=True).double(), noise(2, 4, 6, 8), noise(2, 5, seed=1)
+
+    def leaky(h: torch.Tensor) -> torch.Tensor:
+        return torch.where(h > 0, h, 0.2 * h)
+
+    small = x.view(2, 4, 3, 2, 4, 2).mean((3, 5))
+    h = block.conv_1(leaky(small)) + block.time(time)[:, :, None, None]
+    expected = (block.skip(small) + block.conv_2(leaky(h))) / math.sqrt(2)
+    torch.testing.assert_close(block(x, time), expected)

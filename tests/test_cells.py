@@ -2,10 +2,12 @@
 
 import itertools
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from ddgan_core import UserError, study
+from ddgan_core.runs import all_runs
 from ddgan_core.study import (
     PAPER_ROWS,
     PAPER_T,
@@ -129,3 +131,13 @@ def test_crossed_cells_differ_in_the_critics_loss_alone(preset: str) -> None:
     seeds = {(2, 0), (1, 0), (1, 1)}
     expected = {(row, *at) for row in ("squared_hellinger", "reverse_kl") for at in seeds}
     assert {(cell.divergence, cell.T, cell.seed) for cell in crossed} == expected
+
+
+def test_what_was_trained_is_what_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number of the committed runs of the paper's grid: another default would be another study."""
+    monkeypatch.setenv("DDGAN_RESULTS", str(Path(__file__).parent.parent / "results"))
+    for preset, least in (("short", 20), ("cpu", 5)):
+        cells = {(c.dataset, c.run_id): c for c in make_study("paper", preset).cells}
+        found = [run.config for run in all_runs() if (run.config.dataset, run.config.run_id) in cells]
+        assert len(found) >= least
+        assert [c for c in found if c != cells[c.dataset, c.run_id]] == []

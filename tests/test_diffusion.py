@@ -186,6 +186,7 @@ def test_respacing_keeps_the_marginals(steps: int) -> None:
     assert short.time[0] == 0
     assert short.time[-1] == 1000
     assert (short.time.diff() > 0).all()
+    assert (short.time - torch.linspace(0, 1000, steps + 1)).abs().max() <= 0.5 + 1e-3, "evenly spread"
     assert torch.equal(short.alpha_bar, schedule.alpha_bar[short.time])
     assert torch.allclose(torch.cumprod(1 - short.beta, 0), short.alpha_bar, rtol=1e-9)
 

@@ -22,6 +22,7 @@ from ddgan_core.divergences import (
     linear_tail_exp,
 )
 from ddgan_core.identities import optimal_logit
+from ddgan_core.penalties import gradient_penalty, r1_penalty, r1_r2_penalty
 
 ROWS = list(DIVERGENCES.values())
 SEPARABLE_ROWS = [row for row in ROWS if not row.relativistic]  # E_Q of a real term + E_P of a fake term
@@ -251,6 +252,23 @@ def test_the_tail_is_a_tangent() -> None:
     e = math.exp(10)
     assert y.tolist() == pytest.approx([0, 1, math.exp(9), e, 3 * e])
     assert slope.tolist() == pytest.approx([0, 1, math.exp(9), e, e])
+
+
+@each([row for row in F_ROWS if row.name not in ("pearson", "total_variation")])
+def test_beyond_the_bound_no_slope_grows(row: Divergence) -> None:
+    """At density ratios beyond e^10 and e^-10 no logit pulls harder than there; Pearson's is a parabola, by design."""
+    for near, far in ((10.001, 12.0), (-10.001, -12.0)):
+        v = optimal_logit(row, torch.tensor([near, far], dtype=torch.float64)).requires_grad_(True)
+        zero = torch.zeros_like(v)
+        for losses in (row.critic(v, zero), row.critic(zero, v), row.generator(None, v)):
+            (slope,) = torch.autograd.grad(losses.sum(), v)
+            assert slope[1].abs() <= 1.001 * slope[0].abs()
+
+
+def test_the_penalties_are_those_of_the_sources() -> None:
+    usual = dict.fromkeys(("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation"), r1_penalty)
+    for name, penalty in (usual | {"wasserstein": gradient_penalty, "relativistic": r1_r2_penalty}).items():
+        assert DIVERGENCES[name].penalty is penalty, name
 
 
 @pytest.mark.parametrize("bound", [5.0, 10.0, 15.0, 20.0])

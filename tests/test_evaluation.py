@@ -16,6 +16,7 @@ from ddgan_core.evaluation import samples, scoring
 from ddgan_core.evaluation.samples import load_model, sample
 from ddgan_core.evaluation.scores import COLUMNS, load_evaluations, read_evaluations
 from ddgan_core.evaluation.scoring import evaluate, evaluate_baseline, evaluate_images
+from ddgan_core.figures.grids import read_png_grid
 from ddgan_core.metrics.distances import kernel_distance, precision_recall
 from ddgan_core.metrics.features import load_extractor
 from ddgan_core.networks import Generator, NoisePredictor
@@ -285,3 +286,15 @@ def test_a_score_is_that_of_the_distances_with_an_interval_or_without(n: int, tm
     expected = precision_recall(b, a) | {"kernel": kernel_distance(a, b)}
     assert row[list(expected)].to_dict() == pytest.approx(expected, rel=1e-9)
     assert (row[[f"{name}_error" for name in expected]].notna() == (n >= 40)).all()
+
+
+SHIPPED = ("non_saturating_js_T04_s0_cpu", "non_saturating_js_T04_s0_full_b128-bf16-wide-critic4")  # attends, too
+
+
+@pytest.mark.parametrize("run_id", SHIPPED)
+def test_shipped_weights_draw_the_committed_images(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a few grey levels, rounded to bfloat16 as they are: networks and seeds still mean what they meant."""
+    monkeypatch.setenv("DDGAN_RESULTS", str(Path(__file__).parent.parent / "results"))
+    shipped = Run.open(run_id)
+    drawn, grid = sample(shipped, 4).float(), read_png_grid(shipped.path / "samples.png", 28)[:4].float()
+    assert (drawn - grid).abs().mean() < 5 < 20 * grid.std()

@@ -20,6 +20,8 @@ from ddgan_core.metrics.features import (
     load_extractor,
 )
 from ddgan_core.metrics.inception import bicubic_matrix, clean_resize
+from ddgan_core.networks import Classifier
+from ddgan_core.training import train_classifier
 
 needs_inception = pytest.mark.skipif(
     not Path(os.environ.get("DDGAN_INCEPTION", "")).is_file(), reason="DDGAN_INCEPTION names no Inception weights"
@@ -168,3 +170,26 @@ def test_cudnn_is_left_on_and_tf32_off() -> None:
 
     Extractor("seen", "0" * 12, network, torch.device("cpu"), 2)(grey(3, side=4))
     assert seen == [(True, False)] * 2
+
+
+def test_the_classifier_sees_every_image_in_each_epoch_and_descends_each_batch_alone() -> None:
+    seen = []
+
+    class Watched(Classifier):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append(x)
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    network, labels = Watched(1, (8,), 2), torch.arange(16) % 2
+    images = (16 * torch.arange(16)).byte().view(16, 1, 1, 1).expand(-1, 1, 8, 8)
+    list(train_classifier(network, images, labels, epochs=2, batch_size=4, lr=0.0))
+    order = [((x[:, 0, 0, 0] + 1) * 127.5 / 16).round().long() for x in seen]
+    epochs = [torch.cat(order[k : k + 4]).tolist() for k in (0, 4)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(16))
+    assert epochs[0] != epochs[1]
+    network.train()
+    loss = torch.nn.functional.cross_entropy(network(seen[-1])[1], labels[order[-1]])
+    parameters = list(network.parameters())  # which a rate of 0 has left as they were
+    for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        torch.testing.assert_close(p.grad, gradient)

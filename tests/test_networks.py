@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from ddgan_core import UserError
 from ddgan_core.networks import (
@@ -164,3 +165,26 @@ def test_under_bf16_the_ends_of_both_networks_keep_their_precision() -> None:
     assert images.dtype == logits.dtype == torch.float32
     assert images.min() > -1, "an exact -1 has no slope"
     assert len(logits.unique()) == 4, "rounded to whole numbers they would be one"
+
+
+def test_the_critic_sums_over_positions() -> None:
+    critic = Discriminator(1, (8, 16))
+    nn.init.zeros_(critic.last.weight)
+    nn.init.ones_(critic.last.bias)
+    nn.init.ones_(critic.logit.weight)
+    assert critic(noise(3, 1, 8, 8), noise(3, 1, 8, 8), torch.ones(3, dtype=torch.long)).tolist() == [16 * 4 * 4] * 3
+
+
+def test_networks_begin_as_their_comments_say() -> None:
+    """The critic's convolutions keep their signal's size: variance 1 / inputs, 2 / 1.04 of it after a leaky ReLU."""
+    critic = Discriminator(1, (64, 64))
+    for conv, variance in ((critic.stem, 1 / 18), (critic.blocks[1].skip, 1 / 64), (critic.last, 2 / 1.04 / (65 * 9))):
+        assert conv.weight.var().item() == pytest.approx(variance, rel=0.2)
+    for block in critic.blocks:
+        for conv in (block.conv_1, block.conv_2):
+            assert conv.weight.var().item() == pytest.approx(2 / 1.04 / (64 * 9), rel=0.2)
+            assert not conv.bias.any()
+    assert critic.logit.weight.std().item() == pytest.approx(0.01, rel=0.4)
+    x, t = noise(2, 1, 8, 8), torch.ones(2, dtype=torch.long)
+    predictor = NoisePredictor(1, (8, 16), False)
+    assert (predictor(x, t) == predictor.head.bias).all()

@@ -1,9 +1,11 @@
 """What each player minimises: which graph a loss reaches, and what it is worth."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from ddgan_core import UserError
+from ddgan_core import UserError, training
 from ddgan_core.data import load_images
 from ddgan_core.diffusion import diffuse, vp_schedule
 from ddgan_core.divergences import DIVERGENCES, Divergence
@@ -142,3 +144,53 @@ def test_ddpm_loss_is_the_squared_error_per_pixel_of_the_noise() -> None:
     error = diffuse(schedule, images(0), t, images(1)) - images(1)
     assert torch.allclose(loss, error.square().mean(dim=(1, 2, 3)))
     assert network.told.tolist() == [100, 500, 1000, 200, 300, 400]  # in the network's own time
+
+
+@pytest.mark.parametrize("method", ["ddgan", "ddpm"])
+def test_players_descend_means_over_their_batch_and_the_history_says_which(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss and penalty alike, so that a penalty's weight means the same in a batch of any size."""
+    parts: dict[str, tuple[torch.Tensor, ...]] = {}
+    descended: dict[str, float] = {}
+
+    def noted(name: str) -> Callable[..., object]:
+        whole = getattr(training, name)
+
+        def note(*of: object) -> object:
+            found = whole(*of)
+            parts[name] = tuple(x.detach() for x in (found if isinstance(found, tuple) else (found,)))
+            if name == "critic_penalty":
+                assert len(of[-1].unique()) == N, "each image is looked at in a place of its own"
+            return found
+
+        return note
+
+    for name in ("critic_loss", "critic_penalty", "generator_loss", "ddpm_loss"):
+        monkeypatch.setattr(training, name, noted(name))
+    descend = Trainer._descend
+
+    def watched(self: Trainer, optimiser: torch.optim.Optimizer, loss: torch.Tensor, player: str) -> None:
+        descended[player] = loss.item()
+        descend(self, optimiser, loss, player)
+
+    monkeypatch.setattr(Trainer, "_descend", watched)
+    config = configure("smoke", method=method, batch_size=N, penalty_weight=3.0, penalty_every=2, level_weight=0.0)
+    each = Trainer(config, torch.randint(0, 256, (9, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte())
+    each.update()
+    mean = {name: [x.mean().item() for x in found] for name, found in parts.items()}
+    if method == "ddpm":
+        expected, says = {"model": mean["ddpm_loss"][0]}, {"loss": mean["ddpm_loss"][0]}
+    else:
+        loss, v_real, v_fake = mean["critic_loss"]
+        (penalty,), (generator,) = mean["critic_penalty"], mean["generator_loss"]
+        expected = {"critic": loss + 3 * 2 * penalty, "generator": generator}
+        says = {"critic": loss, "logit_real": v_real, "logit_fake": v_fake, "penalty": penalty, "generator": generator}
+        assert v_real != v_fake
+    assert descended == pytest.approx(expected, rel=1e-5)
+    for player in descended:
+        network = each.critic if player == "critic" else each.model
+        gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+        says[f"gradient_{player}"] = torch.cat(gradients).norm().item()
+    history = each.means.read()
+    assert {name: history[name] for name in says} == pytest.approx(says, rel=1e-5, abs=1e-6)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddgan_core.diffusion import Schedule, linear_schedule, vp_schedule
+from ddgan_core.diffusion import Schedule, linear_schedule, random_generator, vp_schedule
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.sampling import SeededNoise, ancestral_step, ddgan_step, ddim_step, reverse_chain, sample_images
 
@@ -150,6 +150,8 @@ def test_an_image_is_the_same_in_any_batch() -> None:
 def test_noise_depends_on_seed_index_and_purpose_alone() -> None:
     whole = SeededNoise(3, 0, 200)("x_T", (2,))
     assert torch.equal(SeededNoise(3, 130, 5)("x_T", (2,)), whole[130:135])
+    second = torch.randn(64, 2, generator=random_generator(3, "sample/x_T", 1))
+    assert torch.equal(whole[64:128], second), "else all scores are of other images"
     assert not torch.equal(SeededNoise(4, 0, 200)("x_T", (2,)), whole)
     assert not torch.equal(SeededNoise(3, 0, 200)("z/4", (2,)), whole)
 

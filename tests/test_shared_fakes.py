@@ -1,4 +1,7 @@
-"""Fakes that are made once for both players; resuming and replaying with them are in test_training and test_graphs."""
+"""What the players are shown: pairs and fakes by their laws, and fakes that are made once for both.
+
+Resuming and replaying with those are in test_training and test_graphs.
+"""
 
 import pytest
 import torch
@@ -34,3 +37,22 @@ def test_shared_fakes_are_those_of_the_last_critic_step(monkeypatch: pytest.Monk
     assert torch.equal(its, last) == shared
     assert not torch.equal(first, last)
     assert not torch.equal(before, after)
+
+
+def test_players_are_shown_pairs_of_the_forward_process_and_fakes_of_the_posterior() -> None:
+    """Of one flat image, with a generator that answers it: a fake beside its x_t has the law of the real x_{t-1}."""
+    x_0, latents = 200 / 127.5 - 1, []
+    each = Trainer(configure("smoke", T=3, batch_size=2000), torch.full((4, 1, 8, 8), 200, dtype=torch.uint8))
+    each.model = lambda x_t, t, z: latents.append(z) or torch.full_like(x_t, x_0)
+    x_prev, fake, x_t, t = each._pairs("generator")
+    for step in (1, 2, 3):
+        (a_prev, a), beta = each.schedule.alpha_bar[step - 1 : step + 1].tolist(), each.schedule.beta[step].item()
+        between = (1 - beta) ** 0.5 * (1 - a_prev)
+        for x in (x_prev, fake):
+            both = torch.stack([x[t == step].flatten(), x_t[t == step].flatten()])
+            assert both.mean(1).tolist() == pytest.approx([a_prev**0.5 * x_0, a**0.5 * x_0], abs=0.03)
+            covariance = torch.tensor([[1 - a_prev, between], [between, 1 - a]])
+            torch.testing.assert_close(both.cov(), covariance, rtol=0, atol=0.03)
+    (z,) = latents
+    assert len(z.unique(dim=0)) == len(x_t.unique(dim=0)) == 2000, "each image has a latent and noise of its own"
+    assert (z.mean().item(), z.std().item()) == pytest.approx((0, 1), abs=0.05)

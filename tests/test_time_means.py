@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from ddgan_core import training
+from ddgan_core.study import configure
 from ddgan_core.time_means import TimeMeans, variance_by_latent
 
 
@@ -57,3 +59,21 @@ def test_the_variance_by_the_latent_is_of_the_latent_alone() -> None:
     assert found.tolist() == pytest.approx([0.0, 1.0, 4.0], rel=0.1, abs=1e-9)
     mean = torch.stack([variance_by_latent(model, x_t, t, 5, random, draws=2) for _ in range(4000)]).mean(0)
     assert mean.tolist() == pytest.approx([0.0, 1.0, 4.0], rel=0.1, abs=1e-9)  # two draws are not biased either
+
+
+def test_a_look_is_at_the_averaged_generator_and_at_one_batch_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def watched(model: torch.nn.Module, x_t: torch.Tensor, t: torch.Tensor, *_: object) -> torch.Tensor:
+        seen.append((model, x_t, t))
+        return torch.zeros(len(t))
+
+    monkeypatch.setattr(training, "variance_by_latent", watched)
+    each = training.Trainer(configure("smoke", T=3), torch.arange(64).view(4, 1, 4, 4).byte())
+    each.look()
+    each.update()
+    each.look()
+    (model, x_t, t), (later, x_t_later, t_later) = seen
+    assert model is later is each.ema
+    assert torch.equal(x_t, x_t_later)
+    assert torch.equal(t, t_later)

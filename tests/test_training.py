@@ -97,8 +97,9 @@ def test_same_seed_same_weights_another_seed_others(kind: str) -> None:
 
 
 def test_building_and_training_spend_no_global_randomness() -> None:
-    before = torch.get_rng_state()
-    trainer().update()
+    before, each = torch.get_rng_state(), trainer()
+    assert not torch.equal(each.model.time.layers[0].weight, each.critic.time.layers[0].weight), "streams of their own"
+    each.update()
     assert torch.equal(before, torch.get_rng_state())
 
 
