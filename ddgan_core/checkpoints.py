@@ -29,10 +29,12 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     content = buffer.getvalue()
     path = folder / f"{step:08d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
     write_atomic(path, content)
-    there = sorted(folder.glob(NAMES))
-    passed_over = [other for other in there if other.name > path.name]  # damaged, else training had gone on from it
-    for old in passed_over + [other for other in there if other.name <= path.name][:-KEEP]:
-        old.unlink(missing_ok=True)
+    others = [other for other in sorted(folder.glob(NAMES)) if other != path]
+    # One of this step or a later one is damaged, else training had gone on from it.
+    kept = [other for other in others if int(other.name.partition("-")[0]) < step][1 - KEEP :]
+    for other in others:
+        if other not in kept:
+            other.unlink(missing_ok=True)
     return path
 
 

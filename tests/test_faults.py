@@ -20,7 +20,7 @@ from disturbed import (
 )  # fmt: skip
 
 from ddgan_core import UserError, training
-from ddgan_core.checkpoints import write_weights
+from ddgan_core.checkpoints import save_checkpoint, write_weights
 from ddgan_core.data import load_images
 from ddgan_core.evaluation.samples import sample
 from ddgan_core.runner import train_run
@@ -49,6 +49,14 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, results: Path, capsys:
     assert not newest.exists()  # in its place a whole one to fall back on
     train_run(config, progress=False)
     assert outcome(results, config) == expected
+
+
+@pytest.mark.parametrize("damaged", ["00000002-" + "0" * 16, "00000002-" + "f" * 16, "00000003-" + "0" * 16])
+def test_a_damaged_checkpoint_of_this_step_or_a_later_one_makes_room(damaged: str, tmp_path: Path) -> None:
+    one, two = (save_checkpoint(tmp_path, step, {"step": step}) for step in (1, 2))
+    two.rename(tmp_path / f"{damaged}.pt")
+    again = save_checkpoint(tmp_path, 2, {"step": 2})
+    assert sorted(tmp_path.glob("*.pt")) == [one, again], "a whole one to fall back on stays"
 
 
 def test_with_every_checkpoint_damaged_it_starts_anew(results: Path) -> None:
