@@ -129,7 +129,11 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
     said = (ROOT / "README.md").read_text(encoding="utf-8")
     table = held("cpu").set_index("run_id")
     js = table[table["divergence"].isin(["non_saturating_js", "jensen_shannon"])]
-    others = table.drop(js.index)
+    crossed = table.drop(js.index)[lambda rest: rest["critic"] == "non_saturating_js"]
+    others = table.drop([*js.index, *crossed.index])
+    hellinger, reverse_kl = crossed.set_index("divergence").loc[["squared_hellinger", "reverse_kl"]].itertuples()
+    assert js["FID"].max() < crossed["FID"].min()
+    assert crossed["FID"].max() < others["FID"].min()
     number = {5: "five", 7: "seven"}
     changed = table[table["weight"].ne(0.02)].set_index(["divergence", "seed"])
     expected = {("non_saturating_js", 0): 0.01, ("squared_hellinger", 0): 0.04}
@@ -141,8 +145,10 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
         "JS has distance {0.distance:.1f} and FID {0.FID:.1f}, squared Hellinger {1.distance:.1f} and {1.FID:.1f}",
         "reverse KL, held as hard as JS, {2.distance:.1f} and {3.distance:.1f} by two seeds",
         "its FID still behind, {2.FID:.1f} both",
-        f"{number[len(js)]} trainings by JS's critic have {spans(js['distance'])} and FID {spans(js['FID'])}",
-        f"{number[len(others)]} by the other two {spans(others['distance'])} and {spans(others['FID'])}",
+        f"{number[len(js)]} trainings of JS have {spans(js['distance'])} and FID {spans(js['FID'])}",
+        f"{number[len(others)]} of the other two {spans(others['distance'])} and {spans(others['FID'])}",
+        f"have distance {hellinger.distance:.1f} and {reverse_kl.distance:.1f} and FID {hellinger.FID:.1f} and "
+        f"{reverse_kl.FID:.1f}, better than all seven by their own critics and behind all five of JS",
     ):
         assert claim.format(*alike) in said, claim
 
