@@ -8,7 +8,8 @@ from ddgan_core import UserError
 from ddgan_core.data import load_images
 from ddgan_core.evaluation.bands import ANSWERS, DETAIL, REAL, REST, by_pile, exchanged, measure
 from ddgan_core.evaluation.samples import diffused_images, sample
-from ddgan_core.metrics import Moments, frechet_distance, load_extractor
+from ddgan_core.metrics import Moments, load_extractor
+from ddgan_core.metrics.intervals import frechet_interval
 from ddgan_core.runner import train_run
 from ddgan_core.study import configure
 
@@ -37,8 +38,9 @@ def test_a_run_has_a_line_for_each_pile_and_never_two() -> None:
     for pile, images in {
         REAL: diffused_images("digits", 60), ANSWERS: sample(run, 60, sampler="diffused", steps=1),
     }.items():  # fmt: skip
-        expected = frechet_distance(Moments.of(extractor(images)), reference)
-        assert table.loc[pile, "frechet"] == pytest.approx(expected, rel=1e-4)
+        expected = frechet_interval(extractor(images), reference)
+        assert table.loc[pile, ["frechet", "frechet_error"]].tolist() == pytest.approx(expected, rel=1e-4)
+    assert not torch.equal(diffused_images("digits", 60, seed=1), diffused_images("digits", 60))
     assert not len(by_pile("digits", ["another"]))
     shown = by_pile("digits", [run.config.run_id, "another"])
     assert shown.iloc[0].to_dict() == table["frechet"].to_dict()

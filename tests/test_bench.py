@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
     monkeypatch.setattr(turns.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(turns.time, "process_time", lambda: now[0] / 4)
-    monkeypatch.setattr(turns.os, "times", lambda: (0.0, 0.0, now[0] / 4, 0.0, now[0]))
+    monkeypatch.setattr(turns.os, "times", lambda: (0.0, 0.0, now[0] / 8, now[0] / 8, now[0]))
     return now
 
 
@@ -66,6 +66,14 @@ def test_contestants_take_turns_on_every_pile(images: torch.Tensor, clock: list[
         assert [len(f) for f in found] == [20, 30]
     with pytest.raises(UserError, match="repeats = 1: 2 or more"):
         compete({}, piles, 1)
+
+
+def test_a_job_in_a_process_of_its_own_brings_the_seconds_it_took_there(clock: list[float]) -> None:
+    def job(repeat: int) -> Seconds:
+        clock[0] += 1.0
+        return Seconds(5.0 + repeat, 2.0)
+
+    assert turns.take_turns({"far": job}, 2) == {"far": [Seconds(5, 2), Seconds(6, 2)]}
 
 
 def test_the_table_holds_ratios_changes_and_gaps(

@@ -9,6 +9,7 @@ import torch
 from ddgan_core.bench import peers
 from ddgan_core.bench.mend import mend_torchvision
 from ddgan_core.bench.peers import CONTESTANTS, OURS, bench_ddpm
+from ddgan_core.bench.turns import Seconds
 from ddgan_core.data import load_images
 from ddgan_core.runs import PRESETS, RunConfig
 from ddgan_core.study import configure
@@ -47,6 +48,18 @@ def test_all_are_given_the_presets_numbers_and_one_precision(results: Path, monk
     assert given == [full.changed(precision="fp32")] * 2
     assert table["job"][0] == f"training update, batch {full.batch_size}"
     assert (results / "tables" / "bench_ddpm_full_cpu.csv").exists()
+
+
+@pytest.mark.usefixtures("results")
+def test_a_peer_that_is_slower_has_a_ratio_above_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is run: this package takes 4 s in all, the peer 8 s."""
+    monkeypatch.setattr(peers, "CONTESTANTS", dict.fromkeys([OURS, "zebra"], lambda *_: (print, print)))
+    made_up = {OURS: [Seconds(4.0, 1.0)] * 2, "zebra": [Seconds(8.0, 3.0)] * 2}
+    monkeypatch.setattr(peers, "take_turns", lambda *_: made_up)
+    table = bench_ddpm(preset="smoke", updates=8, repeats=2)
+    assert table["seconds"].tolist() == [0.5, 1, 4, 8], "of an update; of all the samples"
+    assert table["ratio"].tolist() == [1, 2] * 2
+    assert table["cpu_ratio"].tolist() == [1, 3] * 2
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)

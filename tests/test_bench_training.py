@@ -13,6 +13,7 @@ from ddgan_core import UserError
 from ddgan_core.bench import limits, training
 from ddgan_core.bench.limits import KINDS, bench_limits, bench_sampling, breakdown
 from ddgan_core.bench.training import COMPILED, LOOPS, PRODUCTS, TRIED, bench_training, loop_step
+from ddgan_core.bench.turns import Seconds
 from ddgan_core.data import load_images, to_float
 from ddgan_core.sampling import fast_batch
 from ddgan_core.study import configure
@@ -37,6 +38,30 @@ def test_every_loop_is_timed(results: Path, uncompiled: None) -> None:
         bench_training(8, preset="cpu", updates=3)
     with pytest.raises(UserError, match="batch_size = 6: a multiple of the critic's groups of 4 images"):
         bench_training(6, preset="smoke", updates=1)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is run: the first of those that take turns takes 8 s, the second 4 s, the next 8/3 s."""
+
+    def turns(jobs: dict, repeats: int, device: str) -> dict:
+        return {name: [Seconds(8 / k, 2 / k)] * repeats for k, name in enumerate(jobs, 1)}
+
+    for module in (limits, training):
+        monkeypatch.setattr(module, "take_turns", turns)
+
+
+@pytest.mark.usefixtures("clock", "results")
+def test_what_is_faster_has_the_larger_speedup(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "loop_step", lambda *_: print)
+    monkeypatch.setattr(training, "Trainer", lambda *_: SimpleNamespace(update=print))
+    table = bench_training(8, preset="smoke", updates=16, repeats=2, compiled=False)
+    assert table["updates_per_s"].tolist() == pytest.approx([2 * k for k in range(1, len(table) + 1)])
+    for label in ("speedup", "cpu_speedup"):
+        assert table[label].tolist() == pytest.approx(list(range(1, len(table) + 1)))
+    table = bench_sampling(4, preset="smoke", samplers=[("ancestral", 1000), ("ddgan", 2)])
+    assert table["seconds_per_1000"].tolist() == [2000, 1000]
+    assert table["speedup"].tolist() == [1, 2]
 
 
 def test_without_a_compiler_one_loop_is_missing(
@@ -112,7 +137,7 @@ def test_arithmetic_is_counted(results: Path, monkeypatch: pytest.MonkeyPatch) -
     assert ceilings.max() == 1
     assert ceilings.min() > 0
     assert table.gflop["copy"] == 0
-    assert table.gb_per_s["copy"] > 0
+    assert table.gb_per_s["copy"] == pytest.approx(2 * 4 * 2**24 / table.seconds["copy"] / 1e9), "read and written"
     assert table.gflop[table.index.str.startswith("training")].item() > 0
     assert f"sampling, {fast_batch('cpu')} images, T = 4" in table.index
     parts = pd.read_csv(results / "tables" / "bench_breakdown_smoke_cpu.csv")

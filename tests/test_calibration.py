@@ -1,6 +1,7 @@
 """Piles of known quality come out in order; intervals and extrapolation hold where the truth is known."""
 
 import itertools
+import json
 import math
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError
-from ddgan_core.data import load_images
+from ddgan_core.data import data_hash, load_images
 from ddgan_core.evaluation import calibration
 from ddgan_core.evaluation.calibration import (
     DIRECTIONS,
@@ -79,7 +80,12 @@ def test_the_table_orders_the_piles(results: Path) -> None:
     pd.testing.assert_frame_equal(
         table, pd.read_csv(results / "tables" / "calibration_digits_pixels.csv"), rtol=1e-4, check_dtype=False
     )
-    assert (results / "tables" / "calibration_digits_pixels.json").is_file()
+    facts = json.loads((results / "tables" / "calibration_digits_pixels.json").read_text())
+    train, test = (load_images("digits", split)[0] for split in ("train", "test"))
+    known = (facts["reference_n"], facts["test_hash"], facts["train_hash"])
+    assert known == (len(test), data_hash(test), data_hash(train))
+    draws = table[table["pile"].isin(calibration.CEILINGS)].groupby(["pile", "n"])["frechet"].nunique()
+    assert (draws == 3).all(), "each draw of a ceiling is another pile"
     means = summary(table).xs("mean", axis=1, level=1)
     for n in (60, 200):
         at = means.xs(n, level="n")
@@ -92,6 +98,41 @@ def test_the_table_orders_the_piles(results: Path) -> None:
         calibrate("pixels", dataset="digits", sizes=(60,), floor_sizes=(751,))
     with pytest.raises(UserError, match="40 images and 2 draws or more"):
         calibrate("pixels", dataset="digits", sizes=(39,), floor_sizes=(60,))
+
+
+def test_what_is_compared_is_the_first_pile_with_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine times one of the points of the other: all of it is near them, and they are not near it."""
+    target = torch.randn(20, 3, generator=generator())
+    scores = calibration.compared(target[:1].repeat(9, 1), target)
+    assert (scores["precision"], scores["recall"]) == (1, 0)
+    monkeypatch.setattr(calibration, "NEAREST", 20)
+    assert set(calibration.compared(target.repeat(2, 1), target)) == {"frechet"}, "more than are compared in pairs"
+
+
+def test_each_pile_is_of_the_images_that_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that are their own numbers. Halves share none, and meet no fixed reference; classes are of the same."""
+    seen = []
+
+    def numbers(images: torch.Tensor, *_: object) -> torch.Tensor:
+        return torch.arange(len(images)).float()[:, None]
+
+    def compared(found: torch.Tensor, target: torch.Tensor, moments: Moments | None = None) -> dict[str, float]:
+        seen.append((found, target, moments))
+        return {"frechet": 0.0}
+
+    for name, instead in (("reference_features", numbers), ("_probabilities", numbers), ("compared", compared)):
+        monkeypatch.setattr(calibration, name, instead)
+    monkeypatch.setattr(calibration, "class_statistics", lambda p: {"all": float(p.sum())})
+    table = calibrate("pixels", dataset="digits", sizes=(60, 80), floor_sizes=(60, 700), draws=2)
+    assert table["all"].tolist() == [float(found.sum()) for found, *_ in seen]
+    keys = table[["pile", "n", "draw"]].values.tolist()
+    for (pile, n, draw), (found, target, moments) in zip(keys, seen, strict=True):
+        assert len(found) == n
+        assert (moments is None) == (pile == "halves")
+        if pile == "halves":
+            assert len(torch.cat([found, target]).unique()) == 2 * n
+        if pile == "real":
+            assert found.flatten().tolist() == drawn(1500, n, draw, "real").tolist()
 
 
 def test_pairwise_metrics_stop_where_they_would_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +193,9 @@ def test_a_line_in_one_over_n_is_found() -> None:
     limit, error, slope = extrapolate([100, 200, 400, 800], [0.3 + 7 / n for n in (100, 200, 400, 800)])
     assert (limit, slope) == (pytest.approx(0.3), pytest.approx(7))
     assert error == pytest.approx(0, abs=1e-9)
+    n, values = np.array([100, 200, 400, 800]), np.array([0.37, 0.34, 0.31, 0.32])
+    line, covariance = np.polyfit(1 / n, values, 1, w=n**0.5, cov=True)  # of weights w^2
+    assert extrapolate(n.tolist(), values.tolist()) == pytest.approx((line[1], covariance[1, 1] ** 0.5, line[0]))
     with pytest.raises(UserError, match="3 values at 2 or more"):
         extrapolate([100, 100, 100], [1, 2, 3])
 

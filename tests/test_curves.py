@@ -14,7 +14,9 @@ import pytest
 
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.figures import comparisons, curves, grids
+from ddgan_core.figures.labels import training_label
 from ddgan_core.notebook import rows
+from ddgan_core.penalties import gradient_penalty, r1_penalty, r1_r2_penalty
 from ddgan_core.runs import Run
 from ddgan_core.study import SCORES, configure, scores_due
 
@@ -55,6 +57,21 @@ def test_bound_is_minus_the_loss_and_slope_undoes_the_half_of_r1():
     assert heavy(slope) == pytest.approx([2.0, math.sqrt(8)])
 
 
+@pytest.mark.parametrize(("penalty", "slope"), [(gradient_penalty, 2), (r1_r2_penalty, 2), (r1_penalty, 8**0.5)])
+def test_each_penalty_has_its_slope(penalty, slope):
+    assert curves._slope_of(SimpleNamespace(penalty=penalty))[0](4.0, 1) == slope
+
+
+def test_a_line_is_a_running_median_and_its_band_holds_eight_in_ten():
+    """Of 20 records about 200, of which one is a spike."""
+    steps = pd.Series(np.arange(400.0))
+    _, ax = plt.subplots()
+    curves._record(ax, steps, steps.where(steps != 205, 1e6), "k", "-")
+    assert ax.lines[0].get_ydata()[200] == 199.5
+    corners = ax.collections[0].get_paths()[0].vertices
+    assert sorted(set(corners[corners[:, 0] == 200, 1])) == pytest.approx([191.9, 208.1])
+
+
 def test_a_gradient_penalty_leaves_the_level_free():
     figure = curves.training_figure(history(**FULL, **LOGITS), configure("smoke", divergence="wasserstein", T=2))
     _, logits, _, slope = figure.axes
@@ -74,10 +91,11 @@ def test_table_of_trainings_finds_the_spike():
     table = history(**FULL)
     table.loc[30, "gradient_critic"] = 30.0
     table.loc[0, "gradient_critic"] = 900.0  # the first tenth is left out
+    table.loc[36:, "critic"] = -0.7  # the last one
     table.to_csv(run.path / "history.csv.xz", index=False)
     line = curves.training_table([run]).loc[run.config.run_id]
     assert line["critic, worst"] == 10
-    assert (line["critic"], line["generator"], line["bound"], line["bound, t = 1"]) == (3, 4, 0.5, 0.5)
+    assert (line["critic"], line["generator"], line["bound"], line["bound, t = 1"]) == (3, 4, 0.7, 0.5)
     assert math.isnan(line["largest logit"]), "not recorded"
 
 
@@ -86,8 +104,9 @@ def piles() -> pd.DataFrame:
     for row, ratio in (("real", 1.0), ("kl", 3.0)):
         for stripes in ("horizontal", "vertical"):
             for classes, period in (("all", 0.0), ("all", 4.0), ("all", 2.0), ("bag", 0.0)):
-                line = {"row": row, "stripes": stripes, "classes": classes, "period": period, "ratio": ratio}
-                lines.append(line | {"low": ratio / 2, "high": ratio * 2})
+                line = {"row": row, "stripes": stripes, "classes": classes, "period": period}
+                value = ratio * (1 if stripes == "horizontal" else 5)
+                lines.append(line | {"ratio": value, "low": value / 2, "high": value * 2})
     return pd.DataFrame(lines)
 
 
@@ -96,6 +115,10 @@ def test_stripes_are_drawn_by_direction_and_class():
     across, along, classes = figure.axes
     assert set(texts(across)) == set(texts(along)) == {"training images", "KL"}
     assert [line.get_ydata().tolist() for line in across.lines] == [[1.0, 1.0], [3.0, 3.0]]
+    assert [line.get_ydata().tolist() for line in along.lines] == [[5.0, 5.0], [15.0, 15.0]]
+    assert across.lines[0].get_xdata().tolist() == [1 / 4, 1 / 2], "the finer the farther to the right"
+    assert [line.get_xdata().tolist() for line in classes.lines[:2]] == [[1.0], [3.0]], "horizontal ones"
+    assert [bar.get_segments()[0][:, 0].tolist() for bar in classes.collections] == [[0.5, 2.0], [1.5, 6.0]]
     assert [t.get_text() for t in classes.get_yticklabels()] == ["bag"], "a class that was not measured has no line"
     empty = comparisons.textures_figure(pd.DataFrame(), ["bag"])
     assert [texts(ax) for ax in empty.axes] == [["not run yet"]] * 3
@@ -109,6 +132,7 @@ def test_modes_are_drawn_for_any_set_of_runs():
     figure = comparisons.modes_figure(shares, scores, "kl")
     assert [float(line.get_xdata()[0]) for line in figure.axes[1].lines] == [0.9, 0.4]
     assert len(figure.axes[0].collections) == 2, "intervals of the row and of real images"
+    assert [1, 1] in [list(line.get_xdata()) for line in figure.axes[0].lines], "an even share of one class is all"
     assert len(comparisons.modes_figure(shares, scores, "wasserstein").axes[0].collections) == 1, "others have none"
     assert set(texts(figure.axes[1])) == {"training images", "KL"}
     assert texts(comparisons.modes_figure(pd.DataFrame(), pd.DataFrame(), "kl").axes[0]) == ["not run yet"]
@@ -216,19 +240,25 @@ def test_what_critics_saw_is_the_late_bound_at_t_1(monkeypatch):
 
 def test_every_timed_model_has_its_place_in_the_trilemma():
     common = {"method": "ddgan", "sampler": "ddgan", "steps": 4, "frechet_error": 0.1}
-    common |= {"features": "inception", "n": 2_000, "tag": "", "seed": 0}
+    common |= {"features": "inception", "n": 2_000, "tag": "", "seed": 0, "recall_error": 0.2}
     scored = pd.DataFrame([
         common | {"divergence": "kl", "frechet": 4.0, "recall": 0.5},
+        common | {"divergence": "none", "method": "ddpm", "sampler": "ddim", "frechet": 5.0, "recall": 0.9, "steps": 9},
         common | {"divergence": "none", "method": "ddpm", "sampler": "ddim", "frechet": 5.0, "recall": 0.7},
         common | {"divergence": "none", "method": "ddpm", "sampler": "ddim", "frechet": 2, "recall": 0.8, "tag": "x5"},
         common | {"divergence": "wasserstein", "steps": 8, "frechet": 3.0, "recall": 0.6},  # was not timed
     ])  # fmt: skip
-    quality, coverage = comparisons.trilemma_figure(scored, {("ddgan", 4): 2.0, ("ddim", 4): 1.0}, floor=1.0).axes
+    seconds = {("ddgan", 4): 2.0, ("ddim", 4): 1.0, ("ddim", 9): 3.0}
+    quality, coverage = comparisons.trilemma_figure(scored, seconds, floor=1.0).axes
     said = [t.get_text() for t in quality.figure.legends[0].get_texts()]
     assert said == ["KL", "DDPM, DDIM", "hollow: trained longer", "real images"]
-    assert [line.get_xydata().tolist() for line in coverage.lines if line.get_marker() != "None"] == [
-        [[2.0, 0.5]], [[1.0, 0.7]], [[1.0, 0.8]]
+    drawn = [line for line in coverage.lines if line.get_marker() != "None"]
+    assert [line.get_xydata().tolist() for line in drawn] == [
+        [[2.0, 0.5]], [[1.0, 0.7], [3.0, 0.9]], [[1.0, 0.8]]
     ]  # fmt: skip
+    assert [line.get_markerfacecolor() == "white" for line in drawn] == [False, False, True]
+    for ax, ends in ((quality, [3.9, 4.1]), (coverage, [0.3, 0.7])):
+        assert ax.collections[0].get_segments()[0][:, 1].tolist() == pytest.approx(ends), "half to each side"
     assert quality.get_ylabel().startswith("FID (Inception features)\nN = 2,000")
     assert coverage.get_ylabel().startswith("recall (Inception features)\nN = 2,000")
     assert texts(comparisons.trilemma_figure(scored, {}).axes[0]) == ["not run yet"]
@@ -259,3 +289,21 @@ def test_chains_cut_short_stand_beside_the_whole_one(monkeypatch):
     monkeypatch.setattr(rows, "load_evaluations", lambda *_: pd.DataFrame([common | scored[-1]]))
     assert not len(rows.cut_short("smoke"))
     assert not len(rows.beside_cut_short("smoke")[1])
+
+
+@pytest.mark.parametrize(
+    ("preset", "tag", "said"),
+    [
+        ("short", "", "short"), ("cpu", "", "long"), ("cpu", "long", "longest"), ("cpu", "b64", "longer"),
+        ("cpu", "b64-bf16-wide-critic", "longer, bfloat16, critic twice as wide"), ("smoke", "mine", "smoke, mine"),
+        ("full", "b128-bf16-wide-critic4", "larger networks"), ("full", "b128", "full, batches of 128"),
+        ("short", "b64-bf16", "short, batches of 64, bfloat16"), ("short", "long", "short, longest run"),
+        ("full", "b128-bf16-wide-critic4-slow", "larger networks, critic's rate a quarter"),
+        ("short", "bf16-wide-critic4-slow", "short, bfloat16, critic four times as wide, its rate a quarter"),
+        ("short", "bf16-shared", "short, bfloat16, shared fakes"),
+        ("short", "sweep-lr1-penalty0.1", "short, penalty × 0.1"),
+        ("short", "sweep-lr1-penalty1", "short, usual settings"), ("cpu", "plain", "long, plain critic"),
+    ],
+)  # fmt: skip
+def test_a_training_is_named_as_in_the_readme(preset: str, tag: str, said: str) -> None:
+    assert training_label(preset, tag) == said

@@ -59,8 +59,11 @@ def test_anything_but_uint8_is_refused(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     ("images", "message"),
-    [(grey(2, channels=3), "3 channels"), (grey(2, side=32), "32x32"), (grey(2)[0], "shape"), (grey(2)[:0], "shape")],
-)
+    [
+        (grey(2, channels=3), "3 channels"), (grey(2, side=32), "32x32"), (grey(2)[..., :20], "28x20"),
+        (grey(2)[0], "shape"), (grey(2)[:0], "shape"),
+    ],
+)  # fmt: skip
 def test_images_the_classifier_was_not_made_for_are_refused(images: torch.Tensor, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_extractor("fashion_classifier")(images)
@@ -90,15 +93,21 @@ def test_the_shipped_classifier_is_as_accurate_as_its_file_says() -> None:
     assert accuracy == pytest.approx(classifier_facts()["test_accuracy"], abs=0.017)
 
 
-@pytest.mark.parametrize("side", [8, 28, 32])
-def test_the_resize_is_clean_fids(side: int) -> None:
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 28), (32, 32), (28, 20)])
+def test_the_resize_is_clean_fids(height: int, width: int) -> None:
     resize = pytest.importorskip("cleanfid.resize").build_resizer("clean")
-    images = grey(2, side, channels=3)
+    images = grey(2, height, channels=3)[..., :width]
     ours = clean_resize(images)
     theirs = np.stack([resize(image) for image in images.permute(0, 2, 3, 1).numpy()])
     np.testing.assert_allclose(ours.permute(0, 2, 3, 1).numpy(), theirs, atol=2e-4)
     assert ours.min() >= 0
     assert ours.max() <= 255
+
+
+def test_the_resize_is_no_part_of_a_networks_precision() -> None:
+    exact = clean_resize(grey(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(clean_resize(grey(2)), exact)
 
 
 def test_resizing_keeps_a_constant_image() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.figures import files, grids, plots
-from ddgan_core.figures.labels import label_ends, training_label
+from ddgan_core.figures.labels import label_ends
 
 GREYS = 2  # of 255: half a step between the 64 greys that a grid is saved in
 
@@ -147,9 +147,13 @@ def test_curve_refuses_what_cannot_be_compared(other):
 
 
 def test_seeds_are_averaged_on_one_line_and_shown_each():
-    seeds = pd.concat([evaluations(seed=s).assign(frechet=[10.0 + s, 5.0 + s, 2.0 + s]) for s in (0, 2)])
-    _, ax = plt.subplots()
-    plots.fid_curve(ax, seeds)
+    seeds = [evaluations(seed=s, frechet_error=1.0).assign(frechet=[10.0 + s, 5.0 + s, 2.0 + s]) for s in (0, 2)]
+    (_, ax), (_, alone) = plt.subplots(), plt.subplots()
+    plots.fid_curve(ax, pd.concat(seeds))
+    bars = [end[1] for bar in ax.collections for part in bar.get_segments() for end in part]
+    assert bars == [10, 12, 5, 7, 2, 4], "the range of seeds alone"
+    plots.fid_curve(alone, seeds[0])
+    assert [part[:, 1].tolist() for part in alone.collections[0].get_segments()] == [[9, 11], [4, 6], [1, 3]]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.sqrt([10 * 12, 5 * 7, 2 * 4]))
     assert len(ax.lines[1].get_ydata()) == 6
 
@@ -214,8 +218,8 @@ def test_nothing_to_plot_is_said():
 def test_history_is_drawn_per_t():
     history = pd.DataFrame({"step": [1, 2], "loss": [1.0, 2.0]} | {f"loss_t{k}": [1.0, 2.0] for k in range(1, 11)})
     _, ax = plt.subplots()
-    plots.history_plot(ax, history, "loss", T=1000)
-    assert [line.get_label() for line in ax.lines][::9] == ["t ≤ 100", "t ≤ 1000"]
+    plots.history_plot(ax, history, "loss", T=1005)
+    assert [line.get_label() for line in ax.lines][::9] == ["t ≤ 101", "t ≤ 1005"]
     with pytest.raises(UserError, match=r"no column 'critic'.*loss"):
         plots.history_plot(ax, history, "critic")
 
@@ -260,11 +264,12 @@ def test_points_at_the_left_edge_are_named_beyond_it_and_in_their_order():
 
 def test_a_chain_cut_short_ends_in_the_whole_one():
     _, ax = plt.subplots()
-    whole = evaluations(T=4).iloc[2:]
+    whole = pd.concat([evaluations(T=4, seed=1).assign(frechet=30.0).iloc[2:], evaluations(T=4).iloc[2:]])
     cut = evaluations(sampler="truncated", protocol="as_published", T=4).iloc[:2]
     plots.fid_curve(ax, pd.concat([whole, cut]))
-    dotted = [line.get_xdata().tolist() for line in ax.lines if line.get_linestyle() == ":"]
-    assert dotted == [[1, 2], [2, 4]]
+    dotted = [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert [line.get_xdata().tolist() for line in dotted] == [[1, 2], [2, 4]]
+    assert [line.get_ydata()[1] for line in dotted] == pytest.approx([20, 10]), "of its own seed"
 
 
 def test_ticks_close_together_leave_the_last_one():
@@ -310,21 +315,3 @@ def test_colours_of_few_pixels_are_told_apart_among_many_of_one() -> None:
     Image.fromarray(picture).save(buffer := io.BytesIO(), "png")
     shown = np.asarray(Image.open(io.BytesIO(files.palette_png(buffer.getvalue(), 64))).convert("RGB")).astype(int)
     assert max(np.abs(shown[160, 20 * k] - colour).max() for k, colour in enumerate(few)) <= 32
-
-
-@pytest.mark.parametrize(
-    ("preset", "tag", "said"),
-    [
-        ("short", "", "short"), ("cpu", "", "long"), ("cpu", "long", "longest"), ("cpu", "b64", "longer"),
-        ("cpu", "b64-bf16-wide-critic", "longer, bfloat16, critic twice as wide"), ("smoke", "mine", "smoke, mine"),
-        ("full", "b128-bf16-wide-critic4", "larger networks"), ("full", "b128", "full, batches of 128"),
-        ("short", "b64-bf16", "short, batches of 64, bfloat16"), ("short", "long", "short, longest run"),
-        ("full", "b128-bf16-wide-critic4-slow", "larger networks, critic's rate a quarter"),
-        ("short", "bf16-wide-critic4-slow", "short, bfloat16, critic four times as wide, its rate a quarter"),
-        ("short", "bf16-shared", "short, bfloat16, shared fakes"),
-        ("short", "sweep-lr1-penalty0.1", "short, penalty × 0.1"),
-        ("short", "sweep-lr1-penalty1", "short, usual settings"), ("cpu", "plain", "long, plain critic"),
-    ],
-)  # fmt: skip
-def test_a_training_is_named_as_in_the_readme(preset: str, tag: str, said: str) -> None:
-    assert training_label(preset, tag) == said

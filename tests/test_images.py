@@ -10,7 +10,7 @@ from ddgan_core import UserError
 from ddgan_core.data import load_images
 from ddgan_core.evaluation import scoring
 from ddgan_core.evaluation.scores import read_evaluations
-from ddgan_core.evaluation.scoring import evaluate_images
+from ddgan_core.evaluation.scoring import evaluate_baseline, evaluate_images
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +27,15 @@ def test_images_from_elsewhere_are_scored_by_their_pixels(tmp_path: Path, result
     mine = evaluate_images(tmp_path / "mine.npy", "digits", features="pixels").iloc[0]
     assert mine["n"] == len(images)
     assert mine["coverage"] > 0.5
+    real = evaluate_baseline("real", "digits", features="pixels", n=len(images)).iloc[0]
+    assert mine["frechet"] == pytest.approx(real["frechet"], rel=1e-6), "each once, in another order"
     again = evaluate_images(tmp_path / "copy.npy", "digits", features="pixels").iloc[0]
     assert again["run_id"] == "mine"
     assert len(read_evaluations(results / "images" / "digits.csv")) == 1
+    few = evaluate_images(tmp_path / "mine.npy", "digits", features="pixels", n=60).iloc[0]
+    np.save(tmp_path / "first.npy", images[:60].numpy())
+    first = evaluate_images(tmp_path / "first.npy", "digits", features="pixels").iloc[0]
+    assert few["sampler"] == first["sampler"], "the first so many"
     with pytest.raises(UserError, match=f"n = {len(images) + 1}: .*mine.npy holds {len(images)} images"):
         evaluate_images(tmp_path / "mine.npy", "digits", features="pixels", n=len(images) + 1)
     np.save(tmp_path / "large.npy", images.numpy().repeat(2, 2).repeat(2, 3))

@@ -85,6 +85,8 @@ def test_a_ddpm_measures_it_and_a_ddgan_does_not(results: Path) -> None:
     ]
     assert set(pd.read_csv(measure(run))["n"]) == {297}, "by default 500, or all there are"
     assert (table["error"].diff().dropna() <= 0).all()
+    of_an_image = 64 * integrate_error(table["snr"], table["error"])
+    assert table["nats"].to_numpy() == pytest.approx(of_an_image, rel=1e-3)
     assert (table["snr"].diff().dropna() > 0).all()
     assert (results / "tables" / "information_digits.csv").is_file()
     with pytest.raises(UserError, match="is measured by a DDPM"):

@@ -45,6 +45,7 @@ def test_students_quantile_is_scipys(count: int, confidence: float) -> None:
 def test_the_interval_of_a_mean_is_students() -> None:
     assert mean_interval([1, 2, 3, 4, 5]) == (3, pytest.approx(2.776445 * (2.5 / 5) ** 0.5, rel=1e-6))
     assert mean_interval([1, 2, 3, 4]) == (2.5, pytest.approx(3.1824463 * 1.2909944 / 2, rel=1e-6))
+    assert mean_interval([1, 2, 3, 4, 5], 0.99) == (3, pytest.approx(4.6040949 * (2.5 / 5) ** 0.5, rel=1e-6))
     assert mean_interval([2.0]) == (2, float("inf"))
 
 
@@ -119,13 +120,17 @@ def test_the_kernels_sums_are_those_of_the_samples_that_stay() -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("tight", [False, True])
-def test_neighbours_are_those_of_the_samples_that_stay(tight: bool) -> None:
-    """Also where one group's fakes are all each other's neighbours, so that few of those looked at first may stay."""
+@pytest.mark.parametrize("how", ["apart", "tight", "on a grid"])
+def test_neighbours_are_those_of_the_samples_that_stay(how: str) -> None:
+    """Also where one group's fakes are all each other's neighbours, so that few of those looked at first may stay.
+
+    On a grid many are as far as the third neighbour."""
     fake, real = draw(40 * GROUPS, 3, 0, 0.5), draw(100, 3, 1)
     group = group_of(len(fake))
-    if tight:
+    if how == "tight":
         fake[group == 1] = 2 + 1e-3 * fake[group == 1]
+    if how == "on a grid":
+        fake, real = (2 * fake).round(), (2 * real).round()
     found = neighbours_without(fake, real)
     for g in (0, 1, GROUPS):  # of the last there are none
         for name, value in precision_recall(real, fake[group != g]).items():
@@ -158,6 +163,13 @@ def test_intervals_of_class_statistics_cover() -> None:
     for name in ("top_probability", "class_entropy", "class_kl"):
         values = [class_statistics(pile)[name] for pile in piles]
         assert covered(values, [class_errors(pile)[name] for pile in piles]) > 0.9
+
+
+def test_the_interval_of_a_mean_probability_is_that_of_its_groups() -> None:
+    """Where groups are of one size the jackknife of a mean is Student's of the groups' means."""
+    probabilities = torch.rand(20 * GROUPS, 3, generator=torch.Generator().manual_seed(0)).softmax(1)
+    means = probabilities.max(1).values.double().view(20, GROUPS).mean(0)
+    assert class_errors(probabilities)["top_probability"] == pytest.approx(mean_interval(means.tolist())[1], rel=1e-9)
 
 
 def test_too_few_samples_are_refused() -> None:

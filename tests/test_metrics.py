@@ -1,6 +1,7 @@
 """Distances against closed forms and an independent implementation."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -128,6 +129,19 @@ def test_precision_and_recall_are_prdcs(n: int, m: int) -> None:
     assert precision_recall(real, fake) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("metric", [kernel_distance, precision_recall])
+def test_what_compares_pairs_does_so_in_double(metric: Callable) -> None:
+    """Far from 0, where sums of float32 lose the digits by which points differ."""
+    x, y = features(60, 4, 1) + 1e3, features(50, 4, 1) + 1e3
+    assert metric(x, y) == metric(x.double(), y.double())
+
+
+def test_a_ball_does_not_hold_what_is_as_far_as_its_third_neighbour() -> None:
+    """Naeem et al. 2020: strictly nearer. The nearest of 6 to 9 is 3 from the end of 0 to 3, whose ball reaches 3."""
+    line = torch.arange(4.0)[:, None]
+    assert precision_recall(line, line + 6) == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
+
+
 def test_what_each_metric_says_about_a_known_fault() -> None:
     """Two clusters of reals. One is lost, or samples are noisy, or repeated: each metric moves as its paper says."""
     generator = torch.Generator().manual_seed(0)
@@ -186,3 +200,4 @@ def test_class_statistics_by_hand() -> None:
     rare = class_statistics(torch.eye(2)[[0] * 999 + [1]])
     assert rare["classes_present"] == 1
     assert 0 < rare["class_entropy"] < 0.01
+    assert class_statistics(torch.eye(2)[[0] * 99 + [1]])["classes_present"] == 2, "one in a hundred does"

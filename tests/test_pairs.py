@@ -132,6 +132,13 @@ def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dic
     names = [f"T = {T}, short" for T in (1, 2, 4)]
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [*names, "mean over T"]
     assert not [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    for ax, same, name in zip(figure.axes, (1, 0, 0), ("ratio", "recall", "coverage"), strict=True):
+        assert [same, same] in [list(line.get_xdata()) for line in ax.lines], "where both are alike"
+        ends = table[["low", "high"]].to_numpy()
+        if name != "ratio":
+            ends = table[[name]].to_numpy() + table[[f"{name}_error"]].to_numpy() * [-1, 1]
+        bars = np.array([part[:, 0] for part in ax.collections[0].get_segments()])
+        assert bars[:3] == pytest.approx(ends)
     figure = pairs_figure(table.assign(broken=[True, False, False]), pooled(table), BESIDE)
     (hollow,) = (line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white")
     assert hollow.get_xdata()[0] == 1.0

@@ -91,6 +91,8 @@ def test_a_slow_pile_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytes
     damaged.write_bytes(damaged.read_bytes()[:50])
     assert pile().tolist() == list(range(10))
     assert len(drawn) == 5
+    assert len(piles.draw_pile({"seed": 0}, 12, 4, draw)[0]) == 12
+    assert drawn.pop() == (8, 4), "a batch cut short is not a whole one"
     pile(seed=1)
     assert len(drawn) == 8, "another seed's samples taken for these"
     monkeypatch.setattr(piles, "SOURCE", "changed")
@@ -117,3 +119,22 @@ def test_seconds_are_those_of_the_drawing(tmp_path: Path, monkeypatch: pytest.Mo
         assert images.shape == (5, 1, 2, 2)
         assert seconds == pytest.approx(3.0)
     assert np.load(next((tmp_path / "samples").iterdir()))["images"].dtype == np.uint8
+
+
+def test_no_batch_is_begun_that_would_end_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four that take 3 s each, two end within 7 s; they are kept, and the next call goes on."""
+    monkeypatch.setenv("DDGAN_CACHE", str(tmp_path))
+    now, begun = [0.0], []
+    for clock in ("perf_counter", "monotonic"):
+        monkeypatch.setattr(piles.time, clock, lambda: now[0])
+
+    def draw(start: int, count: int) -> torch.Tensor:
+        begun.append(start)
+        now[0] += 3.0
+        return torch.zeros(count, 1, 2, 2, dtype=torch.uint8)
+
+    with pytest.raises(piles.TimeIsUp, match="4 of 8 images are drawn"):
+        piles.draw_pile({}, 8, 2, draw, deadline=7.0)
+    assert begun == [0, 2]
+    assert len(piles.draw_pile({}, 8, 2, draw)[0]) == 8
+    assert begun == [0, 2, 4, 6]

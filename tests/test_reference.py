@@ -1,6 +1,7 @@
 """Reference statistics are found by content, survive damage and stops, and lose nothing that matters when shipped."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,8 @@ def test_features_are_computed_once_and_go_on_after_a_stop(images: torch.Tensor)
     assert seen == [500, 500, 500]
     assert torch.equal(reference_features(images, extractor), load_extractor("pixels")(images))
     assert sum(seen) == 1500
+    reference_features(images, replace(extractor, hash="1" * 12))
+    assert sum(seen) == 3000, "another network of that name"
 
 
 def test_a_damaged_chunk_is_made_again(images: torch.Tensor, cache: Path) -> None:

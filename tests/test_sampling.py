@@ -4,12 +4,17 @@ x_0 ~ N(MEAN, STD^2) per pixel gives x_t ~ N(sqrt(a) MEAN, V) with V = a STD^2 +
 E[x_0 | x_t] = MEAN + sqrt(a) STD^2 / V (x_t - sqrt(a) MEAN), Var[x_0 | x_t] = STD^2 (1 - a) / V.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from ddgan_core.diffusion import Schedule, linear_schedule, random_generator, vp_schedule
+from ddgan_core.evaluation.samples import sample
+from ddgan_core.figures.grids import read_png_grid
 from ddgan_core.networks import Generator, NoisePredictor
+from ddgan_core.runs import Run
 from ddgan_core.sampling import SeededNoise, ancestral_step, ddgan_step, ddim_step, reverse_chain, sample_images
 
 MEAN, STD, SHAPE = 0.3, 0.1, (1, 2, 2)
@@ -164,3 +169,15 @@ def test_sampling_keeps_no_graph_and_spends_no_global_randomness() -> None:
         assert not x_0.requires_grad
         assert torch.is_grad_enabled()
     assert torch.equal(before, torch.get_rng_state())
+
+
+SHIPPED = ("non_saturating_js_T04_s0_cpu", "non_saturating_js_T04_s0_full_b128-bf16-wide-critic4")  # attends, too
+
+
+@pytest.mark.parametrize("run_id", SHIPPED)
+def test_shipped_weights_draw_the_committed_images(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a few grey levels, rounded to bfloat16 as they are: networks and seeds still mean what they meant."""
+    monkeypatch.setenv("DDGAN_RESULTS", str(Path(__file__).parent.parent / "results"))
+    shipped = Run.open(run_id)
+    drawn, grid = sample(shipped, 4).float(), read_png_grid(shipped.path / "samples.png", 28)[:4].float()
+    assert (drawn - grid).abs().mean() < 5 < 20 * grid.std()

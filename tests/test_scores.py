@@ -3,6 +3,8 @@
 import pandas as pd
 
 from ddgan_core.evaluation.scores import bounds, one_axis, studied
+from ddgan_core.evaluation.scoring import NEAREST
+from ddgan_core.study import SCORES
 
 WAY = {"features_hash": "0a", "reference": "test", "reference_n": 10_000}
 
@@ -43,3 +45,8 @@ def test_a_study_is_of_the_first_draw_of_each_run_as_it_was_trained() -> None:
     protocols = ["as_trained", "as_trained", "as_published", "control", "respaced", ""]
     table = pd.DataFrame({"protocol": protocols, "sample_seed": [0, 1, 0, 0, 0, 0]})
     assert studied(table).index.tolist() == [0, 4, 5]
+
+
+def test_the_pairs_of_a_studys_samples_are_all_looked_at() -> None:
+    """Recall and its like depend on N: the N of a row is theirs too."""
+    assert max(n for usual in SCORES.values() for due in usual.values() for *_, n in due) <= NEAREST

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import studentized_range
 
 from ddgan_core.figures.comparisons import seeds_figure
+from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook import breakdowns, seeds
 from ddgan_core.notebook.breakdowns import broke_down
 from ddgan_core.notebook.seeds import by_seed, compared, power, spread
@@ -126,7 +127,13 @@ def test_the_figure_shows_each_seed_and_each_pair() -> None:
         "Wasserstein-GP",
     ]
     assert sorted(x for line in left.lines[:3] for x in line.get_xdata()) == sorted(table["frechet"])
+    means = [geometric_mean(own["frechet"]) for _, own in table.groupby("row", sort=False)]
+    assert [bar.get_segments()[0][0, 0] for bar in left.collections] == pytest.approx(means)
     assert len(right.get_yticks()) == 3
+    told = [bar.get_colors()[0][0] == pytest.approx(0.1) for bar in right.collections]
+    assert told == [not low <= 1 <= high for low, high in compared(table)[["low", "high"]].to_numpy()]
+    assert set(told) == {True, False}, "grey where the interval holds 1"
+    assert all(ax.yaxis_inverted() for ax in (left, right)), "the first row on top"
     for ax in seeds_figure(table.iloc[:0], compared(table.iloc[:0])).axes:
         assert [t.get_text() for t in ax.texts] == ["not run yet"]
 

@@ -1,12 +1,14 @@
 """Tables in files: what looks like a number stays text, rows are replaced whole, damage is one line."""
 
 import lzma
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from ddgan_core import UserError
+from ddgan_core import UserError, tables
 from ddgan_core.tables import read_table, replace_rows
 
 
@@ -21,6 +23,26 @@ def test_a_commit_that_looks_like_a_number_stays_as_it_is(tmp_path: Path, name: 
     replace_rows(path, {"run_id": "a", "n": 3}, pd.DataFrame([{"run_id": "a", "n": 3, "commit": "2054616"}]))
     assert read_table(path)["n"].tolist() == [2, 2, 2, 2, 3], "another n is another row"
     assert (path.read_bytes()[:4] == b"run_") == (path.suffix == ".csv"), "compressed where its name says so"
+
+
+def test_hashes_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
+    line = {"hash": "001234567890", "features_hash": "12345e67"}
+    replace_rows(tmp_path / "some.csv", {"hash": "0"}, pd.DataFrame([line]))
+    assert read_table(tmp_path / "some.csv").to_dict("records") == [line]
+
+
+def test_writers_at_once_lose_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with time enough, between what it reads and what it writes, for the others."""
+
+    def slowly(path: Path) -> pd.DataFrame:
+        there = read_table(path)
+        time.sleep(0.01)
+        return there
+
+    monkeypatch.setattr(tables, "read_table", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda k: replace_rows(tmp_path / "some.csv", {"k": k}, pd.DataFrame({"k": [k]})), range(8)))
+    assert sorted(read_table(tmp_path / "some.csv")["k"]) == list(range(8))
 
 
 def test_what_is_no_table_is_one_line_that_names_it(tmp_path: Path) -> None:

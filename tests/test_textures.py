@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ddgan_core import UserError
+from ddgan_core.evaluation import textures
 from ddgan_core.evaluation.textures import fine, median_ratio, middle_coefficients, periods, sameness, stripe_power
 
 
@@ -29,6 +30,8 @@ def test_white_noise_has_its_variance_at_every_frequency():
     noise = torch.randn(4000, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 0.5
     power = middle_coefficients(noise).abs().square().mean(0)
     torch.testing.assert_close(power[2:-1, 2:-1], torch.full((11, 11), 0.25, dtype=torch.float64), rtol=0.1, atol=0)
+    images = (60 * noise[:1000] + 128).clamp(0, 255).to(torch.uint8)  # a deviation of 30 grey levels
+    assert stripe_power(images)[..., 3:7].mean().item() == pytest.approx((30 / 255) ** 2, rel=0.05)
 
 
 def test_what_surrounds_the_middle_and_its_brightness_count_nothing():
@@ -42,6 +45,7 @@ def test_what_surrounds_the_middle_and_its_brightness_count_nothing():
 def test_fine_is_three_pixels_or_less():
     assert fine(14).tolist() == [False] * 5 + [True] * 3
     assert fine(4).tolist() == [False, False, True]
+    assert fine(12).tolist() == [False] * 4 + [True] * 3, "three pixels are"
 
 
 def test_median_ratio_of_known_piles():
@@ -53,6 +57,14 @@ def test_median_ratio_of_known_piles():
     heavy = base[:1500].clone()
     heavy[:300] *= 1e6  # a few images do not move a median; a mean would be moved a lot
     assert (median_ratio(heavy, base[1500:])[0] < 1.5).all()
+
+
+def test_the_interval_of_a_median_is_of_95_percent(monkeypatch):
+    """Of 101 numbers that of a resample is the 51st, give or take sqrt(101) / 2 places: 1.96 of these to each side."""
+    monkeypatch.setattr(textures, "DRAWS", 4000)
+    ratio, low, high = median_ratio(torch.arange(1.0, 102.0).double(), torch.ones(5).double())
+    assert ratio == 51
+    assert float(high - low) == pytest.approx(1.96 * 101**0.5, abs=1.5)
 
 
 def test_the_median_sees_what_the_mean_hides():
