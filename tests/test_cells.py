@@ -104,6 +104,53 @@ def test_more_critic_steps_are_tried_at_equal_images_for_the_critic() -> None:
     assert len({c.critic_steps * c.updates for c in cells}) == 1
 
 
+def test_the_sweep_tries_what_its_tags_say() -> None:
+    tried = ((2.0, 1.0), (1.0, 1.0), (0.5, 1.0), (1.0, 0.1))
+    for row in PAPER_ROWS:
+        usual = configure("cpu", divergence=row)
+        found = {c.tag: c for c in make_study("sweep", "cpu").cells if c.divergence == row and c.critic_steps == 1}
+        assert list(found) == [f"sweep-lr{rate:g}-penalty{penalty:g}" for rate, penalty in tried]
+        for cell, (rate, penalty) in zip(found.values(), tried, strict=True):
+            players = [cell.lr_generator / usual.lr_generator, cell.lr_critic / usual.lr_critic]
+            assert [*players, cell.penalty_weight / usual.penalty_weight] == pytest.approx([rate, rate, penalty])
+
+
+def test_longer_trainings_are_as_long_as_is_said() -> None:
+    """By their tags; larger batches have 2.2 times the preset's images, the longest run four times."""
+    usual = configure("cpu")
+    for cell in (c for c in make_study("budget", "cpu").cells if c.method == "ddgan"):
+        if cell.tag.startswith("x"):
+            assert cell.updates == float(cell.tag[1:]) * usual.updates
+            assert cell.batch_size == usual.batch_size
+        else:
+            times = cell.updates * cell.batch_size / (usual.updates * usual.batch_size)
+            assert times == pytest.approx(4.0 if cell.tag == "long" else 2.2, abs=0.05)
+            assert (cell.precision == "bf16") == (cell.tag == "long" or "bf16" in cell.tag)
+    assert make_study("headline", "full").cells[0].updates == 1.7 * configure("full").updates
+
+
+def test_twins_are_in_the_study() -> None:
+    """Of the cosine schedule by the usual one; of minimax JS by the loss that does not saturate."""
+    known = {*make_study("paper", "cpu").cells, *make_study("budget", "cpu").cells}
+    cosine, minimax = (make_study(name, "cpu").cells for name in ("schedule", "minimax"))
+    assert {c.schedule for c in cosine} == {"cosine"}
+    assert {c.changed(schedule="vp", tag="") for c in cosine} <= known
+    assert {c.divergence for c in minimax} == {"jensen_shannon"}
+    assert {c.changed(divergence="non_saturating_js") for c in minimax} <= known
+
+
+def test_a_cause_is_changed_as_its_tag_says() -> None:
+    cells, usual = {c.tag: c for c in make_study("causes", "cpu").cells}, configure("cpu")
+    for tag, times in {"critic2-time": 1 + 1.3 / 3, "critic4-time": 2.3}.items():  # four steps take 2.3 times as long
+        assert cells[tag].updates * times == pytest.approx(usual.updates, rel=0.01)
+    for tag, name, times in (
+        ("wide", "widths", 2), ("wide-critic", "critic_widths", 2), ("bf16-wide-critic4", "critic_widths", 4)
+    ):  # fmt: skip
+        assert getattr(cells[tag], name) == tuple(times * width for width in getattr(usual, name))
+    for tag in ("slow-critic", "bf16-wide-critic4-slow"):
+        assert 4 * cells[tag].lr_critic == pytest.approx(usual.lr_critic)
+
+
 def test_a_cell_named_twice_is_one() -> None:
     name = make_study("budget", "cpu").cells[0].run_id
     assert len(make_study("budget", "cpu", [name, name]).cells) == 1

@@ -6,9 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ddgan_core.evaluation.scores import add_evaluation
+from ddgan_core.notebook import claims
 from ddgan_core.notebook.claims import CLAIMS, CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, gather, verdicts
+from ddgan_core.notebook.ranking import add_answer
 from ddgan_core.notebook.rule_errors import WORLDS, rule_errors
-from ddgan_core.study import PAPER_ROWS
+from ddgan_core.runner import train_run
+from ddgan_core.runs import Run
+from ddgan_core.study import PAPER_ROWS, make_study, score
 
 TIMES = (1, 2, 4, 8, 10)
 NOTHING = Evidence(
@@ -69,6 +74,19 @@ def test_the_best_rows_need_three_seeds_each(others: float, verdict: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("hellinger", "reverse_kl", "verdict"),
+    [(1.0, 2.5, UNDECIDED), (1.0, 0.5, CONTRADICTED), (11.0, 5.0, CONTRADICTED)],
+    ids=["one other among them", "one other before both", "one other before one of them"],
+)
+def test_both_named_rows_are_to_beat_every_other(hellinger: float, reverse_kl: float, verdict: str) -> None:
+    """JS's seeds are 1, 2, 3; the remaining rows are far off."""
+    best = dict.fromkeys(PAPER_ROWS, 90.0) | {"non_saturating_js": 1.0, "squared_hellinger": hellinger}
+    distance = {row: lambda _, seed, own=own: own + seed for row, own in best.items()}
+    distance |= {"reverse_kl": lambda _, seed: reverse_kl + seed / 10}
+    assert judged("C2", ddgan=ddgans(distance, (4,), 3))[0] == verdict
+
+
+@pytest.mark.parametrize(
     ("js", "verdict"),
     [(lambda T, _: 1 / T, SUPPORTED), (lambda T, _: T, UNDECIDED), (lambda T, _: 1 + abs(T - 6), UNDECIDED)],
     ids=["falls", "rises", "both"],
@@ -82,6 +100,20 @@ def test_every_row_is_to_improve_with_T(js: object, verdict: str) -> None:
     assert found[0] == verdict
     assert "wasserstein -1.00, best at T = 10" in found[1]
     assert judged("C3", ddgan=ddgans(distance, TIMES[:4]))[0] == UNDECIDED
+
+
+def test_seeds_of_a_curve_have_a_geometric_mean() -> None:
+    """1 / T, times and over 1 + T^2: their arithmetic mean rises."""
+    seeds = ddgans(dict.fromkeys(PAPER_ROWS, lambda T, seed: (1 + T**2) ** (2 * seed - 1) / T), seeds=2)
+    assert judged("C3", ddgan=seeds)[0] == SUPPORTED
+
+
+@pytest.mark.parametrize(("order", "verdict"), [((3, 2, 4, 1), UNDECIDED), ((2, 3, 1, 4), CONTRADICTED)])
+def test_the_eye_that_hardly_follows_proves_nothing_and_the_other_way_refutes(order: tuple, verdict: str) -> None:
+    """Rank correlations of -0.4 and 0.4."""
+    distances = pd.Series({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0})
+    shares = pd.Series(order, distances.index) / 10
+    assert judged("C4", distances=distances, shares=shares, answers=100)[0] == verdict
 
 
 @pytest.mark.parametrize(("sign", "verdict"), [(-1, SUPPORTED), (1, CONTRADICTED)])
@@ -119,6 +151,22 @@ def test_stability_counts_divergences_and_the_range(
     assert judged("C5", swept=swept(js, others, trials=3))[0] == UNDECIDED
 
 
+@pytest.mark.parametrize(
+    ("js", "reverse_kl", "others", "verdict"),
+    [
+        ((1.5, 0), (1.2, 0), (2.0, 0), UNDECIDED),  # a larger ratio than one other's
+        ((1.5, 2), (1.5, 1), (2.0, 3), UNDECIDED),  # more divergences than one other, both ratios without bound
+        ((1.5, 1), (1.2, 0), (2.0, 2), CONTRADICTED),  # one other is enough
+    ],
+)
+def test_stability_is_beside_each_other_row(
+    js: tuple[float, int], reverse_kl: tuple[float, int], others: tuple[float, int], verdict: str
+) -> None:
+    table, one = swept(js, others), swept(js, reverse_kl)
+    table = pd.concat([table[table["row"] != "reverse_kl"], one[one["row"] == "reverse_kl"]], ignore_index=True)
+    assert judged("C5", swept=table)[0] == verdict
+
+
 def test_stability_waits_for_every_trials_score() -> None:
     table = swept((1.5, 0), (2.0, 1))
     table.loc[0, "frechet"] = float("nan")  # JS's first trial: trained, not scored
@@ -143,7 +191,7 @@ def test_a_row_that_diverges_whenever_it_is_tried_is_not_stable(failed: int) -> 
 def test_speed_counts_at_equal_quality(steps: int, verdict: str) -> None:
     timed = {("ddgan", 10): 98.0, ("ddim", steps): 1000 / steps, ("ancestral", 1000): 1.0}
     times = pd.DataFrame({"speedup": timed, "speedup_low": timed, "speedup_high": timed})
-    runs = ddgans({"kl": lambda *_: 5.0})
+    runs = ddgans({"kl": lambda *_: 5.0, "reverse_kl": lambda *_: 9.5})  # the best row is to be reached
     scores = ddpm(("ddim", 4, 9.0), ("ddim", steps, 5.0), ("ancestral", 1000, 2.0))
     found = judged("C6", times=times, ddgan=runs, ddpm=scores)
     assert found[0] == verdict
@@ -180,6 +228,40 @@ def test_the_committed_results_are_read(monkeypatch: pytest.MonkeyPatch) -> None
     assert not evidence.ddgan["tag"].any(), "neither plain critics nor the sweep rank anything"
     assert evidence.ddgan[["n", "features"]].drop_duplicates().shape[0] == 1
     assert verdicts(evidence).loc["C6", "verdict"] != UNDECIDED
+
+
+def test_trials_of_the_sweep_are_judged_by_the_training_images_and_more_critic_steps_are_none(results: Path) -> None:
+    first, second, *_ = cells = make_study("sweep", "smoke").cells
+    trial = train_run(first.changed(updates=2), progress=False)
+    score(trial)
+    (own,) = trial.evaluations.to_dict("records")
+    add_evaluation(trial.path / "evaluations.csv", own | {"reference": "test", "reference_n": 500, "frechet": 99.0})
+    Run.create(second).set_status("failed", "step 3: the critic's loss is nan", step=3)
+    Run.create(next(cell for cell in cells if cell.critic_steps > 1)).set_status("done")
+    found = gather("smoke", "digits").swept.set_index("row")
+    assert found["failed"].to_dict() == {first.divergence: False, second.divergence: True}
+    assert own["reference"] == "train"
+    assert found["frechet"].tolist() == pytest.approx([own["frechet"], float("nan")], nan_ok=True)
+
+
+def test_people_decide_where_they_were_asked_often_enough_about_what_they_were_shown(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grids of the notebook's own preset, though another has more T; neither tags nor other rows are claims' scores."""
+    row = {"method": "ddgan", "T": 4, "seed": 0, "sampler": "ddgan", "steps": 4, "protocol": "as_trained", "n": 200}
+    row |= {"sample_seed": 0, "features": "pixels", "features_hash": "", "reference": "test", "reference_n": 200}
+    made = pd.DataFrame([("a", "reverse_kl", ""), ("b", "reverse_kl", "plain"), ("c", "kl", "")])
+    made = made.set_axis(["run_id", "divergence", "tag"], axis=1).assign(**row)
+    distance = {"cpu": 5.0, "short": 7.0}
+    monkeypatch.setattr(claims, "load_evaluations", lambda _, preset: made.assign(frechet=distance[preset]))
+    monkeypatch.setattr(claims, "kin", lambda _: ["short", "cpu"])
+    for k in range(21):
+        left = "a/ddgan-4" if k < 20 else "b/ddgan-4"
+        add_answer(results / "ratings" / "digits.csv", left, "c/ddgan-4", k, "left")
+    found = gather("cpu", "digits")
+    assert found.ddgan[["run_id", "frechet"]].to_numpy().tolist() == [["a", 7.0]]
+    assert found.distances.to_dict() == {f"{name}/ddgan-4": 5.0 for name in "abc"}
+    assert found.shares.to_dict() == {"a/ddgan-4": 1.0, "c/ddgan-4": 0.0}
 
 
 def test_where_nothing_was_run_there_is_no_evidence(results: Path) -> None:

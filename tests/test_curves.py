@@ -176,6 +176,13 @@ def test_presets_of_the_same_networks_stand_beside_each_other(monkeypatch):
     assert rows.kin("full") == ["full"], "which has other networks"
 
 
+def test_larger_batches_share_a_curve_where_they_have_several_T(monkeypatch):
+    made = [("", 1), ("", 2), ("b64", 2), ("b64", 4), ("long", 4), ("plain", 2), ("plain", 4)]
+    table = pd.DataFrame(made, columns=["tag", "T"]).assign(method="ddgan", divergence="kl", run_id="kl")
+    monkeypatch.setattr(rows, "comparable", lambda _: table)
+    assert rows.trainings("full", "kl") == [("full", ""), ("full", "b64")]
+
+
 def test_scores_are_listed_by_T(monkeypatch):
     common = {"method": "ddgan", "tag": "", "divergence": "kl", "seed": 0, "precision": 0.9, "coverage": 0.8}
     common |= {"frechet_error": 0.1, "recall_error": 0.1}

@@ -46,6 +46,17 @@ def test_a_panel_for_each_feature_network() -> None:
     assert {text.get_text() for text in left.texts} == {"KL, longest run"}
 
 
+def test_other_draws_references_seeds_and_numbers_of_images_are_left_out(
+    scored: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = by_begin("smoke", 3)
+    others = ({"n": 50}, {"reference": "train"}, {"sample_seed": 1}, {"seed": 1})
+    more = pd.concat([*(scored.assign(frechet=99.0, **other) for other in others[:1]), scored])
+    more = pd.concat([more, *(scored.assign(frechet=99.0, **other) for other in others[1:])])
+    monkeypatch.setattr(handover, "load_evaluations", lambda *_: more)
+    pd.testing.assert_frame_equal(by_begin("smoke", 3).query("n == 200"), before)
+
+
 def test_no_control_is_compared_with_samples(scored: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(rows.SCORES, "smoke", {"ddgan": [("ddgan", None, "pixels", 200)]})
     assert "diffused" in set(scored["sampler"])

@@ -37,11 +37,12 @@ def test_what_a_goal_asks_for_follows_from_the_last_power() -> None:
 
 
 def test_runs_are_listed_by_their_images_with_each_ruler(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = pd.DataFrame({"run_id": ["long", "usual", "cosine"], "T": 4, "updates": [4_000, 1_000, 1_000]})
-    runs = runs.assign(batch_size=[64, 32, 32], arithmetic="fp32", schedule=["vp", "vp", "cosine"])
+    """Of a repeat the first, and of its scores the first draws'."""
+    runs = pd.DataFrame({"run_id": ["long", "usual", "cosine", "again"], "T": 4, "updates": [4_000] + [1_000] * 3})
+    runs = runs.assign(batch_size=[64, 32, 32, 32], arithmetic="fp32", schedule=["vp", "vp", "cosine", "vp"])
     scored = [(run, *ruler[1:], 10.0 * i + j) for i, run in enumerate(runs["run_id"]) for j, ruler in enumerate(RULERS)]
     scores = pd.DataFrame(scored, columns=["run_id", "features", "n", "reference", "frechet"])
-    scores = scores.assign(sampler="ddgan", sample_seed=0)
+    scores = pd.concat([scores.assign(sampler="ddgan", sample_seed=seed) for seed in (0, 1)])
     monkeypatch.setattr(headline, "by_updates", lambda *_: runs)
     monkeypatch.setattr(headline, "load_evaluations", lambda *_: scores)
     table = by_images("smoke", "kl", 4)

@@ -1,6 +1,7 @@
 """Rows prove themselves, wrong rows are caught at the right line, and a reader's own row goes all the way."""
 
 import dataclasses
+import math
 import re
 import subprocess
 import sys
@@ -111,6 +112,11 @@ def test_one_wrong_piece_fails_its_line(pieces: dict[str, object], line: str) ->
         assert "f is convex" not in found
     else:
         assert found == {line}
+
+
+def test_what_is_no_number_does_not_pass() -> None:
+    nothing = changed("squared_hellinger", conjugate=lambda t: math.nan * t, f_prime=lambda u: math.nan * u)
+    assert failures(nothing) >= {"f' is the derivative of f", "f*(f'(u)) = u f'(u) - f(u)"}
 
 
 def test_a_generator_of_another_divergence_is_caught() -> None:

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ddgan_core.diffusion import make_schedule
 from ddgan_core.notebook import latents, rows
 from ddgan_core.notebook.latents import latents_figure, over_training, reached, used
 from ddgan_core.study import configure
 
-DRAWN = [0.0, 0.1, 0.02, 0.1, 0.2]  # of e(t) = 0.4 wherever: shares 0, .25, .05, .25, .5
+DRAWN = [0.0, 0.1, 0.02, 0.1, 0.2]  # of e(1) = 0.4: shares 0, .25, .05, .25, .5; and e(2) = 0.8
 
 
 @pytest.fixture
@@ -19,9 +20,11 @@ def recorded(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """A run that records, one that does not, one without a latent, and one of another preset."""
     path = latents.path_of(configure("smoke").dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame({"snr": [1e-6, 1e6], "error": [0.4, 0.4]}).to_csv(path, index=False)
+    between = make_schedule("vp", 2).alpha_bar[1:].logit().mean().exp().item()
+    snr = [1e-6, 0.99 * between, 1.01 * between, 1e6]
+    pd.DataFrame({"snr": snr, "error": [0.8, 0.8, 0.4, 0.4]}).to_csv(path, index=False)
     history = pd.DataFrame({"step": [100, 200, 300, 400, 500], "critic_t1": 0.0})
-    drawn = history.assign(variance_by_latent_t1=DRAWN, variance_by_latent_t2=[2 * x for x in DRAWN])
+    drawn = history.assign(variance_by_latent_t1=DRAWN, variance_by_latent_t2=[4 * x for x in DRAWN])
     runs = [
         (configure("smoke", T=2, batch_size=50), drawn), (configure("smoke", T=2, seed=1), history),
         (configure("smoke", T=2, z_dim=0, tag="no-z"), drawn * 0), (configure("cpu", T=2), drawn),
@@ -53,6 +56,8 @@ def test_scores_stand_beside_what_is_drawn_at_the_end(recorded: pd.DataFrame, mo
     ]  # fmt: skip
     table = pd.DataFrame(lines, columns=["features", "n", "sampler", "protocol", "frechet"])
     table = table.assign(run_id=name, reference="test", sample_seed=0, frechet_error=0.5, **quality)
+    others = ({"reference": "train"}, {"sample_seed": 1})
+    table = pd.concat([table, *(table.assign(frechet=1.0, **other) for other in others)], ignore_index=True)
     for module in (latents, rows):
         monkeypatch.setattr(module, "load_evaluations", lambda *_: table)
     line = used("smoke").loc[name]

@@ -47,6 +47,9 @@ def test_a_pair_differs_in_nothing_but_the_row(scored: list[dict]) -> None:
         line("kl", 1, 6.0, 0.5), line(BESIDE, 1, 3.0, 0.3, protocol="as_published"),
         line("kl", 8, 6.0, 0.5), line(BESIDE, 8, 3.0, 0.3, n=1_000),
         line("kl", 8, 6.0, 0.5, preset="cpu"), line(BESIDE, 8, 2.0, 0.6, preset="cpu", seed=1),
+        line("kl", 3, 6.0, 0.5), line(BESIDE, 3, 3.0, 0.3, sample_seed=1), line("kl", 4, 90.0, 0.9, sample_seed=1),
+        line("kl", 5, 6.0, 0.5), line(BESIDE, 5, 3.0, 0.3, features_hash="another"),
+        line("kl", 6, 6.0, 0.5), line(BESIDE, 6, 3.0, 0.3, reference_n=500),
         line("none", 4, 1.0, 0.9, method="ddpm"), line(BESIDE, 4, 30.0, 0.3, reference_n=500),
         line("kl", 4, 60.0, 0.3, reference_n=500),
     ]  # fmt: skip
@@ -63,14 +66,18 @@ def test_a_pair_differs_in_nothing_but_the_row(scored: list[dict]) -> None:
 
 def test_trials_of_the_sweep_are_settings_by_their_own_ruler(scored: list[dict]) -> None:
     for reference, seed in (("train", 100), ("test", 100), ("test", 1), ("train", 1)):
-        scored += [line(row, 4, 3.0, 0.5, seed=seed, reference=reference) for row in ("kl", BESIDE)]
-    assert paired("short")["setting"].tolist() == ["T = 4, short, seed 1", "T = 4, short, seed 100"]
+        own = {"seed": seed, "reference": reference}
+        ratio = 2.0 if own in ({"seed": 100, "reference": "train"}, {"seed": 1, "reference": "test"}) else 9.0
+        scored += [line(row, 4, distance, 0.5, **own) for row, distance in (("kl", 3.0 * ratio), (BESIDE, 3.0))]
+    found = paired("short")
+    assert found["setting"].tolist() == ["T = 4, short, seed 1", "T = 4, short, seed 100"]
+    assert found["ratio"].tolist() == [2.0, 2.0]
 
 
 def test_ratios_have_a_geometric_mean_over_T_of_those_within_one(scored: list[dict]) -> None:
     for T, seed, ratio in ((1, 0, 0.5), (2, 0, 1.0), (4, 0, 4.0), (4, 1, 1.0)):
         scored += [line(BESIDE, T, 3.0, 0.3, seed=seed), line("kl", T, 3.0 * ratio, 0.3 + T / 100, seed=seed)]
-    scored.append(line("neyman", 1, 3.0, 0.3))
+    scored += [line("neyman", T, 3.0, 0.3) for T in (1, 2)]
     found = pooled(paired("short"))
     kl = found.loc["kl"]
     assert kl[["settings", "broke down", "T", "nearer in"]].tolist() == [4, 0, 3, 1]
@@ -80,8 +87,8 @@ def test_ratios_have_a_geometric_mean_over_T_of_those_within_one(scored: list[di
     assert kl["low"] * kl["high"] == pytest.approx(1.0)
     assert kl["recall"] == pytest.approx(0.07 / 3)
     assert kl["coverage"] == pytest.approx(0.035 / 3)
-    assert found.loc["neyman", "settings"] == 1
-    assert pd.isna(found.loc["neyman", "ratio"]), "one T has no interval"
+    assert found.loc["neyman", "settings"] == 2
+    assert pd.isna(found.loc["neyman", "ratio"]), "two T have no interval"
     scored += [line(BESIDE, 8, 3.0, 0.3, run_id="broke down"), line("kl", 8, 0.1, 0.9)]
     scored += [line(BESIDE, 10, 3.0, 0.3), line("kl", 10, 0.1, 0.9, run_id="broke down")]
     again = pooled(paired("short")).loc["kl"]
@@ -100,9 +107,11 @@ def test_the_farthest_behind_and_what_chance_would_show(scored: list[dict]) -> N
     assert found["behind"].tolist() == pytest.approx([2.0, 2.0])
     assert found["in"].tolist() == ["T = 2, short", "T = 1, short"]
     assert found["beyond"].tolist() == [1, 2], "by 2.0 alone, and by 2.0 and 1.5"
-    # A setting's log ratio is max(0, z) with z normal of variance 2 * .1^2; the median of the largest of three:
-    median = 0.1 * 2**0.5 * NormalDist().inv_cdf(0.5 ** (1 / 3))
-    assert np.log(found["chance"]).tolist() == pytest.approx([median] * 2, rel=0.05)
+    assert worst(paired("short"), rows, 0.2)["beyond"].tolist() == [1, 1], "1.5 is what chance may show"
+    # A setting's log ratio is max(0, z) with z normal of variance 2 * .1^2; quantiles of the largest of three:
+    for name, share in (("chance", 0.5), ("chance_high", 0.95)):
+        quantile = 0.1 * 2**0.5 * NormalDist().inv_cdf(share ** (1 / 3))
+        assert np.log(found[name]).tolist() == pytest.approx([quantile] * 2, rel=0.05)
 
 
 def test_what_is_said_of_the_farthest_is_in_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ddgan_core.evaluation.scores import add_evaluation
@@ -54,11 +55,20 @@ def test_without_results_of_ours_only_theirs_is_drawn() -> None:
 
 
 @pytest.mark.usefixtures("results")
+def test_seeds_have_a_geometric_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    gans = pd.DataFrame({"T": [4, 4, 10], "steps": [4, 4, 10], "frechet": [2.0, 8.0, 1.0]})
+    gans = gans.assign(divergence=published.ROW, protocol="as_trained")
+    monkeypatch.setattr(published, "beside_cut_short", lambda _: (None, gans))
+    assert curves("cpu")["ddgan"][CORRECTED].dropna().to_dict() == pytest.approx({4: 4, 10: 1})
+
+
+@pytest.mark.usefixtures("results")
 def test_other_features_and_other_draws_are_on_no_line() -> None:
-    """As many images of them, too."""
+    """As many images of them, too; nor are fewer images and a longer training."""
     config = configure("cpu", method="ddpm")
     run = Run.create(config)
     run.set_status("done")
+    longer = Run.create(configure("cpu", method="ddpm", tag="x5"))
     chain = {"ancestral": ("respaced", (10, 100, 1000)), "shortened": ("as_published", (10, 100))}
     known = {"dataset": "fashion_mnist", "run_id": config.run_id, "method": "ddpm", "T": 1000, "seed": 0, "tag": ""}
     known |= {"preset": "cpu", "reference": "test", "reference_n": 10_000, "weights": "ema", "n": 1_000}
@@ -67,6 +77,9 @@ def test_other_features_and_other_draws_are_on_no_line() -> None:
             row = known | {"sampler": sampler, "steps": n, "protocol": "as_trained" if n == 1000 else protocol}
             row |= {"features": "fashion_classifier", "features_hash": "a", "sample_seed": 0, "frechet": 100.0 / n}
             add_evaluation(run.path / "evaluations.csv", row)
+            add_evaluation(run.path / "evaluations.csv", row | {"n": 500, "frechet": 7.0})
+            more = {"run_id": longer.config.run_id, "tag": "x5", "frechet": 900.0}
+            add_evaluation(longer.path / "evaluations.csv", row | more)
             if sampler == "ancestral":
                 add_evaluation(run.path / "evaluations.csv", row | {"sample_seed": 1, "frechet": 900.0})
                 add_evaluation(run.path / "evaluations.csv", row | {"features": "inception", "frechet": 50.0})

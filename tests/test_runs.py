@@ -12,7 +12,7 @@ import pytest
 
 from ddgan_core import UserError
 from ddgan_core.evaluation.scores import COLUMNS, load_evaluations, read_evaluations
-from ddgan_core.runner import train_run
+from ddgan_core.runner import _record_every, train_run
 from ddgan_core.runs import PRESETS, Run, RunConfig, all_runs, results_dir, write_atomic
 
 SMOKE = RunConfig(**PRESETS["smoke"], preset="smoke")
@@ -287,6 +287,12 @@ def test_a_status_without_a_configuration_is_half_a_copy(results: Path) -> None:
         assert run.status
     refusal(train_run, SMOKE)
     assert [path.name for path in run.path.iterdir()] == ["status.json"]
+
+
+def test_a_history_has_as_many_records_as_are_drawn() -> None:
+    """Ninety updates apart where that gives 50 to 200; every update of the shortest."""
+    apart = {30: 1, 1_000: 20, 4_500: 90, 9_000: 90, 18_000: 90, 90_000: 450}
+    assert {updates: _record_every(updates) for updates in apart} == apart
 
 
 def test_tables_that_cannot_be_read_are_named(results: Path) -> None:

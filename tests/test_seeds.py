@@ -43,8 +43,8 @@ def test_runs_are_those_of_one_T_as_trained(monkeypatch: pytest.MonkeyPatch) -> 
         usual | {"divergence": "wasserstein", "seed": 1, "frechet": 1.0, "sampler": "truncated"},
         usual | {"divergence": "wasserstein", "seed": 1, "frechet": 1.0, "tag": "plain"},
     ]
-    monkeypatch.setattr(seeds, "kin", lambda preset: [preset])
-    monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame(lines))
+    monkeypatch.setattr(seeds, "kin", lambda preset: ["most T", preset])
+    monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame(lines if preset == "most T" else []))
     monkeypatch.setattr(breakdowns.Run, "open", lambda *_: SimpleNamespace(history=history([1.0] * 10)))
     assert by_seed("short")[["row", "seed", "frechet"]].to_numpy().tolist() == [
         ["squared_hellinger", 0, 2.0], ["squared_hellinger", 1, 3.0], ["reverse_kl", 0, 4.0], ["wasserstein", 0, 9.0],
@@ -78,8 +78,9 @@ def history(gradients: list[float]) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("gradients", "broken"),
     [([2.0] * 18 + [1e-3] * 2, True), ([2.0] * 18 + [3e-3] * 2, False), ([2.0] * 18 + [1e-5, 2.0], False),
-     ([1e-5] * 2 + [2.0] * 18, False)],
-    ids=["vanished", "small", "for a moment", "at first"],
+     ([1e-5] * 2 + [2.0] * 18, False), ([2.0] * 27 + [1e-5, 1e-5, 2.0], True),
+     ([900.0] * 2 + [2.0] * 16 + [3e-3] * 2, False)],
+    ids=["vanished", "small", "for a moment", "at first", "but for a record", "after a violent start"],
 )  # fmt: skip
 def test_a_run_breaks_down_when_its_gradient_vanishes(gradients: list[float], broken: bool) -> None:
     assert broke_down(history(gradients)) is broken
@@ -102,6 +103,8 @@ def test_intervals_are_tukeys() -> None:
     assert found[["row", "other"]].to_numpy().tolist() == [
         [ROWS[0], ROWS[1]], [ROWS[0], ROWS[2]], [ROWS[1], ROWS[2]]
     ]  # fmt: skip
+    alone = drawn({"reverse_kl": 5.0}, count=1)
+    pd.testing.assert_frame_equal(compared(pd.concat([table, alone])), found)  # of one seed nothing is known
     half = studentized_range.ppf(0.95, 3, 6) * spread(table).loc["all, pooled", "deviation"] / 3**0.5
     for line in found.itertuples():
         assert math.log(line.high / line.ratio) == pytest.approx(half, rel=1e-4)

@@ -26,7 +26,8 @@ def table(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
             history = pd.DataFrame({"step": [1, 2, 3, 4, 5], "critic_t1": LOSSES[config.divergence]})
             history["logit_largest"] = history["critic_t1"].abs() + 1
             if config.divergence == "non_saturating_js":
-                history = history.assign(**{f"variance_by_latent_t{t}": [0, 0, 0.1, 0.2, 0.3] for t in (1, 2, 3, 4)})
+                history = history.assign(**{f"variance_by_latent_t{t}": [0.0] * 5 for t in (1, 2, 3)})
+                history = history.assign(variance_by_latent_t4=[0, 0, 0.1, 0.2, 0.3])
             runs.append(SimpleNamespace(config=config, history=history))
     for module in (latents, starts):
         monkeypatch.setattr(module, "all_runs", lambda *_: runs)
@@ -48,6 +49,13 @@ def test_runs_at_another_rate_have_a_name_of_their_own(table: pd.DataFrame) -> N
     both = pd.concat([table, table.assign(run_id=table["run_id"] + "-slow", slowed=4.0)])
     assert begun(both).index[-1] == "Squared Hellinger, critic's rate / 4"
     assert [line.get_linestyle() for line in starts_figure(both).axes[0].lines[:4]] == ["-", "-", "--", "--"]
+
+
+def test_a_quarter_of_the_rate_is_slowed_by_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [c for c in make_study("headline", "smoke").cells if (c.divergence, c.T) == ("non_saturating_js", 4)]
+    history = pd.DataFrame({"step": [1], "critic_t1": [0.0], "logit_largest": [1.0]})
+    monkeypatch.setattr(starts, "all_runs", lambda *_: [SimpleNamespace(config=c, history=history) for c in cells])
+    assert starts.starts("headline", "smoke", 4)["slowed"].tolist() == [1, 4]
 
 
 def test_each_run_has_a_line_in_both_panels(table: pd.DataFrame) -> None:

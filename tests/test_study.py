@@ -35,6 +35,7 @@ def test_minutes_left_are_this_devices_own(results: Path) -> None:
     trained.set_status("done", seconds=120.0, **facts)
     table = status(whole)
     assert table.minutes_left.tolist() == [0, 4]  # half a minute an update
+    assert status(Study("", (other.changed(precision="bf16", tag="bf16"),))).minutes_left.isna().all(), "another pace"
     assert table.state.tolist() == ["done", "missing"]
     trained.set_status("done", seconds=120.0, **facts | {"device": "CPU, 64 threads"})
     assert status(whole).minutes_left.tolist() == [0, 4]
@@ -269,7 +270,8 @@ def test_scores_counted_are_those_that_are_due(results: Path) -> None:
 
     cell = configure("smoke", T=1, updates=2)
     made = runner.train_run(cell, progress=False)
-    evaluate(made, n=50, features="pixels")  # not what the preset asks for
+    for other in ({"n": 50}, {"n": 200, "seed": 1}, {"n": 200, "reference": "train"}):
+        evaluate(made, features="pixels", **other)  # not what the preset asks for
     assert status(Study("one", (cell,)))["scores"].tolist() == ["0/1"]
     study.work.score(made)
     assert status(Study("one", (cell,)))["scores"].tolist() == ["1/1"]

@@ -38,6 +38,8 @@ def test_a_table_of_few_scores(results: Path) -> None:
     more = {"frechet_error": 0.123, "precision": 0.8, "recall": 0.5, "recall_error": 0.01, "top_probability": 0.9}
     add(results, "kl_T04_s0_cpu", 10_000, 5.678, **GAN, **more)
     add(results, "kl_T04_s0_cpu", 1_000, 1.0, **GAN)  # of no column
+    add(results, "kl_T04_s0_cpu", 10_000, 1.0, **GAN, sample_seed=1)  # other draws
+    add(results, "kl_T04_s0_cpu", 10_000, 1.0, **GAN, reference="train")
     add(results, "kl_T04_s0_cpu", 10_000, 9.0, **GAN | {"sampler": "truncated", "steps": 2, "protocol": "as_published"})
     add(results, "ddpm_T1000_s0_cpu_x5", 10_000, 7.0, method="ddpm", divergence="none", T=1000,
         sampler="ddim", steps=4, tag="x5")  # fmt: skip
@@ -193,6 +195,22 @@ def test_each_row_is_set_beside_js(results: Path) -> None:
     assert table["FID, T = 4, long"].tolist() == ["–", "–"]
     add(results, "reverse_kl_T02_s1_cpu_b64-bf16", 10_000, 12.0, **later | {"seed": 1})
     assert rows_table("cpu")["T = 2, longer"].tolist() == ["–", "6.00 [3.00 to 12.00]"]
+
+
+def test_the_fid_of_a_row_is_its_first_seeds_by_as_many_images_as_all_have(results: Path) -> None:
+    reverse_kl = GAN | {"divergence": "reverse_kl", "recall": 0.5, "coverage": 0.25}
+    add(results, "reverse_kl_T04_s0_cpu", 10_000, 5.0, **reverse_kl)
+    inception = reverse_kl | {"features": "inception"}
+    for n, frechet, other in (
+        (2_000, 40.0, {}), (10_000, 30.0, {}), (2_000, 50.0, {"sample_seed": 1}), (2_000, 20.0, {"reference": "train"})
+    ):  # fmt: skip
+        add(results, "reverse_kl_T04_s0_cpu", n, frechet, **inception | other)
+    add(results, "reverse_kl_T04_s1_cpu", 2_000, 60.0, **inception | {"seed": 1})
+    for T, n, frechet in ((2, 2_000, 25.0), (2, 10_000, 24.0), (1, 2_000, 90.0)):
+        later = {"T": T, "steps": T, "tag": "b64-bf16"}
+        add(results, f"reverse_kl_T{T:02d}_s0_cpu_b64-bf16", n, frechet, **inception | later)
+    (line,) = rows_table("cpu").to_dict("records")
+    assert (line["FID, T = 4, long"], line["FID, T = 2, longer"]) == ("40.0", "25.0")
 
 
 def test_each_claim_stands_beside_its_verdict(results: Path) -> None:

@@ -64,6 +64,30 @@ def test_the_penalty_is_each_seeds_own() -> None:
     assert not torch.allclose(both.critic.weights[0][1], free.critic.weights[0][0], rtol=1e-3, atol=1e-5)
 
 
+def test_a_lazy_penalty_stands_for_those_it_skips(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(DIVERGENCES["kl"], penalty=lambda logits, real, *_: torch.ones(len(real)), penalty_weight=0.5)
+    gan = ToyGAN(two_modes(), row, 2, [0, 1], replace(TINY, penalty_every=4))
+    with torch.no_grad():
+        gan.critic.weights[-1].zero_()  # logits of 0, as nothing is learned
+    losses = []
+    monkeypatch.setattr(gan, "_descend", lambda optimiser, lr, loss: losses.append(loss.item()))
+    for _ in range(5):
+        gan.update()
+    critic = losses[::2]
+    assert [loss - critic[1] for loss in critic] == pytest.approx([2 * 4 * 0.5, 0, 0, 0, 2 * 4 * 0.5])
+
+
+def test_the_average_warms_up_and_the_rates_fall_by_a_cosine() -> None:
+    gan = ToyGAN(two_modes(), DIVERGENCES["kl"], 2, [0], replace(TINY, updates=4))
+    before = gan.generator.weights[0].detach().clone()
+    gan.update()
+    torch.testing.assert_close(gan.ema.weights[0], (2 * before + 9 * gan.generator.weights[0].detach()) / 11)
+    gan.update()
+    gan.update()  # of half of its time
+    for optimiser, lr in ((gan.optimiser, TINY.lr_generator), (gan.critic_optimiser, TINY.lr_critic)):
+        assert optimiser.param_groups[0]["lr"] == pytest.approx(lr * (1 + TINY.lr_final) / 2)
+
+
 def test_real_pairs_are_drawn_from_the_diffused_data() -> None:
     mixture = two_modes(0.3)
     gan = ToyGAN(mixture, DIVERGENCES["kl"], 2, [0, 1], replace(TINY, batch_size=40_000))
@@ -178,6 +202,35 @@ def test_divergences_of_two_gaussians() -> None:
         assert divergence_on_grid(name, q, p, 0.005).item() == pytest.approx(value, rel=1e-4), name
     with pytest.raises(UserError, match="no f"):
         divergence_on_grid("relativistic", q, p, 0.005)
+
+
+def test_a_divergence_is_of_the_data_from_the_model() -> None:
+    """Of N(0, 1) from N(0.7, 1.5^2), in either order; and of a step whose generator knows one of two modes alone."""
+    m, s, x = 0.7, 1.5, torch.linspace(-14, 15, 5801, dtype=torch.float64)
+    q, p = torch.distributions.Normal(0.0, 1.0).log_prob(x), torch.distributions.Normal(m, s).log_prob(x)
+    closed = {"kl": math.log(s) + (1 + m**2) / (2 * s**2) - 0.5, "reverse_kl": (s**2 + m**2 - 1) / 2 - math.log(s)}
+    for name, value in closed.items():
+        assert divergence_on_grid(name, q, p, 0.005).item() == pytest.approx(value, rel=1e-4), name
+    scale = StepScale(two_modes(), vp_schedule(2), 2, 1)
+    one_mode = lambda x_t, t, z: torch.ones_like(x_t)  # noqa: E731
+    log_q, log_p, cell = scale.log_q, scale.log_p(one_mode, 1)[0], float(scale.axis[1] - scale.axis[0])
+    found, cost = scale.measure(one_mode, 1), log_q - log_p
+    assert found["kl"].item() == pytest.approx(((log_q.exp() * cost).sum(-1) * cell).mean().item(), rel=1e-3)
+    assert found["reverse_kl"].item() == pytest.approx(-((log_p.exp() * cost).sum(-1) * cell).mean().item(), rel=1e-3)
+
+
+def test_a_component_is_covered_by_a_quarter_of_its_mass_within_four_deviations() -> None:
+    data = isotropic([0.5, 0.25, 0.25], [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], 0.01)
+
+    def found(heavy: int) -> dict[str, float]:
+        places = [[0.0, 0.0]] * heavy + [[1.0, 0.0]] * 3 + [[0.0, 1.05], [0.0, 0.97]]  # 5 and 3 deviations off
+        x = torch.tensor(places + [[0.0, 1.0]] * (40 - len(places)), dtype=torch.float64)
+        return sample_measures(x, data, x.flip(0))
+
+    assert found(6)["covered"] == 1  # 0.15 of 0.5, and 0.075 of 0.25
+    assert found(4)["covered"] == pytest.approx(2 / 3)
+    assert found(6)["smear"] == pytest.approx(1 / 40)
+    assert found(6)["w1"] == 0, "in whatever order"
 
 
 def test_sample_measures_by_hand() -> None:

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from disturbed import in_child, no_litter, results_in
 
 from ddgan_core import UserError
 from ddgan_core.__main__ import main
+from ddgan_core.diffusion import vp_schedule
+from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.locks import alone
 from ddgan_core.provenance import device_name
 from ddgan_core.study import Study, make_study, run, run_local, status, toys, toys_study
 from ddgan_core.toys import toy_study
+from ddgan_core.toys.gan import ToyGAN
+from ddgan_core.toys.mixtures import true_posterior
 from ddgan_core.toys.toy_study import ToyCell
 from ddgan_core.toys.verdicts import verdicts
 
@@ -185,6 +190,41 @@ def test_a_diverged_cell_is_recorded_and_cannot_win(monkeypatch: pytest.MonkeyPa
     table = toy_study.load("smoke")
     assert table["diverged"].tolist() == [True] * 6
     assert not len(verdicts(table[table["t"] == "chain"], "w1"))
+
+
+def test_a_seed_whose_weights_are_not_finite_has_diverged_whatever_was_measured(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = toy_study.train_toy
+
+    def train_toy(*args, **how):
+        gan = whole(*args, **how)
+        gan.diverged = lambda: [True, False]
+        return gan
+
+    monkeypatch.setattr(toy_study, "train_toy", train_toy)
+    lines, _ = toy_study.run_cell(PAIR.cells[0])
+    assert lines.groupby("seed")["diverged"].agg(list).tolist() == [[True] * 2, [False] * 2]
+
+
+def test_the_last_step_begins_at_true_x_1_and_is_told_from_the_chain(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a generator that gives back what it is given: at T = 1 the one has x_1, the other pure noise."""
+    monkeypatch.setattr(ToyGAN, "predict", lambda self, x_t, t, z: x_t)
+    monkeypatch.setattr(ToyGAN, "sample_chain", lambda self, n: torch.full((2, n, 1), 5.0, dtype=torch.float64))
+    lines = toy_study.run_cell(replace(PAIR.cells[0], T=4))[0].set_index(["t", "seed"])
+    assert lines.loc["chain", "smear"].tolist() == [1.0, 1.0]
+    gan = ToyGAN(toy_study.TOYS["rare"].mixture, DIVERGENCES["kl"], 4, [0, 1], toy_study.SETTINGS["smoke"])
+    _, variance = gan.mixture.diffused(gan.schedule, 1).moments()
+    assert toy_study._last_step(gan).var(1).flatten().tolist() == pytest.approx([variance.item()] * 2, rel=0.1)
+    assert lines.loc["1", "smear"].between(0.05, 0.95).all()
+
+
+@pytest.mark.parametrize(("data", "T"), [("two_far", 2), ("rare", 4)])
+def test_the_step_that_is_shown_begins_where_both_modes_may_have_been(data: str, T: int) -> None:
+    q = true_posterior(toy_study.TOYS[data].mixture, vp_schedule(T), toy_study.shown_x_t(data, T), 2)
+    assert q.weights.min() > 0.05
 
 
 def test_by_command(results: Path, capsys: pytest.CaptureFixture) -> None:

@@ -90,6 +90,17 @@ def test_agreement_with_a_predicted_order() -> None:
     assert nothing["cells"] == 0
 
 
+def test_what_diverged_agrees_with_nothing_and_kinds_of_data_differ_as_they_do() -> None:
+    """One kind of data has the predicted order by every seed, another its reverse."""
+    predicted = {"kl": 1.0, "squared_hellinger": 0.5, "reverse_kl": 0.0}
+    table = [entry for row, v in predicted.items() for entry in lines(row, [v] * 5)]
+    table += [entry | {"data": "rare"} for row, v in predicted.items() for entry in lines(row, [-v] * 5)]
+    table += [entry for row, v in predicted.items() for entry in lines(row, [v] * 5, diverged=row == "kl", T=4)]
+    found = agreement(pd.DataFrame(table), "w1", predicted)
+    assert (found["tau"], found["over_seeds"], found["cells"]) == pytest.approx((0.0, 0.0, 2))
+    assert found["over_data"] == pytest.approx(mean_interval([1.0, -1.0])[1])
+
+
 def test_agreement_is_kendalls_tau() -> None:
     random = np.random.default_rng(0)
     predicted = {"kl": 1.0, "squared_hellinger": 0.5, "reverse_kl": 0.0, "pearson": 0.5}  # two are equal
