@@ -12,7 +12,7 @@ import torch
 from ddgan_core.divergences import get_divergence
 from ddgan_core.notebook import held as module
 from ddgan_core.notebook import rows
-from ddgan_core.notebook.held import crossed_figure, hardness, held, held_figure
+from ddgan_core.notebook.held import TWICE, crossed_figure, hardness, held, held_figure
 from ddgan_core.study import configure, make_study
 
 ROOT = Path(__file__).parent.parent
@@ -99,6 +99,11 @@ def test_runs_as_long_stand_beside_each_other(table: pd.DataFrame) -> None:
     assert table["FID"].tolist() == [41, 42, 43, 40]
     assert table["distance"].tolist() == [6, 7, 8, 5]
     assert table["kid"].tolist() == [0.02] * 4
+
+
+def test_another_T_or_length_has_runs_of_its_own(table: pd.DataFrame) -> None:
+    assert held("smoke", 4)["run_id"].tolist() == ["non_saturating_js_T04_s0_smoke_b64"]
+    assert not len(held("smoke", 2, TWICE))
 
 
 def test_a_line_for_each_row(table: pd.DataFrame) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Tags of runs that differ in row, seed, precision, the weight of R1 and whose loss trains the critic, alone.
 AS_LONG = r"b\d+(-bf16)?(-r1x[\d.]+|-js-critic)?"
+TWICE = r"x2(-js-critic)?"  # the same of runs twice as long as their preset's
 MEASURES = ("FID", "distance")
 JS = "non_saturating_js"
 
@@ -46,8 +47,8 @@ def hardness(config: RunConfig) -> float:
     return config.penalty_weight / float(curvature)
 
 
-def held(preset: str) -> pd.DataFrame:
-    """Scores at T = 2 of the preset's runs that are trained as long, by how hard R1 holds critics that have a hardness.
+def held(preset: str, T: int = 2, tags: str = AS_LONG) -> pd.DataFrame:
+    """Scores at T of the preset's runs with one of these tags, by how hard R1 holds critics that have a hardness.
 
     A line for each run, row by row: run_id, divergence (the generator's), critic (the first row whose loss trains it),
     seed, features, weight (of R1), hardness, FID and distance with their _error (half of a 95 % interval over draws;
@@ -59,7 +60,7 @@ def held(preset: str) -> pd.DataFrame:
     columns += [name for measure in MEASURES for name in (measure, f"{measure}_error")] + ["kid", "recall"]
     if not len(main):
         return pd.DataFrame(columns=columns)
-    main = main[(main["sampler"] == "ddgan") & (main["T"] == 2) & main["tag"].str.fullmatch(AS_LONG)]
+    main = main[(main["sampler"] == "ddgan") & (main["T"] == T) & main["tag"].str.fullmatch(tags)]
     main = main[main["run_id"].isin(configs)].set_index("run_id")
     fid = inception_scores(scores)
     table = main[["divergence", "seed", "features", "recall"]].assign(
