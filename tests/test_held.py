@@ -12,7 +12,7 @@ import torch
 from ddgan_core.divergences import get_divergence
 from ddgan_core.notebook import held as module
 from ddgan_core.notebook import rows
-from ddgan_core.notebook.held import TWICE, crossed_figure, hardness, held, held_figure
+from ddgan_core.notebook.held import TWICE, averaged, by_js, crossed_figure, hardness, held, held_figure
 from ddgan_core.study import configure, make_study
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +101,23 @@ def test_runs_as_long_stand_beside_each_other(table: pd.DataFrame) -> None:
     assert table["kid"].tolist() == [0.02] * 4
 
 
+def test_generators_by_js_critic_are_compared_with_their_own_seeds(table: pd.DataFrame) -> None:
+    own = table[table["divergence"] == "reverse_kl"].assign(critic="reverse_kl", FID=86.0, distance=2.0)
+    others = own.assign(weight=0.04, FID=1.0)
+    ratios = by_js(pd.concat([table, own, others]))
+    assert ratios.index.tolist() == [("reverse_kl", 0, 0.02)]
+    assert ratios.iloc[0].to_dict() == {"FID": 0.5, "distance": 4.0}
+    more = pd.DataFrame({"FID": [0.5, 2.0], "distance": [4.0, float("nan")]})
+    found = averaged(more)
+    assert found.loc["FID", ["pairs", "below 1"]].tolist() == [2, 1]
+    half = 12.7062 * math.log(2)  # Student's for two, whose standard error is log 2
+    assert found.loc["FID", ["ratio", "low", "high"]].tolist() == pytest.approx(
+        [1, math.exp(-half), math.exp(half)], rel=1e-3
+    )
+    assert math.isnan(found.loc["distance", "ratio"])
+    assert not len(by_js(table.iloc[:0]))
+
+
 def test_another_T_or_length_has_runs_of_its_own(table: pd.DataFrame) -> None:
     assert held("smoke", 4)["run_id"].tolist() == ["non_saturating_js_T04_s0_smoke_b64"]
     assert not len(held("smoke", 2, TWICE))
@@ -146,7 +163,14 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
     assert changed["hardness"].to_dict() == pytest.approx(expected)
     alike = [changed.loc[run] for run in expected]
     assert f"{alike[2].FID:.1f}" == f"{alike[3].FID:.1f}"
+    twice = held("short", 1, TWICE)
+    both = averaged(pd.concat([by_js(held("cpu")), by_js(twice)]))
+    assert both["pairs"].tolist() == [6, 6]
+    words = {name: f"{v.ratio:.2f} times{{}} ({v.low:.2f} to {v.high:.2f})" for name, v in both.iterrows()}
+    words = {name: said.replace("0.", ".") for name, said in words.items()}
     for claim in (
+        words["distance"].format(" that by their own"),
+        "FID to " + words["FID"].format(""),
         "JS has distance {0.distance:.1f} and FID {0.FID:.1f}, squared Hellinger {1.distance:.1f} and {1.FID:.1f}",
         "reverse KL, held as hard as JS, {2.distance:.1f} and {3.distance:.1f} by two seeds",
         "its FID still behind, {2.FID:.1f} both",

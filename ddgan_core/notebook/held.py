@@ -16,6 +16,7 @@ from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.identities import optimal_logit
+from ddgan_core.metrics.intervals import mean_interval
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.objectives import make_row
@@ -80,6 +81,23 @@ def held(preset: str, T: int = 2, tags: str = AS_LONG) -> pd.DataFrame:
 def _critic(row: str) -> str:
     loss = get_divergence(row).critic
     return next(name for name, other in DIVERGENCES.items() if other.critic is loss)
+
+
+def by_js(table: pd.DataFrame) -> pd.DataFrame:
+    """MEASURES of `held` by JS's critic over those by a row's own, where one seed and weight of R1 has both."""
+    table = table[table["divergence"].map(_critic) != JS].set_index(["divergence", "seed", "weight"])
+    crossed = table["critic"].eq(JS)
+    return (table.loc[crossed, [*MEASURES]] / table.loc[~crossed, [*MEASURES]]).dropna(how="all")
+
+
+def averaged(ratios: pd.DataFrame) -> pd.DataFrame:
+    """Of columns of ratios the geometric mean, from low to high (Student's 95 % interval), and how many are below 1."""
+    lines = {}
+    for name, each in ratios.items():
+        mean, half = mean_interval(np.log(each.dropna().astype(float))) if each.count() > 1 else (math.nan, math.nan)
+        lines[name] = {"pairs": each.count(), "below 1": (each < 1).sum(), "ratio": math.exp(mean)}
+        lines[name] |= {"low": math.exp(mean - half), "high": math.exp(mean + half)}
+    return pd.DataFrame.from_dict(lines, orient="index")
 
 
 def held_figure(table: pd.DataFrame) -> "Figure":
