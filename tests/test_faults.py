@@ -1,11 +1,13 @@
 """Damaged files, a full disk, a loss that is not finite: a run ends as if undisturbed, or says why it did not."""
 
+import itertools
 import json
 import os
 import resource
 import signal
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from disturbed import (
     undisturbed,
 )  # fmt: skip
 
-from ddgan_core import UserError, training
+from ddgan_core import UserError, runner, training
 from ddgan_core.checkpoints import save_checkpoint, write_weights
 from ddgan_core.data import load_images
 from ddgan_core.evaluation.samples import sample
@@ -156,6 +158,15 @@ def test_a_run_of_another_configuration_stands_as_that_in_the_status(results: Pa
     Run.create(CONFIGS["ddgan"])
     (line,) = status(Study("", (CONFIGS["ddgan"].changed(lr_critic=1e-3),))).to_dict("records")
     assert line["state"] == "differs"
+
+
+def test_slots_add_up_their_time(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that moves ten seconds whenever it is read."""
+    ticks = itertools.count(step=10)
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    config = configure("smoke", T=1, updates=9)
+    one, *more = (runner.train_run(config, minutes=0, progress=False).status["seconds"] for _ in range(3))
+    assert [one > 0, *more] == [True, 2 * one, 3 * one]
 
 
 def test_damaged_data_stop_it_before_a_folder_is_made(

@@ -77,6 +77,15 @@ def test_a_lazy_penalty_stands_for_those_it_skips(monkeypatch: pytest.MonkeyPatc
     assert [loss - critic[1] for loss in critic] == pytest.approx([2 * 4 * 0.5, 0, 0, 0, 2 * 4 * 0.5])
 
 
+def test_a_relativistic_generator_is_held_against_real_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(DIVERGENCES["relativistic"], generator=lambda v_real, v_fake: v_real)
+    gan, losses = ToyGAN(two_modes(), row, 2, [0, 1], TINY), []
+    monkeypatch.setattr(gan, "_descend", lambda optimiser, lr, loss: losses.append(loss.item()))
+    x_prev, x_t, t, *_ = gan._draw("generator")
+    gan.update()
+    assert losses[1] == pytest.approx(gan._logits(x_prev, x_t, gan._one_hot(t)).sum().item() / TINY.batch_size)
+
+
 def test_the_average_warms_up_and_the_rates_fall_by_a_cosine() -> None:
     gan = ToyGAN(two_modes(), DIVERGENCES["kl"], 2, [0], replace(TINY, updates=4))
     before = gan.generator.weights[0].detach().clone()
