@@ -177,7 +177,7 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
         f"{number[len(js)]} trainings of JS have {spans(js['distance'])} and FID {spans(js['FID'])}",
         f"{number[len(others)]} of the other two {spans(others['distance'])} and {spans(others['FID'])}",
         f"have distance {hellinger.distance:.1f} and {reverse_kl.distance:.1f} and FID {hellinger.FID:.1f} and "
-        f"{reverse_kl.FID:.1f}, better than all seven by their own critics and behind all five of JS",
+        f"{reverse_kl.FID:.1f}, this better than all seven by their own critics and behind all five of JS",
     ):
         assert claim.format(*alike) in said, claim
 
