@@ -46,7 +46,8 @@ def _variance(row: Divergence, gap: float) -> float:
         parts, v = torch.stack([torch.ones_like(x), x]), ((m * x - level) / steepness).requires_grad_()
         rest = torch.zeros_like(v)  # a critic's loss is a sum of what each kind costs
         loss = row.critic(v, rest) if side > 0 else row.critic(rest, v)
-        (slope,) = torch.autograd.grad(loss.sum() + 0 * v.square().sum(), v, create_graph=True)
+        loss = loss + 0 * v.square()  # a linear loss has a curvature, too: none
+        (slope,) = torch.autograd.grad(loss.sum(), v, create_graph=True)
         (curvature,) = torch.autograd.grad(slope.sum(), v)
         slope = slope.detach()
         mean = parts @ (weights * slope)

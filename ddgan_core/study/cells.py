@@ -28,7 +28,6 @@ DDPM = {
 MOST_SIGNAL = 0.01  # of an image's variance in x_T, which sampling takes for noise
 CRITIC_SHARE = 0.433  # of an update's time, on a CPU thread: with four critic steps it takes 2.3 times as long
 
-
 Cell = RunConfig | ToyCell
 
 
