@@ -126,10 +126,8 @@ def test_workers_are_given_the_minutes_that_are_left_and_none_is_started_without
 def test_a_slot_ends_with_a_checkpoint_and_the_next_goes_on(results: Path) -> None:
     cell = configure("smoke", T=1, updates=10**6)
     after = make_study("paper", "smoke").cells[-1]
-    begin = time.monotonic()
     table = run(Study("", (cell, after)), minutes=1 / 60, progress=False)
     assert table.state.tolist() == ["stopped", "missing"]
-    assert time.monotonic() - begin < 60
     first = Run(cell).status["step"]
     assert 0 < first < 10**6
     table = run(Study("", (cell,)), minutes=1 / 60, progress=False)
