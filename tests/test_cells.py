@@ -133,6 +133,7 @@ def test_twins_are_in_the_study() -> None:
     """Of the cosine schedule by the usual one; of minimax JS by the loss that does not saturate."""
     known = {*make_study("paper", "cpu").cells, *make_study("budget", "cpu").cells}
     cosine, minimax = (make_study(name, "cpu").cells for name in ("schedule", "minimax"))
+    minimax = [c for c in minimax if not c.critic_divergence]  # of the others: test_crossed_cells
     assert {c.schedule for c in cosine} == {"cosine"}
     assert {c.changed(schedule="vp", tag="") for c in cosine} <= known
     assert {c.divergence for c in minimax} == {"jensen_shannon"}

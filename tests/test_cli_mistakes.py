@@ -55,7 +55,7 @@ def run(line: str) -> int:
         ("train --preset smoke --set updates=6", "--set updates=6: preset smoke has 30"),
         ("train --preset short --method ddpm --T 50 --set schedule=vp", "--set schedule=vp: preset short has linear"),
         ("train --set batch_size=32 --set updates=6", "give --tag NAME to keep it apart"),
-        ("train --set speed=4", "give one of schedule, widths"),
+        ("train --set speed=4", "give one of critic_divergence, schedule, widths"),
         ("sample", "--run"),
         ("sample --run nothing_T04", "'nothing_T04' does not exist"),
         ("sample --run nothing_T04 --dataset ../runs/digits", "'../runs/digits' is not known: choose one of"),
