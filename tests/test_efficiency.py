@@ -1,6 +1,7 @@
 """How many images a critic's loss needs: closed forms, and critics that are fitted to many made-up sets of images."""
 
 import lzma
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -83,6 +84,16 @@ def test_no_critic_needs_fewer_images_than_js(name: str) -> None:
     assert needed[0] == pytest.approx(1, abs=0.02)  # all losses are one where nothing is told apart
     assert needed == sorted(needed)
     assert images_needed(get_divergence("kl"), 1.0) == pytest.approx(images_needed(get_divergence("reverse_kl"), 1.0))
+
+
+def test_what_is_said_of_them_is_so() -> None:
+    said = " ".join((Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").split())
+    reverse_kl, hellinger = (
+        [images_needed(get_divergence(name), gap) for gap in (1, 2)] for name in ("reverse_kl", "squared_hellinger")
+    )
+    assert [round(needed) for needed in reverse_kl] == [2, 5]
+    assert "reverse KL's critic needs two to five times as many images" in said
+    assert "squared Hellinger's {:.2f} to {:.2f} times".format(*hellinger) in said
 
 
 def test_rows_without_a_log_ratio_are_refused() -> None:
