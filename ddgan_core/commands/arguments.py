@@ -132,7 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
         this.add_argument(
             "--study",
             default="paper",
-            help="paper, sweep, schedule, budget, causes, minimax, penalty, shared, headline or toys"
+            help="paper, sweep, schedule, budget, causes, minimax, penalty, crossed, shared, headline or toys"
             " (default: %(default)s)",
         )
         this.add_argument("--preset", **preset)

@@ -15,6 +15,7 @@ from ddgan_core.toys.toy_study import cells as toy_cells
 
 PAPER_ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl", "total_variation", "wasserstein")
 SMOOTH = tuple(row for row in PAPER_ROWS if DIVERGENCES[row].curvature is not None)  # f-divergences, f'' at 1
+OF_CRITIC = dict(zip(("js", "sh", "rkl"), SMOOTH, strict=True))  # in tags: whose loss trains the critic
 PAPER_T = (4, 2, 8, 10, 1, 3, 5, 6, 7, 9)  # in order of what they tell
 
 # What a DDPM changes in each preset: it has no critic to pay for, so it gets more updates from the same minutes.
@@ -178,6 +179,23 @@ def penalty_study(preset: str = "cpu") -> Study:
     return Study(f"penalty-{preset}", tuple(cells))
 
 
+def crossed_study(preset: str = "cpu") -> Study:
+    """Each smooth row's generator by each one's critic, held by R1 as hard as JS's: which of the two tells them apart?
+
+    At T = 1, twice as long as usual, by two seeds. Those by JS's critic are the minimax study's and the budget study's.
+    """
+    times = {"js": 1.0, "sh": 4.0, "rkl": 2.0}  # the weight of R1, as in the penalty study
+    cells = []
+    for apart in (0, 1, 2):  # a row's generator by its own critic, by the next one's, by the one before
+        for seed, (place, row) in ((seed, at) for seed in (0, 1) for at in enumerate(SMOOTH)):
+            short = list(OF_CRITIC)[(place + apart) % len(SMOOTH)]
+            usual = configure(preset, divergence=row, T=1, seed=seed)
+            tag = "x2" + (f"-{short}-critic" if apart else "") + (f"-r1x{times[short]:g}" if short != "js" else "")
+            chosen = {"penalty_weight": times[short] * usual.penalty_weight, "updates": 2 * usual.updates, "tag": tag}
+            cells.append(usual.changed(**chosen, critic_divergence=OF_CRITIC[short] if apart else ""))
+    return Study(f"crossed-{preset}", tuple(cells))
+
+
 def shared_study(preset: str = "cpu") -> Study:
     """JS by the fastest update, in bfloat16 and with fakes that are made once for both players: is it as good?
 
@@ -248,8 +266,8 @@ def toys_study(preset: str = "cpu", **chosen: Any) -> Study:
 
 STUDIES = {
     "paper": paper_study, "sweep": sweep_study, "schedule": schedule_study, "budget": budget_study,
-    "causes": causes_study, "minimax": minimax_study, "penalty": penalty_study, "shared": shared_study,
-    "headline": headline_study, "toys": toys_study,
+    "causes": causes_study, "minimax": minimax_study, "penalty": penalty_study, "crossed": crossed_study,
+    "shared": shared_study, "headline": headline_study, "toys": toys_study,
 }  # fmt: skip
 
 
