@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ddgan_core import UserError, study
+from ddgan_core.figures.labels import CRITICS
+from ddgan_core.notebook.held import hardness
 from ddgan_core.runs import all_runs
 from ddgan_core.study import (
     PAPER_ROWS,
@@ -18,6 +20,7 @@ from ddgan_core.study import (
     reference_split,
     scores_due,
 )
+from ddgan_core.study.cells import OF_CRITIC
 
 
 def test_a_constraint_is_not_lazy() -> None:
@@ -164,7 +167,7 @@ def test_cells_are_chosen_by_their_ids() -> None:
         make_study("paper", "smoke", ["nothing"])
     with pytest.raises(
         UserError,
-        match="study 'toy' is not known: choose one of paper, .*, causes, minimax, penalty, shared, headline, toys",
+        match="study 'toy' is not known: choose one of paper, .*, minimax, penalty, crossed, shared, headline, toys",
     ):
         make_study("toy")
 
@@ -179,6 +182,21 @@ def test_crossed_cells_differ_in_the_critics_loss_alone(preset: str) -> None:
     seeds = {(2, 0), (1, 0), (1, 1)}
     expected = {(row, *at) for row in ("squared_hellinger", "reverse_kl") for at in seeds}
     assert {(cell.divergence, cell.T, cell.seed) for cell in crossed} == expected
+
+
+def test_each_smooth_generator_by_each_critic_held_as_hard() -> None:
+    cells = make_study("crossed", "short").cells
+    judged = [(cell.divergence, cell.critic_divergence or cell.divergence, cell.seed) for cell in cells]
+    assert sorted(judged) == sorted(itertools.product(SMOOTH, SMOOTH, (0, 1)))
+    twins = {cell.run_id: cell for name in ("budget", "minimax") for cell in make_study(name, "short").cells}
+    for cell, (_, critic, _) in zip(cells, judged, strict=True):
+        assert hardness(cell) == pytest.approx(0.04)
+        short = next(short for short, row in OF_CRITIC.items() if row == critic)
+        assert (f"-{short}-critic" in cell.tag) == bool(cell.critic_divergence)
+        twin = cell.changed(tag="x2", penalty_weight=0.02, critic_divergence="")
+        assert twins[twin.run_id] == twin
+        assert twins.get(cell.run_id, cell) == cell, "JS's, and the minimax study's"
+    assert OF_CRITIC.keys() == CRITICS.keys()
 
 
 def test_what_was_trained_is_what_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,13 +65,20 @@ def test_scores_stand_beside_what_is_drawn_at_the_end(recorded: pd.DataFrame, mo
     assert (line["z at t = 2"], line["z at t = 1"]) == pytest.approx((1.0, 0.5))
 
 
+def test_a_run_alone_has_one_panel_for_all_its_steps(recorded: pd.DataFrame) -> None:
+    (ax,) = latents_figure(recorded.assign(tag="b64")).axes
+    assert ax.get_title("left") + ax.get_title("center") == "T = 2, JS (non-saturating)\nbatches of 64"
+    last, first = ax.lines
+    assert np.allclose(first.get_ydata(), 2 * last.get_ydata())
+    assert {t.get_text() for t in ax.texts} == {"t = 2, the first", "t = 1, the last"}
+
+
 def test_a_panel_for_each_step_the_first_of_a_chain_first(recorded: pd.DataFrame) -> None:
-    left, right = latents_figure(recorded).axes
+    both = pd.concat([recorded, recorded.assign(run_id="another", seed=1)])
+    left, right = latents_figure(both).axes
     titles = [ax.get_title(loc) for ax in (left, right) for loc in ("left", "center") if ax.get_title(loc)]
     assert titles == ["T = 2, step t = 2, the first", "T = 2, step t = 1, the last"]
     assert np.allclose(left.lines[0].get_ydata(), 2 * right.lines[0].get_ydata())
-    both = pd.concat([recorded, recorded.assign(run_id="another", seed=1)])
-    left, _ = latents_figure(both).axes
     assert sorted(line.get_linestyle() for line in left.lines) == ["-", "--"]
     assert {t.get_text() for t in left.texts} == {"JS (non-saturating)", "JS (non-saturating), seed 1"}
     tagged = pd.concat([recorded.assign(tag="b64-bf16"), both.assign(run_id="third", tag="b64-bf16-r1x4")])

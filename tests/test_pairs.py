@@ -52,6 +52,7 @@ def test_a_pair_differs_in_nothing_but_the_row(scored: list[dict]) -> None:
         line("kl", 6, 6.0, 0.5), line(BESIDE, 6, 3.0, 0.3, reference_n=500),
         line("none", 4, 1.0, 0.9, method="ddpm"), line(BESIDE, 4, 30.0, 0.3, reference_n=500),
         line("kl", 4, 60.0, 0.3, reference_n=500),
+        *(line(row, 7, 9.0, 0.9, tag=tag) for row in ("kl", BESIDE) for tag in ("x2-sh-critic-r1x4", "x2-js-critic")),
     ]  # fmt: skip
     (one,) = paired("short").to_dict("records")
     assert (one["setting"], one["row"], one["ratio"]) == ("T = 4, short", "kl", 2.0)

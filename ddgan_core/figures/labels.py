@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LABEL_SIZE = 9  # points
 EDGE = 0.13  # of the axes' width: what ends this near to an edge is named beyond it
 GAP = 7.0  # points between the end of a line and its name
+CRITICS = {"js": "JS", "sh": "squared Hellinger", "rkl": "reverse KL"}  # as tags call them
 End = tuple[float, float, str, Any]  # x, y, label, colour
 
 
@@ -28,7 +29,8 @@ def tag_label(tag: str) -> str:
     """A run's tag in words; in the study of budgets "x5" is a length of training, "b64" a size of batches."""
     endings = {"-wide-critic": "critic twice as wide", "-wide-critic4": "critic four times as wide"}
     endings |= {"-bf16": "bfloat16", "-slow": "its rate a quarter", "-shared": "shared fakes"}
-    for ending, words in (endings | {"-js-critic": "critic of JS"}).items():
+    endings |= {f"-{short}-critic": f"critic of {whose}" for short, whose in CRITICS.items()}
+    for ending, words in endings.items():
         if tag.endswith(ending):
             return f"{tag_label(tag.removesuffix(ending))}, {words}"
     if weighed := re.fullmatch(r"(.+)-r1x([\d.]+)", tag):

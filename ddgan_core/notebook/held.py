@@ -1,13 +1,8 @@
-"""What JS leads by where it is trained on: how hard R1 holds a critic, its loss, or what the generator descends?
-
-How hard R1 holds each row's critic and what becomes of rows when it holds them alike (study `penalty`); and generators
-by the critic of another row (study `minimax`).
-"""
+"""How hard R1 holds each row's critic, and what becomes of rows when it holds them alike (study `penalty`)."""
 
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -16,7 +11,6 @@ from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.identities import optimal_logit
-from ddgan_core.metrics.intervals import mean_interval
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.objectives import make_row
@@ -30,7 +24,6 @@ if TYPE_CHECKING:
 AS_LONG = r"b\d+(-bf16)?(-r1x[\d.]+|-js-critic)?"
 TWICE = r"x2(-js-critic)?"  # the same of runs twice as long as their preset's
 MEASURES = ("FID", "distance")
-JS = "non_saturating_js"
 
 
 def hardness(config: RunConfig) -> float:
@@ -65,7 +58,7 @@ def held(preset: str, T: int = 2, tags: str = AS_LONG) -> pd.DataFrame:
     main = main[main["run_id"].isin(configs)].set_index("run_id")
     fid = inception_scores(scores)
     table = main[["divergence", "seed", "features", "recall"]].assign(
-        critic=[_critic(configs[name].critic_divergence or configs[name].divergence) for name in main.index],
+        critic=[first_of_loss(configs[name].critic_divergence or configs[name].divergence) for name in main.index],
         weight=[configs[name].penalty_weight for name in main.index],
         hardness=[hardness(configs[name]) for name in main.index],
         distance=main["frechet"], distance_error=main["frechet_error"],
@@ -78,26 +71,9 @@ def held(preset: str, T: int = 2, tags: str = AS_LONG) -> pd.DataFrame:
     )
 
 
-def _critic(row: str) -> str:
+def first_of_loss(row: str) -> str:
     loss = get_divergence(row).critic
     return next(name for name, other in DIVERGENCES.items() if other.critic is loss)
-
-
-def by_js(table: pd.DataFrame) -> pd.DataFrame:
-    """MEASURES of `held` by JS's critic over those by a row's own, where one seed and weight of R1 has both."""
-    table = table[table["divergence"].map(_critic) != JS].set_index(["divergence", "seed", "weight"])
-    crossed = table["critic"].eq(JS)
-    return (table.loc[crossed, [*MEASURES]] / table.loc[~crossed, [*MEASURES]]).dropna(how="all")
-
-
-def averaged(ratios: pd.DataFrame) -> pd.DataFrame:
-    """Of columns of ratios the geometric mean, from low to high (Student's 95 % interval), and how many are below 1."""
-    lines = {}
-    for name, each in ratios.items():
-        mean, half = mean_interval(np.log(each.dropna().astype(float))) if each.count() > 1 else (math.nan, math.nan)
-        lines[name] = {"pairs": each.count(), "below 1": (each < 1).sum(), "ratio": math.exp(mean)}
-        lines[name] |= {"low": math.exp(mean - half), "high": math.exp(mean + half)}
-    return pd.DataFrame.from_dict(lines, orient="index")
 
 
 def held_figure(table: pd.DataFrame) -> "Figure":
@@ -105,7 +81,7 @@ def held_figure(table: pd.DataFrame) -> "Figure":
 
     Generators by another row's critic are left out.
     """
-    table = table[table["critic"] == table["divergence"].map(_critic)]
+    table = table[table["critic"] == table["divergence"].map(first_of_loss)]
     figure, axes = panels(2, 4.4)
     for ax, measure in zip(axes, MEASURES, strict=True):
         ends = []
@@ -124,30 +100,6 @@ def held_figure(table: pd.DataFrame) -> "Figure":
             ax.set_xlim(levels[0] / 1.5, levels[-1] * 1.5)
         label_ends(ax, ends)
         ax.set(xlabel="weight of R1 over the curvature of the critic's loss", ylabel="lower is better")
-        if len(table):
-            ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
-        else:
-            ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
-    return figure
-
-
-def crossed_figure(table: pd.DataFrame) -> "Figure":
-    """FID and distance of each run, a line for each generator and critic; below the rule, critics of other losses."""
-    order = list(DIVERGENCES)
-    groups = sorted(
-        table.groupby(["critic", "divergence"]), key=lambda g: (g[0][0] != JS, *(order.index(name) for name in g[0]))
-    )
-    whose = {True: "JS's critic", False: "its own"}
-    names = [f"{label_of(row)}, {whose[critic == JS]}" for (critic, row), _ in groups]
-    figure, axes = panels(2, 1.1 + 0.5 * max(4, len(groups)))
-    for ax, measure in zip(axes, MEASURES, strict=True):
-        for place, ((_, row), own) in enumerate(groups):
-            heights = place + 0.12 * (np.arange(len(own)) - (len(own) - 1) / 2)
-            ax.errorbar(own[measure], heights, xerr=own[f"{measure}_error"], fmt="o", ms=5, color=COLOURS[row])
-        ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
-        ax.axhline(sum(critic == JS for (critic, _), _ in groups) - 0.5, color="0.6", lw=0.8)
-        ax.invert_yaxis()
-        ax.set(xlabel="lower is better")
         if len(table):
             ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
         else:

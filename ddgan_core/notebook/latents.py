@@ -95,22 +95,26 @@ def inception_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def latents_figure(table: pd.DataFrame) -> "Figure":
     """`over_training`: a panel for each T and t, t = T first, a line for each run, dashed for other seeds than 0.
 
-    What the tags of a panel's runs share is in its title, the rest beside the lines.
+    What the tags of a panel's runs share is in its title, the rest beside the lines. A T of one run is one panel, with
+    a line for each t.
     """
-    parts = sorted(set(zip(table["T"], table["t"], strict=True)), key=lambda p: (p[0], -p[1]))
+    alone = table.groupby("T")["run_id"].nunique().eq(1)
+    parts = sorted({(T, 0 if alone[T] else t) for T, t in zip(table["T"], table["t"], strict=True)}, key=_first)
     figure, axes = panels(len(parts), 3.8)
     for ax, (T, t) in zip(axes, parts, strict=False):
-        ends, here = [], table[(table["T"] == T) & (table["t"] == t)]
+        ends, here = [], table[(table["T"] == T) & (alone[T] | (table["t"] == t))]
         words = {tag: [w for w in tag_label(tag).split(", ") if w] for tag in here["tag"].unique()}
         first, *rest = words.values()
         shared = [w for w in first if all(w in others for others in rest)]
-        for _, own in here.groupby("run_id"):
-            row, tag, seed = own[["divergence", "tag", "seed"]].iloc[0]
+        for _, own in here.groupby(["run_id", "t"]):
+            row, tag, seed, own_t = own[["divergence", "tag", "seed", "t"]].iloc[0]
             ax.plot(own["images"], own["share"], color=COLOURS[row], ls="--" if seed else "-", lw=1.3)
             name = ", ".join([label_of(row), *(w for w in words[tag] if w not in shared)])
             name += f", seed {seed}" if seed else ""
+            name = f"t = {own_t}{_which(int(own_t), T)}" if alone[T] else name
             ends.append((float(own["images"].iloc[-1]), float(own["share"].iloc[-1]), name, COLOURS[row]))
-        title = f"T = {T}, {_step(t, T)}" + f"\n{', '.join(shared)}" * bool(shared)
+        title = f"T = {T}, " + (label_of(row) if alone[T] else f"step t = {t}{_which(t, T)}")
+        title += f"\n{', '.join(shared)}" * bool(shared)
         ax.set(xlim=(0, None), ylim=(0, 1), xlabel="million images", title=title)
         ax.set_ylabel("share of the variance drawn by z")
         label_ends(ax, ends)
@@ -120,6 +124,10 @@ def latents_figure(table: pd.DataFrame) -> "Figure":
     return figure
 
 
-def _step(t: int, T: int) -> str:
-    which = {1: ", the last", T: ", the first"} if T > 1 else {}
-    return f"step t = {t}" + which.get(t, "")
+def _first(part: tuple[int, int]) -> tuple[int, int]:
+    T, t = part
+    return T, -t
+
+
+def _which(t: int, T: int) -> str:
+    return {1: ", the last", T: ", the first"}.get(t, "") if T > 1 else ""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ddgan_core.evaluation.scores import AXIS, load_evaluations, studied
-from ddgan_core.figures.labels import training_label
+from ddgan_core.figures.labels import CRITICS, training_label
 from ddgan_core.metrics.intervals import mean_interval
 from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.rows import SAME_NETWORKS
@@ -20,6 +20,7 @@ from ddgan_core.study import SCORES, SWEEP_SEED, configure
 BESIDE = "non_saturating_js"
 SETTING = ["preset", "tag", "T", "seed"]
 COVERING = ("recall", "coverage")
+CROSSED = rf".+-({'|'.join(CRITICS)})-critic(-r1x[\d.]+)?"  # tags of runs by another row's critic: no row of their own
 LEAST = 3  # values of T, for an interval that says something
 _WITH_ERRORS = [column for name in COVERING for column in (name, f"{name}_error")]
 
@@ -31,14 +32,14 @@ def paired(preset: str) -> pd.DataFrame:
     each of COVERING itself and its _error; settings in order of preset, tag and T. Errors are of both runs' draws of
     samples alone, NaN where a score has none.
     By the preset's main features and N, over all presets of its networks, against the test images (trials of the sweep
-    against the training images, as they are scored); a setting without BESIDE is left out.
+    against the training images, as they are scored); a setting without BESIDE is left out, and critics of other rows.
     """
     _, _, features, n = SCORES[preset]["ddgan"][0]
     presets = SAME_NETWORKS if preset in SAME_NETWORKS else (preset,)
     table = pd.concat([load_evaluations(configure(p).dataset, p) for p in presets])
     table = studied(table[(table["features"] == features) & (table["n"] == n) & (table["sample_seed"] == 0)])
     split = table["seed"].eq(SWEEP_SEED).map({True: "train", False: "test"})
-    table = table[(table["method"] == "ddgan") & (table["reference"] == split)]
+    table = table[(table["method"] == "ddgan") & (table["reference"] == split) & ~table["tag"].str.fullmatch(CROSSED)]
     table = table.sort_values("reference_n")
     table = table.drop_duplicates([*SETTING, "divergence"], keep="last")  # by all images of the split
     table = table.assign(broken=broken(table))

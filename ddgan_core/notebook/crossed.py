@@ -1,0 +1,177 @@
+"""Whether JS leads by what its generator descends or by its critic's loss: generators by another row's critic.
+
+By JS's critic beside their own (study `minimax`), and each smooth row's by each one's, R1 as hard on all (`crossed`).
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ddgan_core.divergences import DIVERGENCES
+from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
+from ddgan_core.metrics.intervals import mean_interval, student_quantile
+from ddgan_core.notebook.held import MEASURES, first_of_loss, held
+from ddgan_core.study import SMOOTH, make_study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+JS = SMOOTH[0]
+ROLES = {"critic": "critic", "generator": "divergence"}  # of a row, by the column of `held` that names it
+IN_LOGS = ("distance",)  # measures whose ratios count
+
+
+def by_js(table: pd.DataFrame) -> pd.DataFrame:
+    """MEASURES of `held` by JS's critic over those by a row's own, where one seed and weight of R1 has both."""
+    table = table[table["divergence"].map(first_of_loss) != JS].set_index(["divergence", "seed", "weight"])
+    crossed = table["critic"].eq(JS)
+    return (table.loc[crossed, [*MEASURES]] / table.loc[~crossed, [*MEASURES]]).dropna(how="all")
+
+
+def averaged(ratios: pd.DataFrame) -> pd.DataFrame:
+    """Of columns of ratios the geometric mean, from low to high (Student's 95 % interval), and how many are below 1."""
+    lines = {}
+    for name, each in ratios.items():
+        mean, half = mean_interval(np.log(each.dropna().astype(float))) if each.count() > 1 else (math.nan, math.nan)
+        lines[name] = {"pairs": each.count(), "below 1": (each < 1).sum(), "ratio": math.exp(mean)}
+        lines[name] |= {"low": math.exp(mean - half), "high": math.exp(mean + half)}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def factorial(preset: str) -> pd.DataFrame:
+    """`held` of the study of all smooth generators by all smooth critics: what the preset has of its cells."""
+    cells = {cell.run_id for cell in make_study("crossed", preset).cells}
+    table = held(preset, 1, r"x2(-\w+-critic)?(-r1x[\d.]+)?")
+    return table[table["run_id"].isin(cells)].reset_index(drop=True)
+
+
+def variance_parts(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The analysis of variance of a measure of `factorial`: what the critic and the generator each decide.
+
+    Lines: critic and generator, each beside the other and the seed; both together, beyond their sum; left, what the
+    seeds differ by. Columns: free (degrees of freedom), share (of the four sums of squares), F and p. Empty unless each
+    generator by each critic is there and a second seed of some.
+    """
+    from scipy.stats import f
+
+    y, table = _values(table, measure)
+    if len(table.value_counts([*ROLES.values()])) < len(SMOOTH) ** 2 or not _free(table):
+        return pd.DataFrame(columns=["free", "share", "F", "p"])
+    both, cells = _left(_design(table, *ROLES, "seed"), y), _left(_cells(table), y)
+    steps = {
+        "critic": (_left(_design(table, "generator", "seed"), y), both),
+        "generator": (_left(_design(table, "critic", "seed"), y), both),
+        "both together": (both, cells),
+        "left": (cells, (0.0, len(y))),
+    }
+    lines = {name: (more[1] - less[1], less[0] - more[0]) for name, (less, more) in steps.items()}
+    found = pd.DataFrame.from_dict(lines, orient="index", columns=["free", "share"])
+    mean = found["share"] / found["free"]
+    found["share"] /= found["share"].sum()
+    found["F"] = (mean / mean["left"]).drop("left")
+    return found.assign(p=f.sf(found["F"], found["free"], found.loc["left", "free"]))
+
+
+def beside_js(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Each other smooth row's critic, and generator, beside JS's: the ratio, or the difference of what is not IN_LOGS.
+
+    By the sum of both roles and the seed, from low to high (Student's 95 % interval, by what seeds differ by). Index:
+    role and row. Empty where `variance_parts` is.
+    """
+    if not len(variance_parts(table, measure)):
+        return pd.DataFrame(columns=["estimate", "low", "high"])
+    y, table = _values(table, measure)
+    x = _design(table, *ROLES, "seed")
+    inverse = np.linalg.inv(x.T @ x)
+    estimates = inverse @ x.T @ y
+    free = _free(table)
+    half = student_quantile(free + 1) * np.sqrt(_left(_cells(table), y)[0] / free * np.diag(inverse))
+    back = math.exp if measure in IN_LOGS else float
+    names = [(role, row) for role in ROLES for row in SMOOTH[1:]]
+    lines = [[back(v) for v in (e, e - h, e + h)] for e, h in zip(estimates[1:5], half[1:5], strict=True)]
+    index = pd.MultiIndex.from_tuples(names, names=["role", "row"])
+    return pd.DataFrame(lines, index=index, columns=["estimate", "low", "high"])
+
+
+def _values(table: pd.DataFrame, measure: str) -> tuple[np.ndarray, pd.DataFrame]:
+    table = table.dropna(subset=measure).reset_index(drop=True)
+    y = table[measure].to_numpy(float)
+    return (np.log(y) if measure in IN_LOGS else y), table
+
+
+def _design(table: pd.DataFrame, *factors: str) -> np.ndarray:
+    """A column of ones, and for each factor one for each level but the first (JS, the lowest seed)."""
+    columns = [np.ones(len(table))]
+    for factor in factors:
+        own = table[ROLES.get(factor, factor)]
+        levels = SMOOTH if factor in ROLES else sorted(own.unique())
+        columns += [own.eq(level).to_numpy(float) for level in levels[1:]]
+    return np.stack(columns, 1)
+
+
+def _cells(table: pd.DataFrame) -> np.ndarray:
+    """A column for each generator by each critic, and those of the seed."""
+    names = table[[*ROLES.values()]].agg(" by ".join, axis=1)
+    return np.hstack([pd.get_dummies(names).to_numpy(float), _design(table, "seed")])
+
+
+def _free(table: pd.DataFrame) -> int:
+    """How many runs more there are than cells and seeds decide."""
+    return len(table) - int(np.linalg.matrix_rank(_cells(table))) if len(table) else 0
+
+
+def _left(x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+    """What least squares leave of y, squared, and the rank of x."""
+    fitted, _, rank, _ = np.linalg.lstsq(x, y, rcond=None)
+    return float(((y - x @ fitted) ** 2).sum()), int(rank)
+
+
+def factorial_figure(table: pd.DataFrame) -> "Figure":
+    """MEASURES of `factorial` against the critic: a line for each generator, through the means of its seeds' points."""
+    figure, axes = panels(2, 4.2)
+    for ax, measure in zip(axes, MEASURES, strict=True):
+        ends = []
+        for k, row in enumerate(SMOOTH):
+            own = table[table["divergence"] == row].dropna(subset=measure)
+            if not len(own):
+                continue
+            at = own["critic"].map(SMOOTH.index)
+            ax.errorbar(at + 0.06 * (k - 1), own[measure], own[f"{measure}_error"], fmt="o", ms=5, color=COLOURS[row])
+            means = own.groupby(at)[measure].mean()
+            ax.plot(means.index + 0.06 * (k - 1), means, color=COLOURS[row], lw=1.3)
+            ends.append((float(means.index[-1] + 0.06 * (k - 1)), float(means.iloc[-1]), label_of(row), COLOURS[row]))
+        ax.set_xticks(range(len(SMOOTH)), [label_of(row) for row in SMOOTH])
+        ax.set(xlim=(-0.3, len(SMOOTH) - 0.7), xlabel="critic trained by the loss of", ylabel="lower is better")
+        label_ends(ax, ends)
+        if len(table):
+            ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
+        else:
+            ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
+    return figure
+
+
+def crossed_figure(table: pd.DataFrame) -> "Figure":
+    """FID and distance of each run, a line for each generator and critic; below the rule, critics of other losses."""
+    order = list(DIVERGENCES)
+    groups = sorted(
+        table.groupby(["critic", "divergence"]), key=lambda g: (g[0][0] != JS, *(order.index(name) for name in g[0]))
+    )
+    whose = {True: "JS's critic", False: "its own"}
+    names = [f"{label_of(row)}, {whose[critic == JS]}" for (critic, row), _ in groups]
+    figure, axes = panels(2, 1.1 + 0.5 * max(4, len(groups)))
+    for ax, measure in zip(axes, MEASURES, strict=True):
+        for place, ((_, row), own) in enumerate(groups):
+            heights = place + 0.12 * (np.arange(len(own)) - (len(own) - 1) / 2)
+            ax.errorbar(own[measure], heights, xerr=own[f"{measure}_error"], fmt="o", ms=5, color=COLOURS[row])
+        ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
+        ax.axhline(sum(critic == JS for (critic, _), _ in groups) - 0.5, color="0.6", lw=0.8)
+        ax.invert_yaxis()
+        ax.set(xlabel="lower is better")
+        if len(table):
+            ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
+        else:
+            ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
+    return figure

@@ -1,0 +1,198 @@
+"""Generators by other rows' critics: analysis of variance in closed form, and what is said of them."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ddgan_core.notebook import crossed as module
+from ddgan_core.notebook.crossed import (
+    averaged,
+    beside_js,
+    by_js,
+    crossed_figure,
+    factorial,
+    factorial_figure,
+    variance_parts,
+)
+from ddgan_core.notebook.held import TWICE, held
+from ddgan_core.study import SMOOTH, make_study
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """As `held` gives it: two trainings of JS, one of squared Hellinger, reverse KL's generator by JS's critic."""
+    js, hellinger, reverse_kl = SMOOTH
+    lines = [(js, js, 0.005), (js, js, 0.02), (reverse_kl, js, 0.02), (hellinger, hellinger, 0.08)]
+    return pd.DataFrame(
+        {
+            "divergence": row, "critic": critic, "seed": 0, "features": "pixels", "weight": weight,
+            "FID": fid, "FID_error": 0.5, "distance": fid - 35.0, "distance_error": 0.5,
+        }
+        for (row, critic, weight), fid in zip(lines, (41.0, 42.0, 43.0, 40.0), strict=True)
+    )  # fmt: skip
+
+
+@pytest.fixture
+def every() -> pd.DataFrame:
+    """Each generator by each critic, two seeds: FID at random, the distance a product of what each decides."""
+    random = np.random.default_rng(0)
+    lines = []
+    for g, row in enumerate(SMOOTH):
+        for c, critic in enumerate(SMOOTH):
+            for seed in (0, 1):
+                fid = 40 + 2 * c + g + random.standard_normal()
+                distance = 2 * 1.5**c * 1.1**g * 1.2**seed * math.exp(0.01 * random.standard_normal())
+                lines.append((row, critic, seed, fid, distance))
+    names = ["divergence", "critic", "seed", "FID", "distance"]
+    return pd.DataFrame(lines, columns=names).assign(features="pixels", FID_error=0.5, distance_error=0.2)
+
+
+def test_generators_by_js_critic_are_compared_with_their_own_seeds(table: pd.DataFrame) -> None:
+    own = table[table["divergence"] == "reverse_kl"].assign(critic="reverse_kl", FID=86.0, distance=2.0)
+    others = own.assign(weight=0.04, FID=1.0)
+    ratios = by_js(pd.concat([table, own, others]))
+    assert ratios.index.tolist() == [("reverse_kl", 0, 0.02)]
+    assert ratios.iloc[0].to_dict() == {"FID": 0.5, "distance": 4.0}
+    more = pd.DataFrame({"FID": [0.5, 2.0], "distance": [4.0, float("nan")]})
+    found = averaged(more)
+    assert found.loc["FID", ["pairs", "below 1"]].tolist() == [2, 1]
+    half = 12.7062 * math.log(2)  # Student's for two, whose standard error is log 2
+    assert found.loc["FID", ["ratio", "low", "high"]].tolist() == pytest.approx(
+        [1, math.exp(-half), math.exp(half)], rel=1e-3
+    )
+    assert math.isnan(found.loc["distance", "ratio"])
+    assert not len(by_js(table.iloc[:0]))
+
+
+def test_a_line_for_each_generator_and_critic_those_by_js_first(table: pd.DataFrame) -> None:
+    figure = crossed_figure(table)
+    fid, distance = figure.axes
+    names = ["JS (non-saturating), JS's critic", "Reverse KL, JS's critic", "Squared Hellinger, its own"]
+    assert [t.get_text() for t in fid.get_yticklabels()] == names
+    for ax, expected in ((fid, [[41, 42], [43], [40]]), (distance, [[6, 7], [8], [5]])):
+        assert [list(bars.lines[0].get_xdata()) for bars in ax.containers] == expected
+        assert [round(np.mean(bars.lines[0].get_ydata())) for bars in ax.containers] == [0, 1, 2]
+        assert [1.5, 1.5] in [list(line.get_ydata()) for line in ax.lines], "the rule below JS's critic"
+
+
+def test_variance_is_parted_as_in_closed_form(every: pd.DataFrame) -> None:
+    """Of a balanced table: squared differences of means, and what F and p they make."""
+    from scipy.stats import f
+
+    found = variance_parts(every, "FID")
+    y = every["FID"].to_numpy().reshape(3, 3, 2)  # generator, critic, seed
+    g, c, s, gc = (y.mean(axis) - y.mean() for axis in ((1, 2), (0, 2), (0, 1), 2))
+    both = gc - g[:, None] - c
+    left = y - y.mean(2, keepdims=True) - s
+    squares = {"critic": 6 * (c**2).sum(), "generator": 6 * (g**2).sum(), "both together": 2 * (both**2).sum()}
+    squares["left"] = (left**2).sum()
+    assert found["free"].to_dict() == {"critic": 2, "generator": 2, "both together": 4, "left": 8}
+    for name, own in squares.items():
+        assert found.loc[name, "share"] == pytest.approx(own / sum(squares.values()))
+        if name != "left":
+            ratio = own / found.loc[name, "free"] / (squares["left"] / 8)
+            assert found.loc[name, ["F", "p"]].tolist() == pytest.approx(
+                [ratio, f.sf(ratio, found.loc[name, "free"], 8)]
+            )
+
+
+def test_what_a_critic_costs_beside_js(every: pd.DataFrame) -> None:
+    found = beside_js(every, "distance")
+    expected = {("critic", 1): 1.5, ("critic", 2): 1.5**2, ("generator", 1): 1.1, ("generator", 2): 1.1**2}
+    assert found.index.tolist() == [(role, SMOOTH[k]) for role, k in expected]
+    assert found["estimate"].tolist() == pytest.approx(list(expected.values()), rel=0.02)
+    y = np.log(every["distance"].to_numpy().reshape(3, 3, 2))
+    left = y - y.mean(2, keepdims=True) - y.mean((0, 1)) + y.mean()
+    half = 2.3060 * math.sqrt((left**2).sum() / 8 * 2 / 6)  # Student's for 8, of a difference of means of six each
+    means = y.mean((0, 2))
+    line = found.loc[("critic", SMOOTH[2])]
+    assert line.tolist() == pytest.approx([math.exp(means[2] - means[0] + h) for h in (0, -half, half)], rel=1e-3)
+    line = beside_js(every, "FID").loc[("generator", SMOOTH[1])]
+    means = every.groupby("divergence")["FID"].mean()
+    assert line["estimate"] == pytest.approx(means[SMOOTH[1]] - means[SMOOTH[0]])
+    assert line["high"] - line["estimate"] == pytest.approx(line["estimate"] - line["low"])
+
+
+def test_a_score_that_is_missing_leaves_the_others(every: pd.DataFrame) -> None:
+    """Without noise what each decides is found from any of the cells."""
+    exact = 1.5 ** every["critic"].map(SMOOTH.index) * 1.1 ** every["divergence"].map(SMOOTH.index)
+    missing = every.assign(distance=exact.where(every.index > 0))
+    assert variance_parts(missing, "distance").loc["left", "free"] == 7
+    assert beside_js(missing, "distance")["estimate"].tolist() == pytest.approx([1.5, 2.25, 1.1, 1.21])
+
+
+@pytest.mark.parametrize("without", [slice(2, None), slice(None, None, 2), slice(0, 0)], ids=["cell", "seed", "all"])
+def test_too_few_are_not_parted(every: pd.DataFrame, without: slice) -> None:
+    for find in (variance_parts, beside_js):
+        assert not len(find(every.iloc[without], "FID"))
+
+
+def test_points_of_both_seeds_and_a_line_through_their_means(every: pd.DataFrame) -> None:
+    for ax, measure in zip(factorial_figure(every).axes, ("FID", "distance"), strict=True):
+        names = ["JS (non-saturating)", "Squared Hellinger", "Reverse KL"]
+        assert [t.get_text() for t in ax.get_xticklabels()] == names
+        assert {t.get_text() for t in ax.texts} == {*names}
+        means = every.groupby(["divergence", "critic"])[measure].mean()
+        drawn = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) == 3]
+        assert np.allclose(drawn, [means[row][list(SMOOTH)] for row in SMOOTH])
+        assert [len(bars.lines[0].get_ydata()) for bars in ax.containers] == [6, 6, 6]
+
+
+def test_only_cells_of_the_study_are_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = make_study("crossed", "smoke").cells
+    names = [*(cell.run_id for cell in cells), "reverse_kl_T01_s0_smoke_x2"]
+    monkeypatch.setattr(module, "held", lambda *_: pd.DataFrame({"run_id": names}))
+    assert factorial("smoke")["run_id"].tolist() == names[:-1]
+
+
+def spans(values: pd.Series) -> str:
+    return f"{values.min():.1f} to {values.max():.1f}"
+
+
+def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
+    said = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = held("cpu").set_index("run_id")
+    js = table[table["divergence"].isin(["non_saturating_js", "jensen_shannon"])]
+    crossed = table.drop(js.index)[lambda rest: rest["critic"] == "non_saturating_js"]
+    others = table.drop([*js.index, *crossed.index])
+    hellinger, reverse_kl = crossed.set_index("divergence").loc[["squared_hellinger", "reverse_kl"]].itertuples()
+    assert js["FID"].max() < crossed["FID"].min()
+    assert crossed["FID"].max() < others["FID"].min()
+    number = {5: "five", 7: "seven"}
+    changed = table[table["weight"].ne(0.02)].set_index(["divergence", "seed"])
+    expected = {("non_saturating_js", 0): 0.01, ("squared_hellinger", 0): 0.04}
+    expected |= {("reverse_kl", seed): 0.04 for seed in (0, 1)}
+    assert changed["hardness"].to_dict() == pytest.approx(expected)
+    alike = [changed.loc[run] for run in expected]
+    assert f"{alike[2].FID:.1f}" == f"{alike[3].FID:.1f}"
+    twice = held("short", 1, TWICE)
+    both = averaged(pd.concat([by_js(held("cpu")), by_js(twice)]))
+    assert both["pairs"].tolist() == [6, 6]
+    words = {name: f"{v.ratio:.2f} times{{}} ({v.low:.2f} to {v.high:.2f})" for name, v in both.iterrows()}
+    words = {name: said.replace("0.", ".") for name, said in words.items()}
+    for claim in (
+        words["distance"].format(" that by their own"),
+        "FID to " + words["FID"].format(""),
+        "JS has distance {0.distance:.1f} and FID {0.FID:.1f}, squared Hellinger {1.distance:.1f} and {1.FID:.1f}",
+        "reverse KL, held as hard as JS, {2.distance:.1f} and {3.distance:.1f} by two seeds",
+        "its FID still behind, {2.FID:.1f} both",
+        f"{number[len(js)]} trainings of JS have {spans(js['distance'])} and FID {spans(js['FID'])}",
+        f"{number[len(others)]} of the other two {spans(others['distance'])} and {spans(others['FID'])}",
+        f"have distance {hellinger.distance:.1f} and {reverse_kl.distance:.1f} and FID {hellinger.FID:.1f} and "
+        f"{reverse_kl.FID:.1f}, this better than all seven by their own critics and behind all five of JS",
+    ):
+        assert claim.format(*alike) in said, claim
+
+
+def test_without_runs_it_says_so(results) -> None:
+    empty = factorial("smoke")
+    assert not len(empty)
+    assert not len(by_js(empty))
+    for draw in (crossed_figure, factorial_figure):
+        assert {t.get_text() for ax in draw(empty).axes for t in ax.texts} == {"not run yet"}
