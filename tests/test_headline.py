@@ -24,6 +24,12 @@ def test_a_power_is_found_again_over_a_run_that_was_not_scored() -> None:
     assert found[FID].tolist() == pytest.approx([np.nan, np.nan, 0.5], nan_ok=True)
 
 
+def test_as_many_images_say_nothing_of_a_power() -> None:
+    table = trained([1, 4, 4]).assign(**{FID: [8.0, 4.0, 2.0]})
+    assert powers(table)[FID].tolist() == pytest.approx([np.nan, 0.5, np.nan], nan_ok=True)
+    assert asked(table.rename(columns={FID: TO_TRAINING, TO_TRAINING: FID})).loc[:, "more"].notna().all()
+
+
 def test_what_a_goal_asks_for_follows_from_the_last_power() -> None:
     found = asked(trained([1, 4])).set_axis(list(GOALS), axis=0)  # FID 20 at 4 million
     assert found.loc[GPU].tolist() == pytest.approx([25, 25 / 4])

@@ -195,6 +195,10 @@ def test_each_row_is_set_beside_js(results: Path) -> None:
     assert table["FID, T = 4, long"].tolist() == ["–", "–"]
     add(results, "reverse_kl_T02_s1_cpu_b64-bf16", 10_000, 12.0, **later | {"seed": 1})
     assert rows_table("cpu")["T = 2, longer"].tolist() == ["–", "6.00 [3.00 to 12.00]"]
+    sizes = pd.DataFrame({"step": range(20), "gradient_generator": [1.0] * 17 + [1e-5] * 3})  # it broke down
+    for seed, said in ((1, "3.00; 1 broke down"), (0, "2 broke down")):
+        sizes.to_csv(results / "runs" / "fashion_mnist" / f"reverse_kl_T02_s{seed}_cpu_b64-bf16" / HISTORY, index=False)
+        assert rows_table("cpu")["T = 2, longer"].tolist() == ["–", said]
 
 
 def test_the_fid_of_a_row_is_its_first_seeds_by_as_many_images_as_all_have(results: Path) -> None:

@@ -51,11 +51,11 @@ def by_images(preset: str, row: str, T: int, critic_width: int = 1) -> pd.DataFr
 
 
 def powers(table: pd.DataFrame) -> pd.DataFrame:
-    """By which power of the images each ruler's distance falls from the run scored before; NaN for the first."""
+    """By which power of the images each ruler's distance falls from the run before; NaN for the first, or as many."""
     found = {}
     for name, *_ in RULERS:
         own = table[["images", name]].dropna()
-        found[name] = (-np.log(own[name]).diff() / np.log(own["images"]).diff()).reindex(table.index)
+        found[name] = (-np.log(own[name]).diff() / np.log(own["images"]).diff().replace(0, np.nan)).reindex(table.index)
     return pd.DataFrame(found, index=table.index)
 
 

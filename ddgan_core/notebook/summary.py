@@ -91,7 +91,8 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
     short: squared distance, over seeds their geometric mean, lowest and highest (`seeds.by_seed`), and how many broke
     down; ratio to JS's: geometric mean over the same settings and its interval over T (`pairs.pooled`), for few steps
     and for many; long: FID of the preset's first seed; longer: `LATER` runs, whose generators may use their latent. A
-    single seed has the half width of its interval over draws, several their mean and range. Every cell is text.
+    single seed has the half width of its interval over draws, several their mean and range; those that broke down are
+    counted alone. Every cell is text.
     """
     dataset = configure(preset).dataset
     seeds = {T: spread(by_seed(preset, T)) for T in (1, 2, 4)}
@@ -126,7 +127,11 @@ def _seeds(line: pd.Series) -> str:
 
 
 def _over_seeds(rows: pd.DataFrame, digits: int) -> str:
-    """The only distance with its error, or the geometric mean of several with the lowest and highest."""
+    """The only distance with its error, or the geometric mean of several, lowest and highest; how many broke down."""
+    whole = rows[~broken(rows)]
+    fell = f"{len(rows) - len(whole)} broke down"
+    if len(whole) < len(rows):
+        return f"{_over_seeds(whole, digits)}; {fell}" if len(whole) else fell
     if len(rows) < 2:
         return _with_error(rows, "frechet", digits)
     mean, lowest, highest = geometric_mean(rows["frechet"]), rows["frechet"].min(), rows["frechet"].max()
