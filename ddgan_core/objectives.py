@@ -52,6 +52,17 @@ def log_ratio_line(row: Divergence) -> tuple[float, float]:
     )
 
 
+def blind_curvature(row: Divergence) -> float:
+    """The curvature of a critic's loss where it sees nothing, in its own logit v: c of c v^2 / 2.
+
+    Critics with the same R1 weight / c have the same log ratios near there, whichever multiple of it their logits are.
+    Raises UserError as `log_ratio_line`.
+    """
+    steepness, level = log_ratio_line(row)
+    blind = torch.tensor(-level / steepness, dtype=torch.float64)
+    return float(torch.autograd.functional.hessian(lambda v: row.critic(v, v), blind))
+
+
 def critic_loss(
     row: Divergence,
     critic: Discriminator,

@@ -4,16 +4,15 @@ import math
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
 
+from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
-from ddgan_core.identities import optimal_logit
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable
-from ddgan_core.objectives import make_row
+from ddgan_core.objectives import blind_curvature, make_row
 from ddgan_core.runs import RunConfig, all_runs
 from ddgan_core.study import configure
 
@@ -27,18 +26,14 @@ MEASURES = ("FID", "distance")
 
 
 def hardness(config: RunConfig) -> float:
-    """The weight of R1 over the curvature of the critic's loss where it sees nothing.
+    """The weight of R1 over the curvature of the critic's loss where it sees nothing, `objectives.blind_curvature`.
 
-    Near the logit that says so the loss of one v further off is c v^2 / 2, and R1 of weight w adds w |dv/dx|^2 / 2. Of
-    critics with one w / c the log ratios are alike, whichever multiple of it their logits are. NaN for rows whose logit
-    stands for none.
+    NaN for rows whose logit is no multiple of a log ratio, up to a constant.
     """
-    row = make_row(config.divergence, config.critic_divergence)
-    if row.log_ratio is None:
+    try:
+        return config.penalty_weight / blind_curvature(make_row(config.divergence, config.critic_divergence))
+    except UserError:
         return math.nan
-    blind = optimal_logit(row, torch.zeros((), dtype=torch.float64))
-    curvature = torch.autograd.functional.hessian(lambda v: row.critic(v, v), blind)
-    return config.penalty_weight / float(curvature)
 
 
 def held(preset: str, T: int = 2, tags: str = AS_LONG) -> pd.DataFrame:
