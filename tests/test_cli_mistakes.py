@@ -63,6 +63,7 @@ def run(line: str) -> int:
         ("evaluate --run nothing_T04 --dataset mnist", "'mnist' is not known: choose one of"),
         ("information --run nothing_T04 --dataset mnist", "'mnist' is not known: choose one of"),
         ("bands --run nothing_T04", "'nothing_T04' does not exist"),
+        ("critics --run nothing_T04", "'nothing_T04' does not exist"),
         ("bands --run nothing_T04 --n 20", "'20' is not a whole number of 40 or more"),
         ("study ship --run nothing_T04 --dataset mnist", "'mnist' is not known: choose one of"),
         ("sample --run nothing_T04 -n -3", "'-3' is not a whole number of 1 or more"),

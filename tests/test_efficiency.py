@@ -1,6 +1,7 @@
 """How many images a critic's loss needs: closed forms, and critics that are fitted to many made-up sets of images."""
 
 import lzma
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,9 +14,18 @@ from scipy.stats import norm
 
 from ddgan_core import UserError
 from ddgan_core.divergences import get_divergence
-from ddgan_core.notebook.efficiency import _variance, efficiency_figure, gaps, images_needed
+from ddgan_core.figures.plots import COLOURS
+from ddgan_core.notebook.efficiency import (
+    KNOWN,
+    _variance,
+    critics_figure,
+    efficiency_figure,
+    gaps,
+    images_needed,
+    learnt,
+)  # fmt: skip
 from ddgan_core.runs import HISTORY, Run, write_atomic
-from ddgan_core.study import configure
+from ddgan_core.study import SMOOTH, configure
 
 
 def second_moments(mean: float) -> np.ndarray:
@@ -122,3 +132,41 @@ def test_gaps_are_of_log_ratios_at_the_end_of_a_training(results) -> None:
     assert {text.get_text() for text in axes.texts} == names
     efficiency_figure(empty := plt.figure().subplots(), gaps([]))
     assert {text.get_text() for text in empty.texts} == names
+
+
+@pytest.fixture
+def judged() -> pd.DataFrame:
+    """Critics whose every measure grows by .1 with each doubling; one row needs twice, one too many."""
+    lines = []
+    for row, late in zip(SMOOTH, (0, 1, 9), strict=True):
+        for k, images in enumerate((100, 200, 400, 800, 1600)):
+            for seed, off in enumerate((-0.01, 0.0, 0.01)):
+                lines.append(
+                    {"row": row, "images": images, "seed": seed} | dict.fromkeys(KNOWN, 0.1 * (k - late) + off)
+                )
+    return pd.DataFrame(lines)
+
+
+def test_images_needed_are_read_from_the_curves(judged: pd.DataFrame) -> None:
+    found = learnt(judged)
+    for name in KNOWN:
+        assert found[name].loc[SMOOTH[0]].tolist() == pytest.approx([0.4, 0.39, 0.41, 1.0])
+        assert found[name].loc[SMOOTH[1]].tolist() == pytest.approx([0.3, 0.29, 0.31, 2.0])
+        assert found[name, "needed"][SMOOTH[2]] == math.inf
+    between = judged.assign(nats=judged["nats"].where(judged["row"] != SMOOTH[1], judged["nats"] + 0.05))
+    assert learnt(between)["nats", "needed"][SMOOTH[1]] == pytest.approx(2**0.5)
+    at_once = judged.assign(nats=judged["nats"].where(judged["row"] != SMOOTH[1], 9.0))
+    assert learnt(at_once)["nats", "needed"][SMOOTH[1]] == pytest.approx(100 / 800)
+
+
+def test_points_of_seeds_and_lines_of_means(judged: pd.DataFrame) -> None:
+    for ax, name in zip(critics_figure(judged).axes, KNOWN, strict=False):
+        assert ax.get_ylabel() == KNOWN[name]
+        points, means = ax.lines[::2], ax.lines[1::2]
+        assert [len(line.get_ydata()) for line in points] == [15] * 3
+        for row, line in zip(SMOOTH, means, strict=True):
+            own = judged[(judged["row"] == row) & (judged["seed"] == 1)]
+            assert np.allclose(line.get_ydata(), own[name])
+            assert line.get_color() == COLOURS[row]
+    empty = critics_figure(judged.iloc[:0])
+    assert {t.get_text() for ax in empty.axes for t in ax.texts} == {"not measured yet"}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.nn.functional import softplus
 
 from ddgan_core import UserError, training
 from ddgan_core.data import load_images
@@ -105,6 +106,15 @@ def test_a_generator_descends_its_own_divergence_by_any_critic(name: str, critic
     assert torch.allclose(found, expected, rtol=1e-4)
     assert (row.name, row.critic, row.penalty) == (name, judge.critic, judge.penalty)
     assert (row.f, row.f_prime, row.log_ratio) == (own.f, own.f_prime, judge.log_ratio)
+
+
+@pytest.mark.parametrize("critic", ["squared_hellinger", "reverse_kl"])
+def test_a_loss_that_does_not_saturate_learns_by_any_critic(critic: str) -> None:
+    """-log sigma of the log ratio: of JS's generator, which is no divergence's of its f."""
+    row, judge = make_row("non_saturating_js", critic), DIVERGENCES[critic]
+    v = torch.linspace(-3, 3, 13, dtype=torch.float64)
+    assert torch.allclose(row.generator(None, v), softplus(-judge.log_ratio(v)))
+    assert row.critic is judge.critic
 
 
 def test_a_row_by_its_own_critic_is_the_row() -> None:

@@ -3,7 +3,7 @@
 from ddgan_core.commands import bench, main, study
 
 HANDLERS = {f.__name__: f for f in (
-    main.train, main.sample, main.evaluate, main.calibrate, main.anatomy, main.information, main.bands,
+    main.train, main.sample, main.evaluate, main.calibrate, main.anatomy, main.information, main.bands, main.critics,
     main.report, main.doctor,
     study.study_status, study.study_run, study.study_table, study.study_slurm, study.study_export, study.study_import,
     study.study_ship, study.study_classifier,

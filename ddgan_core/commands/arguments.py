@@ -272,6 +272,16 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--n", type=whole(40), default=2_000, help="training images to answer to (default: 2000)")
     computing(this)
 
+    text = "Whose loss teaches a critic most, the generator of a DDGAN standing still; into results/tables."
+    this = command(commands, "critics", "critics", text, "critics --run non_saturating_js_T01_s0_cpu_b64 --threads 1")
+    this.add_argument("--run", required=True, metavar="ID", help="a DDGAN")
+    this.add_argument("--dataset", help="where two datasets have a run of that id")
+    this.add_argument("--updates", type=whole(16), default=1_600, help="of each critic (default: %(default)s)")
+    this.add_argument("--batch-size", type=whole(1), default=32, help="real images of an update (default: %(default)s)")
+    this.add_argument("--seeds", type=whole(1), default=3, help="critics of each loss (default: %(default)s)")
+    this.add_argument("--n", type=whole(2), default=2_000, help="test images asked about (default: %(default)s)")
+    computing(this)
+
     this = command(
         commands, "report", "report", "Execute the notebooks and write one page of them.", "report --preset cpu"
     )

@@ -1,4 +1,5 @@
-"""The commands by themselves: train, sample, evaluate, calibrate, anatomy, information, bands, report, doctor."""
+"""The commands by themselves: train, sample, evaluate, calibrate, anatomy, information, bands, critics, report,
+doctor."""
 
 import argparse
 import io
@@ -145,6 +146,15 @@ def bands(args: argparse.Namespace) -> int:
     from ddgan_core.evaluation.bands import measure
 
     print(measure(open_run(args), features=args.features, n=args.n, device=device))
+    return 0
+
+
+def critics(args: argparse.Namespace) -> int:
+    device = prepare(args)
+    from ddgan_core.evaluation.critics import measure
+
+    run, how = open_run(args), {"batch_size": args.batch_size, "seeds": args.seeds, "n": args.n}
+    print(measure(run, updates=args.updates, **how, device=device))
     return 0
 
 

@@ -160,4 +160,5 @@ def agreements(slopes: Sequence[Float[Tensor, "n d"]]) -> list[float]:
 
 def table(dataset: str) -> pd.DataFrame:
     """All that `measure` has written; empty where it has written nothing."""
-    return read_table(path_of(dataset))
+    found = read_table(path_of(dataset))
+    return found.astype({"t": int}) if len(found) else found

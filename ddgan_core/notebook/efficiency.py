@@ -1,8 +1,8 @@
-"""By which critic's loss a log ratio is learnt from the fewest images, where that can be known in closed form.
+"""By which critic's loss a log ratio is learnt from the fewest images: in closed form, and of a finished generator.
 
 Real x ~ N(m/2, 1), fake x ~ N(-m/2, 1), as many of each, and a critic a x + b: log(q/p) = m x is among what it can say.
 The loss of JS is the likelihood of "real or fake" given x, so that none of the others has a smaller variance when
-images are many (Gutmann & Hyvarinen 2012; Uehara, Matsuda & Komaki 2018).
+images are many (Gutmann & Hyvarinen 2012; Uehara, Matsuda & Komaki 2018). `evaluation.critics` measures the other.
 """
 
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import torch
 
 from ddgan_core.divergences import Divergence, get_divergence
 from ddgan_core.figures.labels import label_ends, label_of
-from ddgan_core.figures.plots import COLOURS, plain_numbers
+from ddgan_core.figures.plots import COLOURS, panels, plain_numbers
 from ddgan_core.notebook.rows import late
 from ddgan_core.objectives import log_ratio_line, make_row
 from ddgan_core.runs import Run
@@ -21,8 +21,10 @@ from ddgan_core.study import SMOOTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NODES = 120  # of the quadrature
+KNOWN = {"nats": "nats known of the divergence", "auc": "AUC", "agreement": "cosine of slopes, between seeds"}
 GAPS = np.geomspace(0.02, 4, 40)
 
 
@@ -86,3 +88,55 @@ def efficiency_figure(ax: "Axes", found: pd.DataFrame) -> None:
     for row, own in found.groupby("divergence", sort=False):
         ax.plot(own["t = 1"], [0.8] * len(own), "|", ms=12, mew=1.5, color=COLOURS[row])
     label_ends(ax, ends)
+
+
+def learnt(found: pd.DataFrame) -> pd.DataFrame:
+    """What each row's critics know after all their images, of one run and t of `critics.table`: KNOWN, over seeds.
+
+    For each its mean and lowest and highest seed; and `needed`, the images after which the row's mean is what JS's is
+    after half of them, over those: by straight lines in log images, infinite where it is never reached.
+    """
+    lines = {}
+    means = found.groupby(["row", "images"])[[*KNOWN]].mean()
+    for row, own in found.groupby("row", sort=False):
+        last, lines[row] = own[own["images"] == own["images"].max()], {}
+        for name in KNOWN:
+            aim = means.loc[SMOOTH[0], name].sort_index()
+            half = aim.index[-2]
+            at = _reached(means.loc[row, name].sort_index(), float(aim[half]))
+            lines[row] |= {(name, "mean"): last[name].mean(), (name, "lowest"): last[name].min()}
+            lines[row] |= {(name, "highest"): last[name].max(), (name, "needed"): at / half}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def _reached(curve: pd.Series, value: float) -> float:
+    """The images at which a curve first has a value."""
+    above = np.flatnonzero(curve.to_numpy() >= value)
+    if not len(above):
+        return float("inf")
+    k, images = int(above[0]), np.log(curve.index.to_numpy(float))
+    if k == 0:
+        return float(curve.index[0])
+    part = (value - curve.iloc[k - 1]) / (curve.iloc[k] - curve.iloc[k - 1])
+    return float(np.exp(images[k - 1] + part * (images[k] - images[k - 1])))
+
+
+def critics_figure(found: pd.DataFrame) -> "Figure":
+    """KNOWN of one run and t against the images seen: a point for each seed, a line through their means."""
+    figure, axes = panels(len(KNOWN), 3.8)
+    for ax, (name, words) in zip(axes, KNOWN.items(), strict=True):
+        ends = []
+        for row, own in found.groupby("row", sort=False):
+            ax.plot(own["images"], own[name], ".", color=COLOURS[row])
+            mean = own.groupby("images")[name].mean()
+            ax.plot(mean.index, mean, color=COLOURS[row], lw=1.3)
+            ends.append((float(mean.index[-1]), float(mean.iloc[-1]), label_of(row), COLOURS[row]))
+        ax.set(xscale="log", xlabel="real images seen by the critic", ylabel=words)
+        if len(found):
+            at = sorted(found["images"].unique())
+            ax.set_xticks(at, [f"{images:,}" for images in at])
+            ax.minorticks_off()
+            label_ends(ax, ends)
+        else:
+            ax.text(0.5, 0.5, "not measured yet", transform=ax.transAxes, ha="center", color="0.5")
+    return figure
