@@ -78,7 +78,7 @@ def test_the_table_of_scores_is_that_of_the_runs(monkeypatch: pytest.MonkeyPatch
     """`evaluate` and `study run` rebuild it; by hand: python -m ddgan_core study table."""
     monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
     found = load_evaluations("fashion_mnist")
-    written = pd.read_csv(ROOT / "results" / "tables" / "evaluations_fashion_mnist.csv")
+    written = pd.read_csv(ROOT / "results" / "tables" / "evaluations_fashion_mnist.csv.xz")
     assert len(written) == len(found)
     assert np.allclose(written["frechet"], found["frechet"], rtol=1e-4)
 

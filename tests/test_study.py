@@ -230,7 +230,7 @@ def test_what_torch_refuses_in_one_cell_does_not_stop_the_others(
     with pytest.raises(UserError, match=f"1 of 2 runs could not be done: {large.run_id}: {told}"):
         run(Study("two", (large, small)), progress=False)
     assert status(Study("two", (small,)))["scores"].tolist() == ["1/1"]
-    assert (results / "tables" / "evaluations_digits.csv").exists()
+    assert (results / "tables" / "evaluations_digits.csv.xz").exists()
 
 
 def test_a_damaged_cell_does_not_stop_the_others(results: Path) -> None:

@@ -286,6 +286,6 @@ def test_by_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "elsewhere"))
     assert main(["study", "import", str(tmp_path / "out" / "runs-1-of-1.zip")]) == 0
     assert f"{A}: new" in capsys.readouterr().out
-    assert (tmp_path / "elsewhere" / "tables" / "evaluations_digits.csv").exists()
+    assert (tmp_path / "elsewhere" / "tables" / "evaluations_digits.csv.xz").exists()
     assert main(["study", "import", str(tmp_path / "nothing.zip")]) == 2
     assert "nothing.zip" in capsys.readouterr().err

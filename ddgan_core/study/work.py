@@ -1,6 +1,7 @@
 """Getting the study's runs done: train what is missing, score what is trained, stop in time and go on later."""
 
 import functools
+import lzma
 import math
 import re
 import statistics
@@ -281,12 +282,12 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
 
 
 def write_tables() -> list[Path]:
-    """results/tables/evaluations_<dataset>.csv: every score of every run and baseline, rebuilt from their own files."""
+    """results/tables/evaluations_<dataset>.csv.xz: all scores of runs and baselines, rebuilt from their own files."""
     paths = []
     for dataset in DATASETS:
         if len(table := load_evaluations(dataset)):
-            paths.append(results_dir() / "tables" / f"evaluations_{dataset}.csv")
-            write_atomic(paths[-1], table.to_csv(index=False, float_format="%.6g"))
+            paths.append(results_dir() / "tables" / f"evaluations_{dataset}.csv.xz")
+            write_atomic(paths[-1], lzma.compress(table.to_csv(index=False, float_format="%.6g").encode()))
     return paths
 
 
