@@ -9,15 +9,16 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 from torch import nn
+from torch.nn.functional import softplus
 
 from ddgan_core import UserError
 from ddgan_core.data import load_images, to_float
 from ddgan_core.diffusion import vp_schedule
 from ddgan_core.divergences import get_divergence
 from ddgan_core.evaluation import critics as module
-from ddgan_core.evaluation.critics import RECORDS, ROWS, Judge, agreements, measure, pairs_at, table, told
+from ddgan_core.evaluation.critics import RECORDS, ROWS, CriticTrainer, agreements, measure, pairs_at, table, told
 from ddgan_core.evaluation.samples import load_model
-from ddgan_core.networks import Discriminator, Generator
+from ddgan_core.networks import STD_GROUP, Discriminator, Generator
 from ddgan_core.objectives import blind_curvature, log_ratio_line
 from ddgan_core.runner import train_run
 from ddgan_core.study import configure
@@ -104,13 +105,13 @@ def test_the_generator_stands_still_while_its_critic_is_trained_as_ever() -> Non
     run = train_run(configure("smoke", T=2, updates=4), progress=False)
     images = load_images("digits", "train")[0]
     weights = load_model(run)[0].state_dict()
-    judge, trainer = Judge(run, images, "cpu"), Trainer(run.config, images)
+    own, trainer = CriticTrainer(run, images, "cpu"), Trainer(run.config, images)
     trainer.model.load_state_dict(weights)
-    trainer.update(), judge.update()
+    trainer.update(), own.update()
     for name, tensor in trainer.critic.state_dict().items():
-        assert torch.equal(tensor, judge.critic.state_dict()[name]), name
-    judge.update()
-    assert all(torch.equal(weights[name], tensor) for name, tensor in judge.model.state_dict().items())
+        assert torch.equal(tensor, own.critic.state_dict()[name]), name
+    own.update()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in own.model.state_dict().items())
     assert not all(torch.equal(weights[name], tensor) for name, tensor in trainer.model.state_dict().items())
 
 
@@ -118,12 +119,12 @@ def test_each_row_seed_and_record_has_a_line(monkeypatch: pytest.MonkeyPatch, re
     run = train_run(configure("smoke", T=2, divergence="squared_hellinger", updates=4), progress=False)
     made = []
 
-    class Spy(Judge):
+    class Spy(CriticTrainer):
         def __init__(self, *args: object, **changed: object) -> None:
             super().__init__(*args, **changed)
             made.append(self.config)
 
-    monkeypatch.setattr(module, "Judge", Spy)
+    monkeypatch.setattr(module, "CriticTrainer", Spy)
     assert measure(run, updates=32, batch_size=8, seeds=2, n=40) == results / "tables" / "critics_digits.csv"
     found = table("digits")
     lines = found.set_index(["t", "row", "seed", "updates"]).index
@@ -136,23 +137,53 @@ def test_each_row_seed_and_record_has_a_line(monkeypatch: pytest.MonkeyPatch, re
     assert found["auc"].between(0, 1).all()
     assert {c.divergence for c in made} == set(ROWS)
     assert {(c.critic_divergence, c.updates, c.batch_size) for c in made} == {("", 32, 8)}
+    assert [c.seed for c in made] == [1, 2] * 3, "the run's is 0"
     hold = [c.penalty_weight / blind_curvature(get_divergence(c.divergence)) for c in made]
     assert hold == pytest.approx([run.config.penalty_weight / 2] * 6), "as hard as the run's own"
     measure(run, updates=16, batch_size=8, seeds=1, n=40)
     again = table("digits")
     assert sorted(set(again["updates"])) == [1, 2, 4, 8, 16]
     assert again["agreement"].isna().all()
-    common = ["t", "row", "seed", "updates"]
-    both = found[found["updates"] == 2].merge(again[again["updates"] == 2], on=common)
-    assert len(both) == 6
+
+
+def test_r1_is_as_hard_as_on_the_critic_that_the_run_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose generator descends squared Hellinger, by JS's critic: R1 of the usual weight is as hard as on JS."""
+    chosen = {"divergence": "squared_hellinger", "critic_divergence": "non_saturating_js"}
+    run = train_run(configure("smoke", T=1, updates=2, **chosen), progress=False)
+    weights = []
+    monkeypatch.setattr(module.CriticTrainer, "update", lambda self: weights.append(self.config.penalty_weight))
+    measure(run, updates=16, batch_size=4, seeds=1, n=8)
+    assert weights[::16] == pytest.approx([run.config.penalty_weight * times for times in (1, 4, 2)])
+
+
+def test_critics_are_asked_in_the_groups_that_they_are_trained_by() -> None:
+    """Their minibatch standard deviation is over groups of images: of batches that no group divides it is another."""
+    torch.manual_seed(0)
+    critic, n = Discriminator(1, (8, 16), True), module.BATCH + 8
+    real, fake, x_t = torch.randn(3, n, 1, 8, 8)
+    found, _ = told(get_divergence("non_saturating_js"), critic, real, fake, x_t, 1)
+    assert STD_GROUP == 4
+    v_real, v_fake = [], []
+    for begin, end in ((0, module.BATCH), (module.BATCH, n)):
+        size = (end - begin) // STD_GROUP  # image i is grouped with i + size and so on: each group by itself
+        for k in range(size):
+            of_group = [begin + k + j * size for j in range(STD_GROUP)]
+            at = torch.ones(STD_GROUP, dtype=torch.int64)
+            v_real.append(critic(real[of_group], x_t[of_group], at))
+            v_fake.append(critic(fake[of_group], x_t[of_group], at))
+    losses = softplus(-torch.cat(v_real)) + softplus(torch.cat(v_fake))
+    assert found["nats"] == pytest.approx(math.log(2) - losses.mean().item() / 2, abs=1e-6)
 
 
 def test_mistakes_are_told() -> None:
     run = train_run(configure("smoke", T=1, updates=2), progress=False)
     with pytest.raises(UserError, match="updates = 24: choose a multiple of 16"):
         measure(run, updates=24)
-    with pytest.raises(UserError, match="n = 298: choose 2 to 297 images, all of digits's test split"):
-        measure(run, n=298)
+    for n in (30, 300):
+        with pytest.raises(
+            UserError, match=f"n = {n}: choose a multiple of 4, .*, up to the 297 of digits's test split"
+        ):
+            measure(run, n=n)
     with pytest.raises(UserError, match="is a DDPM, whose steps have no critic"):
         measure(train_run(configure("smoke", method="ddpm", updates=2), progress=False))
     with pytest.raises(UserError, match="no multiple of the log ratio"):

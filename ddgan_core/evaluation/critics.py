@@ -2,7 +2,9 @@
 
 In a GAN what a critic knows and what the generator makes of it move together. Here the generator is a finished run's
 and stands still. Critics with new weights learn to tell its x_{t-1} from real ones, by the updates and rates of a
-training, R1 as hard on all (`objectives.blind_curvature`), and are asked about images that they have not seen.
+training, and are asked about images that they have not seen. R1 is as hard on all of them as on the run's own, where a
+critic sees nothing (`objectives.blind_curvature`). Rates are those of a logit: under Adam a log ratio that is twice its
+logit, as squared Hellinger's, begins and steps twice as far as JS's and reverse KL's, which are their logits.
 """
 
 import math
@@ -20,8 +22,8 @@ from ddgan_core.data import load_images, to_float
 from ddgan_core.diffusion import Schedule, diffuse_pair, random_generator, sample_posterior
 from ddgan_core.divergences import Divergence, get_divergence
 from ddgan_core.evaluation.samples import load_model
-from ddgan_core.networks import Discriminator, Generator
-from ddgan_core.objectives import blind_curvature, log_ratio_line
+from ddgan_core.networks import STD_GROUP, Discriminator, Generator
+from ddgan_core.objectives import blind_curvature, log_ratio_line, make_row
 from ddgan_core.progress import watched
 from ddgan_core.provenance import provenance
 from ddgan_core.runs import Run, results_dir
@@ -29,13 +31,13 @@ from ddgan_core.shapes import Float, Tensor, UInt8
 from ddgan_core.tables import read_table, replace_rows
 from ddgan_core.training import Trainer
 
-ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl")  # the first is whose hold by R1 the others have, too
+ROWS = ("non_saturating_js", "squared_hellinger", "reverse_kl")
 RECORDS = 5  # each after twice the updates of the one before
-BATCH = 250
+BATCH = 64 * STD_GROUP
 SEED = 0  # of the noise and latents of the images asked about
 
 
-class Judge(Trainer):
+class CriticTrainer(Trainer):
     """A critic's training against a generator that stands still."""
 
     def __init__(self, run: Run, images: UInt8[Tensor, "n c h w"], device: torch.device | str, **changed: Any) -> None:
@@ -60,20 +62,25 @@ def measure(
     """Write the run's lines of `path_of`: a line for each t, row, seed and record; those that are there are replaced.
 
     Columns: run_id, hash, n, t, row, seed, updates, images (real ones seen, by all t), nats and auc of `told`,
-    agreement (`agreements`), of what made it. n: test images, at each t. Raises UserError for a DDPM, for updates that
-    cannot be halved often enough, and for more images than the test split has.
+    agreement (`agreements`), of what made it. n: test images, at each t. Seeds are others than the run's own. Raises
+    UserError for a DDPM, for updates that cannot be halved often enough, and for n that are no whole groups of a critic
+    or more than the test split has.
     """
     if run.config.method != "ddgan":
         raise UserError(f"run {run.config.run_id} is a DDPM, whose steps have no critic: choose a DDGAN's")
     if updates % 2 ** (RECORDS - 1):
         raise UserError(f"updates = {updates}: choose a multiple of {2 ** (RECORDS - 1)}, as {RECORDS} records are")
     test = load_images(run.config.dataset, "test")[0]
-    if n > len(test):
-        raise UserError(f"n = {n}: choose 2 to {len(test)} images, all of {run.config.dataset}'s test split")
+    if n > len(test) or n % STD_GROUP:
+        raise UserError(
+            f"n = {n}: choose a multiple of {STD_GROUP}, by which critics look at images, up to the {len(test)} of "
+            f"{run.config.dataset}'s test split"
+        )
     network, schedule = load_model(run, device)
     asked = {t: pairs_at(network, schedule, to_float(test[:n]).to(device), t) for t in range(1, run.config.T + 1)}
     images, made = load_images(run.config.dataset, "train")[0], provenance(device)
-    hold = run.config.penalty_weight / blind_curvature(get_divergence(run.config.divergence))
+    own_row = make_row(run.config.divergence, run.config.critic_divergence)
+    hold = run.config.penalty_weight / blind_curvature(own_row)
     same, lines = {"run_id": run.config.run_id, "hash": run.config.hash, "n": n}, list[dict[str, Any]]()
     due = [updates >> k for k in range(RECORDS)]
     for name in ROWS:
@@ -86,11 +93,12 @@ def measure(
         }
         own = []
         for seed in range(seeds):
-            judge = Judge(run, images, device, seed=seed, critic_divergence="", **chosen)
+            another = run.config.seed + 1 + seed
+            trainer = CriticTrainer(run, images, device, seed=another, critic_divergence="", **chosen)
             for step in watched(range(1, updates + 1), f"{name}, seed {seed}", updates):
-                judge.update()
+                trainer.update()
                 for t, pairs in asked.items() if step in due else ():
-                    found, slope = told(row, judge.critic, *pairs, t)
+                    found, slope = told(row, trainer.critic, *pairs, t)
                     slopes.setdefault((t, step), []).append(slope)
                     own.append(same | {"t": t, "row": name, "seed": seed, "updates": step} | found)
         agree = {at: agreements(each) for at, each in slopes.items()}
@@ -125,9 +133,10 @@ def told(
 ) -> tuple[dict[str, float], Tensor]:
     """What a critic of this row knows of these pairs, by its log ratio r; and the slope of r at each fake image.
 
-    nats: log 2 - E softplus(-r_real) / 2 - E softplus(r_fake) / 2, a bound from below of their Jensen-Shannon
-    divergence, which JS's critic descends itself; 0 where nothing is known. auc: how often a real image has the larger
-    r of a real and a fake one, whatever r's scale.
+    nats: log 2 - E softplus(-r_real) / 2 - E softplus(r_fake) / 2, which JS's critic ascends itself; 0 where nothing is
+    known, below it where what is believed is wrong, and at most the Jensen-Shannon divergence of what a critic sees at
+    once, which is STD_GROUP images of one kind. auc: how often a real image has the larger r of a real and a fake one,
+    whatever r's scale.
     """
     steepness, level = log_ratio_line(row)
     ratios: dict[str, list[Tensor]] = {"real": [], "fake": []}
@@ -141,14 +150,16 @@ def told(
                 slopes.append(torch.autograd.grad(r.sum(), x)[0].flatten(1))
     r_real, r_fake = (torch.cat(ratios[kind]) for kind in ("real", "fake"))
     nats = math.log(2) - float((softplus(-r_real).mean() + softplus(r_fake).mean()) / 2)
-    above, level_with = r_real[:, None] > r_fake, r_real[:, None] == r_fake
-    return {"nats": nats, "auc": float(above.double().mean() + level_with.double().mean() / 2)}, torch.cat(slopes)
+    fakes = r_fake.sort().values
+    below = torch.searchsorted(fakes, r_real) + torch.searchsorted(fakes, r_real, right=True)  # equal ones count half
+    return {"nats": nats, "auc": float(below.double().mean()) / (2 * len(fakes))}, torch.cat(slopes)
 
 
 def agreements(slopes: Sequence[Float[Tensor, "n d"]]) -> list[float]:
     """How far each critic's slopes point where the other seeds' do: the mean cosine, NaN for a critic alone.
 
-    What critics that differ in their draws alone have in common is what they have learnt; what is left is noise.
+    Critics that differ in their first weights and draws alone: what they have in common, right or wrong, is what such
+    critics learn each time; what is left is noise.
     """
     of_each: list[list[float]] = [[] for _ in slopes]
     for (i, one), (j, other) in combinations(enumerate(slopes), 2):
