@@ -1,7 +1,9 @@
 """Generators by other rows' critics: analysis of variance in closed form, and what is said of them."""
 
 import math
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -119,7 +121,35 @@ def test_what_a_critic_costs_beside_js(every: pd.DataFrame) -> None:
 
 
 def test_a_score_that_is_missing_leaves_the_others(every: pd.DataFrame) -> None:
-    """Without noise what each decides is found from any of the cells."""
+    """Of a table that is not balanced: by least squares with other columns, which sum to nothing over the rows."""
+    some = every.drop(index=[0, 7])
+    own = {
+        role: [some[role].eq(row) * 1.0 - some[role].eq(SMOOTH[0]) for row in SMOOTH[1:]]
+        for role in ("critic", "divergence")
+    }
+    base = [pd.Series(1.0, some.index), some["seed"] - 0.5]
+
+    def left(*columns: pd.Series) -> float:
+        return float(np.linalg.lstsq(np.stack(columns, 1), np.log(some["distance"]), rcond=None)[1][0])
+
+    both = [*base, *own["critic"], *own["divergence"]]
+    together = [one * other for one in own["critic"] for other in own["divergence"]]
+    found, free = variance_parts(some, "distance"), 16 - 10
+    assert found["free"].to_dict() == {"critic": 2, "generator": 2, "both together": 4, "left": free}
+    mean = left(*both, *together) / free
+    assert found.loc["critic", "F"] == pytest.approx((left(*base, *own["divergence"]) - left(*both)) / 2 / mean)
+    assert found.loc["generator", "F"] == pytest.approx((left(*base, *own["critic"]) - left(*both)) / 2 / mean)
+    assert found.loc["both together", "F"] == pytest.approx((left(*both) - left(*both, *together)) / 4 / mean)
+    line = np.log(beside_js(some, "distance").loc[("critic", SMOOTH[2])])
+    x = np.stack(
+        [pd.Series(1.0, some.index), some["seed"], *(some[role].eq(row) for role in own for row in SMOOTH[1:])], 1
+    )
+    error = math.sqrt(mean * np.linalg.inv(x.T @ x)[3, 3])
+    assert line["high"] - line["estimate"] == pytest.approx(2.4469 * error, rel=1e-4), "Student's for 6"
+    assert line["estimate"] - line["low"] == pytest.approx(2.4469 * error, rel=1e-4)
+
+
+def test_without_noise_any_of_the_cells_tell_what_each_decides(every: pd.DataFrame) -> None:
     exact = 1.5 ** every["critic"].map(SMOOTH.index) * 1.1 ** every["divergence"].map(SMOOTH.index)
     missing = every.assign(distance=exact.where(every.index > 0))
     assert variance_parts(missing, "distance").loc["left", "free"] == 7
@@ -146,8 +176,17 @@ def test_points_of_both_seeds_and_a_line_through_their_means(every: pd.DataFrame
 def test_only_cells_of_the_study_are_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = make_study("crossed", "smoke").cells
     names = [*(cell.run_id for cell in cells), "reverse_kl_T01_s0_smoke_x2"]
-    monkeypatch.setattr(module, "held", lambda *_: pd.DataFrame({"run_id": names}))
-    assert factorial("smoke")["run_id"].tolist() == names[:-1]
+    histories = dict.fromkeys(names, pd.DataFrame({"gradient_generator": [1.0] * 20}))
+    histories[names[3]] = pd.DataFrame({"gradient_generator": [1.0] * 17 + [1e-5] * 3})  # it broke down
+
+    def alike(preset: str, T: int, tags: str) -> pd.DataFrame:
+        assert (preset, T) == ("smoke", 1)
+        assert all(re.fullmatch(tags, cell.tag) for cell in cells)
+        return pd.DataFrame({"run_id": names})
+
+    monkeypatch.setattr(module, "held", alike)
+    monkeypatch.setattr(module.Run, "open", lambda name, _: SimpleNamespace(history=histories[name]))
+    assert factorial("smoke")["run_id"].tolist() == [*names[:3], *names[4:-1]]
 
 
 def spans(values: pd.Series) -> str:

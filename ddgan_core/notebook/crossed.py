@@ -13,8 +13,10 @@ from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.metrics.intervals import mean_interval, student_quantile
+from ddgan_core.notebook.breakdowns import broke_down
 from ddgan_core.notebook.held import MEASURES, first_of_loss, held
-from ddgan_core.study import SMOOTH, make_study
+from ddgan_core.runs import Run
+from ddgan_core.study import SMOOTH, configure, make_study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,18 +44,21 @@ def averaged(ratios: pd.DataFrame) -> pd.DataFrame:
 
 
 def factorial(preset: str) -> pd.DataFrame:
-    """`held` of the study of all smooth generators by all smooth critics: what the preset has of its cells."""
+    """`held` of the study of all smooth generators by all smooth critics: its cells that did not break down."""
     cells = {cell.run_id for cell in make_study("crossed", preset).cells}
     table = held(preset, 1, r"x2(-\w+-critic)?(-r1x[\d.]+)?")
-    return table[table["run_id"].isin(cells)].reset_index(drop=True)
+    table = table[table["run_id"].isin(cells)]
+    whole = [not broke_down(Run.open(name, configure(preset).dataset).history) for name in table["run_id"]]
+    return table[np.array(whole, bool)].reset_index(drop=True)
 
 
 def variance_parts(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The analysis of variance of a measure of `factorial`: what the critic and the generator each decide.
 
-    Lines: critic and generator, each beside the other and the seed; both together, beyond their sum; left, what the
-    seeds differ by. Columns: free (degrees of freedom), share (of the four sums of squares), F and p. Empty unless each
-    generator by each critic is there and a second seed of some.
+    Lines: critic and generator, each beside the other and the seed; both together, beyond their sum; left, what runs of
+    one cell differ by once the seed's own shift, which is in no line, is taken out. Columns: free (degrees of freedom),
+    share (of the four sums of squares), F and p. Empty unless each generator by each critic is there and a second seed
+    of some.
     """
     from scipy.stats import f
 
@@ -78,8 +83,8 @@ def variance_parts(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 def beside_js(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Each other smooth row's critic, and generator, beside JS's: the ratio, or the difference of what is not IN_LOGS.
 
-    By the sum of both roles and the seed, from low to high (Student's 95 % interval, by what seeds differ by). Index:
-    role and row. Empty where `variance_parts` is.
+    By the sum of both roles and the seed, from low to high (Student's 95 % interval, by what is left in
+    `variance_parts`). Index: role and row. Empty where `variance_parts` is.
     """
     if not len(variance_parts(table, measure)):
         return pd.DataFrame(columns=["estimate", "low", "high"])
