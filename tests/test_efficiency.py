@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from ddgan_core import UserError
 from ddgan_core.divergences import get_divergence
+from ddgan_core.evaluation import critics
 from ddgan_core.figures.plots import COLOURS
 from ddgan_core.notebook.efficiency import (
     DRAWN,
@@ -96,14 +97,19 @@ def test_no_critic_needs_fewer_images_than_js(name: str) -> None:
     assert images_needed(get_divergence("kl"), 1.0) == pytest.approx(images_needed(get_divergence("reverse_kl"), 1.0))
 
 
-def test_what_is_said_of_them_is_so() -> None:
-    said = " ".join((Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").split())
+def test_what_is_said_of_them_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parent.parent
+    said = " ".join((root / "README.md").read_text(encoding="utf-8").split())
     reverse_kl, hellinger = (
         [images_needed(get_divergence(name), gap) for gap in (1, 2)] for name in ("reverse_kl", "squared_hellinger")
     )
     assert [round(needed) for needed in reverse_kl] == [2, 5]
     assert "reverse KL's critic needs two to five times as many images" in said
     assert "squared Hellinger's {:.2f} to {:.2f} times".format(*hellinger) in said
+    monkeypatch.setenv("DDGAN_RESULTS", str(root / "results"))
+    known = learnt(critics.table("fashion_mnist"))["auc", "mean"].mul(100).round()
+    assert known[SMOOTH[0]] == known[SMOOTH[1]]
+    assert f"in {known[SMOOTH[0]]:.0f} % of cases, reverse KL's in {known[SMOOTH[2]]:.0f} %" in said
 
 
 def test_rows_without_a_log_ratio_are_refused() -> None:

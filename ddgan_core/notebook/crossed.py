@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 JS = SMOOTH[0]
 ROLES = {"critic": "critic", "generator": "divergence"}  # of a row, by the column of `held` that names it
+FAR = 10
 IN_LOGS = ("distance",)  # measures whose ratios count
 
 
@@ -52,18 +53,23 @@ def factorial(preset: str) -> pd.DataFrame:
     return table[np.array(whole, bool)].reset_index(drop=True)
 
 
+def ran_away(table: pd.DataFrame) -> pd.Series:
+    """Which runs have more than FAR times the median distance: a rule made after the analysis, by one that does."""
+    return table["distance"] > FAR * table["distance"].median()
+
+
 def variance_parts(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The analysis of variance of a measure of `factorial`: what the critic and the generator each decide.
 
     Lines: critic and generator, each beside the other and the seed; both together, beyond their sum; left, what runs of
     one cell differ by once the seed's own shift, which is in no line, is taken out. Columns: free (degrees of freedom),
-    share (of the four sums of squares), F and p. Empty unless each generator by each critic is there and a second seed
-    of some.
+    share (of the four sums of squares), F and p. Empty unless each generator and critic is there, by two seeds, and
+    more runs than these decide.
     """
     from scipy.stats import f
 
     y, table = _values(table, measure)
-    if len(table.value_counts([*ROLES.values()])) < len(SMOOTH) ** 2 or not _free(table):
+    if not _free(table) or np.linalg.matrix_rank(_design(table, *ROLES, "seed")) < 2 * len(SMOOTH):
         return pd.DataFrame(columns=["free", "share", "F", "p"])
     both, cells = _left(_design(table, *ROLES, "seed"), y), _left(_cells(table), y)
     steps = {
@@ -135,8 +141,12 @@ def _left(x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
 
 
 def factorial_figure(table: pd.DataFrame) -> "Figure":
-    """MEASURES of `factorial` against the critic: a line for each generator, through the means of its seeds' points."""
+    """MEASURES of `factorial` against the critic: a line for each generator, through the means of its seeds' points.
+
+    What `ran_away` has no point, but its value at the top.
+    """
     figure, axes = panels(2, 4.2)
+    table, away = table[~ran_away(table)], table[ran_away(table)]
     for ax, measure in zip(axes, MEASURES, strict=True):
         ends = []
         for k, row in enumerate(SMOOTH):
@@ -151,6 +161,10 @@ def factorial_figure(table: pd.DataFrame) -> "Figure":
         ax.set_xticks(range(len(SMOOTH)), [label_of(row) for row in SMOOTH])
         ax.set(xlim=(-0.3, len(SMOOTH) - 0.7), xlabel="critic trained by the loss of", ylabel="lower is better")
         label_ends(ax, ends)
+        for run in away.itertuples():
+            text, colour = f"↑ {getattr(run, measure):.0f}", COLOURS[run.divergence]
+            at = SMOOTH.index(run.critic) + 0.05
+            ax.text(at, 0.98, text, color=colour, va="top", transform=ax.get_xaxis_transform())
         if len(table):
             ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
         else:
