@@ -62,9 +62,9 @@ def measure(
     """Write the run's lines of `path_of`: a line for each t, row, seed and record; those that are there are replaced.
 
     Columns: run_id, hash, n, t, row, seed, updates, images (real ones seen, by all t), nats and auc of `told`,
-    agreement (`agreements`), of what made it. n: test images, at each t. Seeds are others than the run's own. Raises
-    UserError for a DDPM, for updates that cannot be halved often enough, and for n that are no whole groups of a critic
-    or more than the test split has.
+    agreement (`agreements`), of what made it. n: test images, at each t. Seed k is the run's own + 1 + k: another.
+    Raises UserError for a DDPM, for updates that cannot be halved often enough, and for n that are no whole groups of
+    a critic or more than the test split has.
     """
     if run.config.method != "ddgan":
         raise UserError(f"run {run.config.run_id} is a DDPM, whose steps have no critic: choose a DDGAN's")
@@ -85,16 +85,11 @@ def measure(
     due = [updates >> k for k in range(RECORDS)]
     for name in ROWS:
         row, slopes = get_divergence(name), dict[tuple[int, int], list[Tensor]]()
-        chosen = {
-            "divergence": name,
-            "penalty_weight": hold * blind_curvature(row),
-            "updates": updates,
-            "batch_size": batch_size,
-        }
+        chosen = {"divergence": name, "critic_divergence": "", "penalty_weight": hold * blind_curvature(row)}
+        chosen |= {"updates": updates, "batch_size": batch_size}
         own = []
         for seed in range(seeds):
-            another = run.config.seed + 1 + seed
-            trainer = CriticTrainer(run, images, device, seed=another, critic_divergence="", **chosen)
+            trainer = CriticTrainer(run, images, device, seed=run.config.seed + 1 + seed, **chosen)
             for step in watched(range(1, updates + 1), f"{name}, seed {seed}", updates):
                 trainer.update()
                 for t, pairs in asked.items() if step in due else ():
