@@ -1,6 +1,7 @@
 """Which cells a study has, and what scores each is due: nothing is trained here."""
 
 import itertools
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from ddgan_core import UserError, study
 from ddgan_core.figures.labels import CRITICS
-from ddgan_core.notebook.held import hardness
+from ddgan_core.notebook.held import AS_LONG, hardness
 from ddgan_core.runs import all_runs
 from ddgan_core.study import (
     PAPER_ROWS,
@@ -184,8 +185,18 @@ def test_crossed_cells_differ_in_the_critics_loss_alone(preset: str) -> None:
     assert {(cell.divergence, cell.T, cell.seed) for cell in crossed} == expected
 
 
+def test_js_generator_by_each_critic_held_as_hard_as_js() -> None:
+    at_2 = [cell for cell in make_study("crossed", "cpu").cells if cell.T == 2]
+    twins = {cell.run_id: cell for cell in make_study("budget", "cpu").cells}
+    assert sorted(cell.critic_divergence for cell in at_2) == sorted(SMOOTH[1:])
+    for cell in at_2:
+        twin = cell.changed(tag="b64-bf16", penalty_weight=0.02, critic_divergence="")
+        assert (hardness(cell), twins[twin.run_id]) == (pytest.approx(0.04), twin)
+        assert re.fullmatch(AS_LONG, cell.tag)
+
+
 def test_each_smooth_generator_by_each_critic_held_as_hard() -> None:
-    cells = make_study("crossed", "short").cells
+    cells = [cell for cell in make_study("crossed", "short").cells if cell.T == 1]
     judged = [(cell.divergence, cell.critic_divergence or cell.divergence, cell.seed) for cell in cells]
     assert sorted(judged) == sorted(itertools.product(SMOOTH, SMOOTH, (0, 1)))
     twins = {cell.run_id: cell for name in ("budget", "minimax") for cell in make_study(name, "short").cells}

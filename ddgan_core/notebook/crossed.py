@@ -47,7 +47,7 @@ def averaged(ratios: pd.DataFrame) -> pd.DataFrame:
 def factorial(preset: str) -> pd.DataFrame:
     """`held` of the study of all smooth generators by all smooth critics: its cells that did not break down."""
     cells = {cell.run_id for cell in make_study("crossed", preset).cells}
-    table = held(preset, 1, r"x2(-\w+-critic)?(-r1x[\d.]+)?")
+    table = held(preset, 1, r"x2(-\w+-critic)?(-r1x[\d.]+)?")  # at T = 2 most are in other studies
     table = table[table["run_id"].isin(cells)]
     whole = [not broke_down(Run.open(name, configure(preset).dataset).history) for name in table["run_id"]]
     return table[np.array(whole, bool)].reset_index(drop=True)
@@ -178,8 +178,7 @@ def crossed_figure(table: pd.DataFrame) -> "Figure":
     groups = sorted(
         table.groupby(["critic", "divergence"]), key=lambda g: (g[0][0] != JS, *(order.index(name) for name in g[0]))
     )
-    whose = {True: "JS's critic", False: "its own"}
-    names = [f"{label_of(row)}, {whose[critic == JS]}" for (critic, row), _ in groups]
+    names = [f"{label_of(row)}, {_whose(critic, row)}" for (critic, row), _ in groups]
     figure, axes = panels(2, 1.1 + 0.5 * max(4, len(groups)))
     for ax, measure in zip(axes, MEASURES, strict=True):
         for place, ((_, row), own) in enumerate(groups):
@@ -194,3 +193,9 @@ def crossed_figure(table: pd.DataFrame) -> "Figure":
         else:
             ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
     return figure
+
+
+def _whose(critic: str, row: str) -> str:
+    if critic == JS:
+        return "JS's critic"
+    return "its own" if critic == row else f"{label_of(critic)}'s critic"

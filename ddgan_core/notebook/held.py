@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Tags of runs that differ in row, seed, precision, the weight of R1 and whose loss trains the critic, alone.
-AS_LONG = r"b\d+(-bf16)?(-r1x[\d.]+|-js-critic)?"
+AS_LONG = r"b\d+(-bf16)?(-\w+-critic)?(-r1x[\d.]+)?"
 TWICE = r"x2(-js-critic)?"  # the same of runs twice as long as their preset's
 MEASURES = ("FID", "distance")
 

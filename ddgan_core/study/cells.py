@@ -183,17 +183,24 @@ def crossed_study(preset: str = "cpu") -> Study:
     """Each smooth row's generator by each one's critic, held by R1 as hard as JS's: which of the two tells them apart?
 
     At T = 1, twice as long as usual, by two seeds. Those by JS's critic are the minimax study's and the budget study's.
+    At T = 2, trained on, JS's generator by the others' critics; by its own, and theirs, in those and the penalty study.
     """
-    times = {"js": 1.0, "sh": 4.0, "rkl": 2.0}  # the weight of R1, as in the penalty study
     cells = []
     for apart in (0, 1, 2):  # a row's generator by its own critic, by the next one's, by the one before
         for seed, (place, row) in ((seed, at) for seed in (0, 1) for at in enumerate(SMOOTH)):
-            short = list(OF_CRITIC)[(place + apart) % len(SMOOTH)]
-            usual = configure(preset, divergence=row, T=1, seed=seed)
-            tag = "x2" + (f"-{short}-critic" if apart else "") + (f"-r1x{times[short]:g}" if short != "js" else "")
-            chosen = {"penalty_weight": times[short] * usual.penalty_weight, "updates": 2 * usual.updates, "tag": tag}
-            cells.append(usual.changed(**chosen, critic_divergence=OF_CRITIC[short] if apart else ""))
+            usual = configure(preset, divergence=row, T=1, seed=seed, tag="x2")
+            usual = usual.changed(updates=2 * usual.updates)
+            cells.append(_taught(usual, list(OF_CRITIC)[(place + apart) % len(SMOOTH)]))
+    cells += [_taught(_later(preset, divergence=SMOOTH[0], T=2), critic) for critic in ("rkl", "sh")]
     return Study(f"crossed-{preset}", tuple(cells))
+
+
+def _taught(usual: RunConfig, critic: str) -> RunConfig:
+    """By the critic of a row of OF_CRITIC, which R1 holds as hard as JS's, as in the penalty study."""
+    times, row = {"js": 1.0, "sh": 4.0, "rkl": 2.0}[critic], OF_CRITIC[critic]
+    own = row == usual.divergence
+    tag = usual.tag + ("" if own else f"-{critic}-critic") + (f"-r1x{times:g}" if times != 1 else "")
+    return usual.changed(tag=tag, penalty_weight=times * usual.penalty_weight, critic_divergence="" if own else row)
 
 
 def shared_study(preset: str = "cpu") -> Study:
