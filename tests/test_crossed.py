@@ -206,7 +206,7 @@ def spans(values: pd.Series) -> str:
 
 def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
-    said = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
     table = held("cpu").set_index("run_id")
     by_others = table["divergence"].eq(SMOOTH[0]) & table["critic"].ne(SMOOTH[0])
     js = table[table["divergence"].isin(["non_saturating_js", "jensen_shannon"]) & ~by_others]

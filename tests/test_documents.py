@@ -17,7 +17,7 @@ from ddgan_core.runs import Run
 from ddgan_core.study import configure
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+DOCUMENTS = ["README.md", "FINDINGS.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 

@@ -99,7 +99,7 @@ def test_no_critic_needs_fewer_images_than_js(name: str) -> None:
 
 def test_what_is_said_of_them_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).parent.parent
-    said = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    said = " ".join((root / "FINDINGS.md").read_text(encoding="utf-8").split())
     reverse_kl, hellinger = (
         [images_needed(get_divergence(name), gap) for gap in (1, 2)] for name in ("reverse_kl", "squared_hellinger")
     )

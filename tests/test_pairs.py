@@ -128,7 +128,7 @@ def test_what_is_said_of_the_farthest_is_in_the_committed_tables(monkeypatch: py
         f"squared Hellinger is beyond {percent['chance_high'][0]} in that {number[found['beyond'].iloc[1]]} setting",
         f"reverse KL in {number[found['beyond'].iloc[2]]}.",
     ):
-        assert claim in (root / "README.md").read_text(encoding="utf-8"), claim
+        assert claim in (root / "FINDINGS.md").read_text(encoding="utf-8"), claim
 
 
 def test_the_figure_has_a_line_for_each_setting_and_one_for_all(scored: list[dict]) -> None:

@@ -1,4 +1,4 @@
-"""What the notebooks, the package and the README cite is in references.bib, and what is there is cited."""
+"""What the notebooks, the package, README and FINDINGS cite is in references.bib, and what is there is cited."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def sources() -> dict[str, str]:
     for path in sorted(ROOT.glob("notebooks/*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
         texts[path.name] = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    return texts | {"README.md": (ROOT / "README.md").read_text()}
+    return texts | {name: (ROOT / name).read_text() for name in ("README.md", "FINDINGS.md")}
 
 
 BIB = (ROOT / "references.bib").read_text()

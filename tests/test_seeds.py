@@ -153,10 +153,10 @@ def test_a_larger_ratio_is_told_more_often_and_by_more_seeds() -> None:
     assert found[1.0] < 0.02 < found[1.3] < found[1.4] < power((1.4,), 0.1, seeds=6)[1.4]
 
 
-def test_what_the_readme_says_of_pairs_of_rows_is_what_their_seeds_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_said_of_pairs_of_rows_is_what_their_seeds_give(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).parent.parent
     monkeypatch.setenv("DDGAN_RESULTS", str(root / "results"))
-    text = (root / "README.md").read_text(encoding="utf-8")
+    text = (root / "FINDINGS.md").read_text(encoding="utf-8")
 
     def beside_js(T: int, other: str) -> list[str]:
         rows = SMOOTH if other in SMOOTH else ("non_saturating_js", other)

@@ -11,7 +11,7 @@ from ddgan_core.__main__ import main
 from ddgan_core.evaluation.scores import add_evaluation
 from ddgan_core.metrics.features import classifier_facts
 from ddgan_core.notebook.claims import gather
-from ddgan_core.notebook.readme import TABLES, claims_table, markdown, marks, write_table
+from ddgan_core.notebook.documents import TABLES, claims_table, markdown, marks, write_table
 from ddgan_core.notebook.summary import curves_table, results_table, rows_table, sampling_seconds, sampling_times
 from ddgan_core.runs import HISTORY, RunConfig, write_atomic
 
@@ -228,12 +228,13 @@ def test_each_claim_stands_beside_its_verdict(results: Path) -> None:
     assert not table["by"].str.contains("_").any(), "rows by their labels"
 
 
-def test_the_readme_has_the_table_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_have_the_tables_of_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, (table, preset) in TABLES.items():
+    for name, (table, preset, document) in TABLES.items():
+        text = (ROOT / document).read_text(encoding="utf-8")
         begin, end = marks(name)
         assert text.split(begin)[1].split(end)[0].strip() == markdown(table(preset)), f"stale: {begin[5:-4]}"
+    text = (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
     assert f"mean top probability, {classifier_facts()['test_top_probability']:.2f} on the test images" in text
 
 

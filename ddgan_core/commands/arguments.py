@@ -159,9 +159,9 @@ def make_parser() -> argparse.ArgumentParser:
     computing(this)
 
     text = "The results in a small table; in markdown, or in the place marked for it in a file."
-    this = command(parts, "table", "study_table", text, "study table --write README.md")
+    this = command(parts, "table", "study_table", text, "study table --write FINDINGS.md")
     this.add_argument(
-        "--preset", help="smoke, short, cpu or full (default: the README's, cpu; of curves short, of larger full)"
+        "--preset", help="smoke, short, cpu or full (default: the documents', cpu; of curves short, of larger full)"
     )
     this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
     this.add_argument(

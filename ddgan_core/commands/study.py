@@ -65,9 +65,9 @@ def study_run(args: argparse.Namespace) -> int:
 
 
 def study_table(args: argparse.Namespace) -> int:
-    from ddgan_core.notebook.readme import TABLES, markdown, write_table
+    from ddgan_core.notebook.documents import TABLES, markdown, write_table
 
-    make, usual = TABLES[args.of]
+    make, usual, _ = TABLES[args.of]
     table = make(preset=args.preset or usual)
     if args.write is not None and args.preset not in (None, usual):
         raise UserError(f"--preset {args.preset} with --write: the marks of {args.of} are of {usual}; leave one out")

@@ -19,11 +19,12 @@ from typing import Any
 
 from ddgan_core import UserError
 from ddgan_core.report.api_page import api_page
-from ddgan_core.report.pages import captions, index, notebook_page, opening, page, tagged_table
+from ddgan_core.report.pages import DOCUMENTS, captions, index, notebook_page, opening, page, tagged_table
 from ddgan_core.runs import PRESETS, all_runs, results_dir, write_atomic
 
 IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 TITLE = "Which divergence should a denoising diffusion GAN minimise?"
+FINDINGS = "What the study found"
 BACK = '<nav><a href="index.html">Contents</a></nav>\n'
 RESULTS_HEADING = "Results"
 READING = (
@@ -212,8 +213,11 @@ def build(
             write_atomic(out / f"{path.stem}.html", page(title, BACK + body))
     write_atomic(timings, json.dumps(known, indent=1))
     write_atomic(out / "api.html", page("The package, module by module", BACK + api_page()))
-    contents, readme = out / "index.html", notebooks_dir().parent / "README.md"
-    begin = opening(readme) if preset == "cpu" and readme.exists() else ""  # it tells of these results
+    begin, contents = "", out / "index.html"
+    readme, findings = (notebooks_dir().parent / name for name in DOCUMENTS)
+    if preset == "cpu" and readme.exists():  # it tells of these results
+        begin = opening(readme)
+        write_atomic(out / DOCUMENTS[findings.name], page(FINDINGS, f"{BACK}<h1>{FINDINGS}</h1>\n{opening(findings)}"))
     write_atomic(contents, page(TITLE, index(TITLE, pages, results, parameters, tables, captions(paths), begin)))
     size = sum(f.stat().st_size for f in out.glob("*.html")) / 1e6
     print(f"Wrote {contents} and {len(pages)} pages beside it ({size:.1f} MB).")

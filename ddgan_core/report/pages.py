@@ -12,6 +12,8 @@ from typing import Any
 from ddgan_core.figures.files import palette_png
 from ddgan_core.tables import read_table
 
+DOCUMENTS = {"README.md": "index.html", "FINDINGS.md": "findings.html"}  # and the pages that have them
+
 # A function's name before its argument: the converter leaves out the thin space of LaTeX.
 _FUNCTION = re.compile(r"(<mi>(?:log|ln|exp|sin|cos|tanh|sinh|cosh|min|max|sup|inf|arg))(</mi><m[^o])")
 
@@ -109,21 +111,31 @@ def _image(path: Path, text: str) -> str:
     return f'<img alt="{html.escape(text)}"{size} src="data:image/{kind};base64,{data}">'
 
 
-def opening(readme: Path) -> str:
-    """What the README says above its first block of code, but its title; the figure is put in.
+def opening(document: Path) -> str:
+    """What a markdown document says above its first block of code, but its title; figures are put in.
 
-    Links lead to the same figure or notebook in the report; to what is not in it their words stay.
+    Links lead to the same figure, notebook or document in the report; to what is not in it their words stay.
     """
     import mistune
 
-    text = readme.read_text(encoding="utf-8").split("\n```", 1)[0].split("\n", 1)[1]
-    text = re.sub(r"(?<!!)\[([^]]+)\]\((?!http)(.*?)\)", lambda m: _link(m[1], Path(m[2])), text)
-    figures = re.sub(r"!\[(.*?)\]\((.*?)\)", lambda m: f"<figure>{_image(readme.parent / m[2], m[1])}</figure>", text)
-    return str(mistune.html(figures))
+    text = document.read_text(encoding="utf-8").split("\n```", 1)[0].split("\n", 1)[1]
+    text = re.sub(r"(?<!!)\[([^]]+)\]\((?!http)(.*?)\)", lambda m: _link(m[1], m[2]), text)
+    text = re.sub(r"!\[(.*?)\]\((.*?)\)", lambda m: f"<figure>{_image(document.parent / m[2], m[1])}</figure>", text)
+    body = str(mistune.html(text)).replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    return re.sub(r"<h2>(.*?)</h2>", lambda m: f'<h2 id="{_anchor(m[1])}">{m[1]}</h2>', body)
 
 
-def _link(words: str, to: Path) -> str:
-    there = {"figures": f"#{to.stem}", "notebooks": f"{to.stem}.html"}.get(to.parent.name)
+def _anchor(heading: str) -> str:
+    """As GitHub names it: `Why: toys` is `why-toys`."""
+    return re.sub(r"[^\w -]", "", html.unescape(heading)).lower().replace(" ", "-")
+
+
+def _link(words: str, to: str) -> str:
+    path, _, part = to.partition("#")
+    folder, stem = Path(path).parent.name, Path(path).stem
+    there = {"figures": f"index.html#{stem}", "notebooks": f"{stem}.html"}.get(folder)
+    if path in DOCUMENTS:
+        there = DOCUMENTS[path] + (f"#{part}" if part and path != "README.md" else "")
     return f"[{words}]({there})" if there else words
 
 

@@ -1,4 +1,4 @@
-"""The tables of the README: made by a command, never by hand."""
+"""The tables of README and FINDINGS: made by a command, never by hand."""
 
 import re
 from pathlib import Path
@@ -24,9 +24,10 @@ def claims_table(preset: str = "cpu") -> pd.DataFrame:
     return table.set_axis(["", "the source paper says", "here", "by"], axis=1)
 
 
-TABLES = {
-    "rows": (rows_table, "cpu"), "claims": (claims_table, "cpu"), "results": (results_table, "cpu"),
-    "curves": (curves_table, "short"), "larger": (results_table, "full"),
+TABLES = {  # how it is made, of which preset, where it stands
+    "rows": (rows_table, "cpu", "README.md"), "larger": (results_table, "full", "README.md"),
+    "claims": (claims_table, "cpu", "FINDINGS.md"), "results": (results_table, "cpu", "FINDINGS.md"),
+    "curves": (curves_table, "short", "FINDINGS.md"),
 }  # fmt: skip
 
 
@@ -37,8 +38,9 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def marks(name: str) -> tuple[str, str]:
-    """What stands before and after one of TABLES in the README: the first is the command that makes it."""
-    command = f"python -m ddgan_core study table --of {name} --preset {TABLES[name][1]} --write README.md"
+    """What stands before and after one of TABLES in its document: the first is the command that makes it."""
+    _, preset, document = TABLES[name]
+    command = f"python -m ddgan_core study table --of {name} --preset {preset} --write {document}"
     return f"<!-- {command} -->", f"<!-- end of {name} -->"
 
 
