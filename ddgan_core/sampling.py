@@ -1,4 +1,4 @@
-"""Noise to images: one reverse chain, and the steps that make it a DDGAN, an ancestral DDPM or a DDIM sampler.
+"""Noise to images: one reverse chain, and the steps that make it a sampler: DDGAN, ancestral DDPM, DDIM, DPM-Solver++.
 
 A step maps (x_t, i, draw) to x_{i-1}, where i counts the schedule's own steps and `draw(name, shape)` gives standard
 normal noise. Image k is made of noise that depends on (seed, k) alone: the same in any batch size, on any device.
@@ -107,6 +107,31 @@ def ddim_step(network: NoisePredictor, schedule: Schedule) -> Step:
     return step
 
 
+def dpm_solver_step(network: NoisePredictor, schedule: Schedule) -> Step:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), x_0 hat clipped: DDIM with x_0 hat extrapolated in log-SNR.
+
+    From the x_0 hat of the step before, so that a step belongs to one chain at a time; the first step, which has none
+    before it, and the last, whose log-SNR has no end, are DDIM's own.
+    """
+
+    alpha_bar = schedule.alpha_bar.tolist()
+    half_log_snr = (schedule.alpha_bar.logit() / 2).tolist()
+    before = torch.empty(0)
+
+    def step(x: Tensor, i: int, draw: Draw) -> Tensor:
+        nonlocal before
+        x_0, _ = _predict(network, alpha_bar[i], x, _times(schedule, x, i)[1])
+        estimate = x_0
+        if 1 < i < schedule.T:
+            ratio = (half_log_snr[i - 1] - half_log_snr[i]) / (half_log_snr[i] - half_log_snr[i + 1])
+            estimate = x_0 + ratio / 2 * (x_0 - before)
+        before = x_0
+        shrink = ((1 - alpha_bar[i - 1]) / (1 - alpha_bar[i])) ** 0.5
+        return shrink * x + (alpha_bar[i - 1] ** 0.5 - shrink * alpha_bar[i] ** 0.5) * estimate
+
+    return step
+
+
 def _predict(network: NoisePredictor, alpha_bar: float, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
     """x_0 hat, clipped to the data's range, and the noise that is consistent with it; alpha_bar: at that time."""
     noise = network(x, time).float()
@@ -114,7 +139,7 @@ def _predict(network: NoisePredictor, alpha_bar: float, x: Tensor, time: Tensor)
     return x_0, (x - alpha_bar**0.5 * x_0) / (1 - alpha_bar) ** 0.5
 
 
-DDPM_STEPS = {"ancestral": ancestral_step, "ddim": ddim_step}
+DDPM_STEPS = {"ancestral": ancestral_step, "ddim": ddim_step, "dpm_solver": dpm_solver_step}
 
 
 def fast_batch(device: torch.device | str) -> int:

@@ -4,6 +4,7 @@ x_0 ~ N(MEAN, STD^2) per pixel gives x_t ~ N(sqrt(a) MEAN, V) with V = a STD^2 +
 E[x_0 | x_t] = MEAN + sqrt(a) STD^2 / V (x_t - sqrt(a) MEAN), Var[x_0 | x_t] = STD^2 (1 - a) / V.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,16 @@ from ddgan_core.evaluation.samples import sample
 from ddgan_core.figures.grids import read_png_grid
 from ddgan_core.networks import Generator, NoisePredictor
 from ddgan_core.runs import Run
-from ddgan_core.sampling import SeededNoise, ancestral_step, ddgan_step, ddim_step, reverse_chain, sample_images
+from ddgan_core.sampling import (
+    SeededNoise,
+    Step,
+    ancestral_step,
+    ddgan_step,
+    ddim_step,
+    dpm_solver_step,
+    reverse_chain,
+    sample_images,
+)
 
 MEAN, STD, SHAPE = 0.3, 0.1, (1, 2, 2)
 
@@ -135,6 +145,41 @@ def test_steps_agree_with_diffusers(clip: bool) -> None:
         theirs = ddpm.step(noise, t - 1, x, generator=torch.Generator().manual_seed(5)).prev_sample
         ours = ancestral_step(Wave(), schedule)(x, t, draw)
         assert torch.allclose(ours, theirs, atol=2e-4)
+
+
+def test_dpm_solver_agrees_with_diffusers() -> None:
+    """Whole chains, since a step uses the one before; fewer than 15 steps, where theirs ends by the first order too."""
+    pytest.importorskip("diffusers", reason="an oracle, installed with the development extras")
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+    full, steps = linear_schedule(1000), 8
+    schedule, network = full.respaced(steps), ExactNoise(full)
+    settings = {"num_train_timesteps": 1000, "trained_betas": full.beta[1:].tolist(), "final_sigmas_type": "zero"}
+    theirs = DPMSolverMultistepScheduler(**settings, algorithm_type="dpmsolver++", solver_order=2)
+    theirs.set_timesteps(timesteps=[t - 1 for t in schedule.time.tolist()[:0:-1]])  # theirs counts from 0
+    step = dpm_solver_step(network, schedule)
+    for seed in (3, 4):  # a chain of the same step begins anew
+        x, *ours = reverse_chain(step, steps, SHAPE, SeededNoise(seed, 0, 5))
+        theirs._step_index, theirs.lower_order_nums = None, 0
+        for t, own in zip(theirs.timesteps, ours, strict=True):
+            x = theirs.step(network(x, torch.full((5,), int(t) + 1)), t, x).prev_sample
+            assert torch.allclose(own, x, atol=1e-4)
+
+
+def test_dpm_solver_is_of_the_second_order_where_ddim_is_of_the_first() -> None:
+    """Of Gaussian data the probability flow is known: x_t - sqrt(a) MEAN grows as sqrt(V_t). Down to t = 200."""
+    full = linear_schedule(1000)
+
+    def error(make: Callable[..., Step], steps: int) -> float:
+        step = make(ExactNoise(full), full.respaced(steps))
+        x_T, *states = reverse_chain(step, steps, SHAPE, SeededNoise(1, 0, 50))
+        (a, a_T), x = full.alpha_bar[[200, 1000]].tolist(), states[steps * 4 // 5 - 1]
+        flow = a**0.5 * MEAN + ((a * STD**2 + 1 - a) / (a_T * STD**2 + 1 - a_T)) ** 0.5 * (x_T - a_T**0.5 * MEAN)
+        return float((x - flow).abs().max())
+
+    for make, order in ((ddim_step, 1), (dpm_solver_step, 2)):
+        errors = [error(make, steps) for steps in (20, 40)]
+        assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.25)
 
 
 def test_an_image_is_the_same_in_any_batch() -> None:

@@ -85,7 +85,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     this.add_argument("--seed", type=whole(0), default=0, help="image i of a seed is always the same (default: 0)")
     this.add_argument(
-        "--sampler", help="of a DDPM: ancestral (default), ddim, shortened, retimed; of a DDGAN: truncated, diffused"
+        "--sampler",
+        help="of a DDPM: ancestral (default), ddim, dpm_solver, shortened, retimed; of a DDGAN: truncated, diffused",
     )
     this.add_argument(
         "--steps",
@@ -112,7 +113,8 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("-n", "--n", type=whole(2), help="how many images (default: 10000; of --images: all)")
     this.add_argument("--reference", default="test", help="test or train (default: %(default)s)")
     this.add_argument(
-        "--sampler", help="of a DDPM: ancestral (default), ddim, shortened, retimed; of a DDGAN: truncated, diffused"
+        "--sampler",
+        help="of a DDPM: ancestral (default), ddim, dpm_solver, shortened, retimed; of a DDGAN: truncated, diffused",
     )
     this.add_argument(
         "--steps",

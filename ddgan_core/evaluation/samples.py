@@ -104,8 +104,8 @@ def sample(
 ) -> UInt8[Tensor, "n c h w"]:  # fmt: skip
     """The first n images of a seed, on the CPU; image i is the same in any call.
 
-    sampler: "ddgan" for a DDGAN; "ancestral" (the default) or "ddim" for a DDPM, re-spaced to `steps`; or one of
-    PROTOCOLS of `scores`.
+    sampler: "ddgan" for a DDGAN; "ancestral" (the default), "ddim" or "dpm_solver" for a DDPM, re-spaced to `steps`;
+    or one of PROTOCOLS of `scores`.
     Raises UserError for a sampler or a number of steps that does not fit the run, and when it has no weights.
     """
     if n < 1:
