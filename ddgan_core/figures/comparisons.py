@@ -10,7 +10,7 @@ import pandas as pd
 from ddgan_core.evaluation.textures import FINE
 from ddgan_core.figures.curves import finish
 from ddgan_core.figures.labels import label_ends, label_of, with_room
-from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, FEATURE_NAMES, MARKERS, plain_numbers
+from ddgan_core.figures.plots import COLOURS, DDPM_LOOKS, FEATURE_LABELS, FEATURE_NAMES, MARKERS, plain_numbers
 from ddgan_core.metrics.intervals import geometric_mean
 
 if TYPE_CHECKING:
@@ -116,12 +116,12 @@ def trilemma_figure(
         who = "DDPM" if ddpm else label_of(str(name))
         row = "ddpm" if ddpm else str(name)
         look: dict[str, Any] = {"color": COLOURS[row], "marker": MARKERS[row], "lw": 1.2}
-        look |= {"ls": "--" if sampler == "ddim" else "-", "mfc": "white" if tag else look["color"]}
+        how, line_style = DDPM_LOOKS.get(sampler, (sampler, "-"))
+        look |= {"ls": line_style, "mfc": "white" if tag else look["color"]}
         for ax, score in zip(axes, ("frechet", "recall"), strict=True):
             error = line.get(f"{score}_error", pd.Series(np.nan, line.index))
             ax.vlines(line["seconds"], line[score] - error, line[score] + error, color=look["color"], lw=1)
             ax.plot(line["seconds"], line[score], **look)
-        how = "DDIM" if sampler == "ddim" else sampler
         keys[False, ddpm, f"DDPM, {how}" if ddpm else who] = look | {"mfc": look["color"]}
         if tag:
             keys[True, True, "hollow: trained longer"] = {"color": "0.45", "marker": "o", "mfc": "white", "ls": ""}

@@ -54,7 +54,10 @@ class _Look(dict[str, str]):
 
 
 COLOURS, MARKERS = _Look(0), _Look(1)
-_DDPM_LOOKS = {"ddim": ("DDIM", "--"), "shortened": ("as published", ":"), "retimed": ("as published, retimed", "-.")}
+DDPM_LOOKS: dict[str, tuple[str, Any]] = {  # a sampler's label, and its line
+    "ancestral": ("ancestral", "-"), "ddim": ("DDIM", "--"), "dpm_solver": ("DPM-Solver++", (0, (9, 2))),
+    "shortened": ("as published", ":"), "retimed": ("as published, retimed", "-."),
+}  # fmt: skip
 
 FEATURE_NAMES = {
     "inception": "Inception features",
@@ -215,7 +218,7 @@ def _line_of(rows: pd.DataFrame) -> pd.Series:
     def line(row: Any) -> tuple[str, str, str]:
         tag = "" if pd.isna(row.tag) or not row.tag else f", {tag_label(row.tag)}"
         if row.method == "ddpm":
-            how, ls = _DDPM_LOOKS.get(row.sampler, (row.sampler, "-"))
+            how, ls = DDPM_LOOKS.get(row.sampler, (row.sampler, "-"))
             return "ddpm", f"DDPM, {how}{tag}", ls
         cut = f"T = {int(row.T)} cut short" if row.sampler == "truncated" else ""  # its colour says whose
         return row.divergence, (cut or label_of(row.divergence)) + tag, ":" if cut else "-"
