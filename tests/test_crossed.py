@@ -224,19 +224,22 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
     assert f"{alike[2].FID:.1f}" == f"{alike[3].FID:.1f}"
     every = factorial("short")
     kept = every[~ran_away(every)]
-    (away,) = every[ran_away(every)].itertuples()
-    assert (away.divergence, away.critic) == ("squared_hellinger", "reverse_kl")
+    first, again = every[ran_away(every)].itertuples()
+    for away in (first, again):
+        assert (away.divergence, away.critic) == ("squared_hellinger", "reverse_kl")
+    assert max(variance_parts(every, name)["p"].max() for name in ("FID", "distance")) < 0.001
     costs = {row: beside_js(kept, "FID").loc[("critic", row)].round(1).tolist() for row in SMOOTH[1:]}
     ratios = [beside_js(kept, "distance").loc[("critic", row), "estimate"] for row in SMOOTH[1:]]
     assert min(variance_parts(kept, name)["p"].min() for name in ("FID", "distance")) > 0.05
     by_own = kept[kept["divergence"] == kept["critic"]].set_index("divergence")
     (rkl, other), (hell, second) = (by_own.loc[row].itertuples() for row in ("reverse_kl", "squared_hellinger"))
     for claim in (
-        f"Of {len(every)} runs one ran away, squared Hellinger's generator by reverse KL's critic (FID {away.FID:.0f})",
-        f"the other {len(kept)} do not tell critics apart, nor generators",
-        "squared Hellinger's has {:.1f} more of FID ({:.1f} to {:.1f})".format(*costs[SMOOTH[1]]).replace("0.", "."),
-        "reverse KL's {:.1f} ({:.1f} to {:.1f}), and ".format(*costs[SMOOTH[2]])
-        + "{:.2f} and {:.2f} times its distance".format(*ratios),
+        f"squared Hellinger's generator by reverse KL's critic ran away by both seeds (FID {first.FID:.0f} and "
+        f"{again.FID:.0f}), which is all that the analysis planned for the {len(every)} runs finds",
+        f"The other {len(kept)}, not planned, do not tell critics apart, nor generators",
+        "squared Hellinger's costs {:.1f} of FID ({:.1f} to {:.1f})".format(*costs[SMOOTH[1]]).replace("0.", "."),
+        "reverse KL's {:.1f} ({:.1f} to {:.1f}); ".format(*costs[SMOOTH[2]])
+        + "distances are {:.2f} and {:.2f} times as large".format(*ratios),
         f"reverse KL is as near ({rkl.distance:.1f} and {other.distance:.1f}; FID {rkl.FID:.1f} and {other.FID:.1f}), "
         f"squared Hellinger is not ({hell.distance:.1f} and {second.distance:.1f}; "
         f"{hell.FID:.1f} and {second.FID:.1f})",
