@@ -165,6 +165,6 @@ def test_what_is_said_of_pairs_of_rows_is_what_their_seeds_give(monkeypatch: pyt
         return [f"{value:.2f}".removeprefix("0") for value in line]
 
     one_step = beside_js(1, "squared_hellinger") + beside_js(1, "reverse_kl")
-    assert "squared Hellinger {}, {} to {}; to reverse KL {}, {} to {}".format(*one_step) in text
+    assert "squared Hellinger {}, {} to {}; over that of reverse KL {}, {} to {}".format(*one_step) in text
     minimax = beside_js(2, "jensen_shannon") + beside_js(4, "jensen_shannon")
     assert "{} times its distance at T = 2 ({} to {}), level, and {} times at T = 4 ({} to {})".format(*minimax) in text

@@ -21,17 +21,17 @@ SCORES: dict[str, dict[str, list[tuple[str, int | None, str, int]]]] = {
         # A thousand steps for ten thousand images would take a core half a day: the long chains are compared at 1,000.
         "ddpm": [(s, n, "fashion_classifier", 10_000) for n in (4, 10) for s in ("ancestral", "ddim")]
         + [("ancestral", n, "fashion_classifier", 1_000) for n in (4, 10, 20, 50, 100, 200, 1000)]
-        + [("ddim", n, "fashion_classifier", 1_000) for n in (4, 10, 20, 50, 100)]
+        + [(s, n, "fashion_classifier", 1_000) for s in ("ddim", "dpm_solver") for n in (4, 10, 20, 50, 100)]
         + [("shortened", n, "fashion_classifier", 1_000) for n in (10, 20, 50, 100, 200)]
         + [("retimed", n, "fashion_classifier", 1_000) for n in (10, 50, 200)],
     },
     "full": {  # a GPU has time for Inception's features
         "ddgan": [("ddgan", None, features, 10_000) for features in ("fashion_classifier", "inception")],
         "ddpm": [("ancestral", n, "fashion_classifier", 10_000) for n in (10, 20, 50, 100, 200, 500, 1000)]
-        + [("ddim", n, "fashion_classifier", 10_000) for n in (10, 20, 50, 100)]
+        + [(s, n, "fashion_classifier", 10_000) for s in ("ddim", "dpm_solver") for n in (10, 20, 50, 100)]
         + [(s, n, "fashion_classifier", 10_000) for n in (10, 50, 200) for s in ("shortened", "retimed")]
         + [("ancestral", n, "inception", 10_000) for n in (10, 100, 1000)]
-        + [("ddim", 10, "inception", 10_000)],
+        + [(s, 10, "inception", 10_000) for s in ("ddim", "dpm_solver")],
     },
 }
 
