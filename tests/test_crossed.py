@@ -3,7 +3,6 @@
 import math
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -196,7 +195,7 @@ def test_only_cells_of_the_study_are_in_it(monkeypatch: pytest.MonkeyPatch) -> N
         return pd.DataFrame({"run_id": names})
 
     monkeypatch.setattr(module, "held", alike)
-    monkeypatch.setattr(module.Run, "open", lambda name, _: SimpleNamespace(history=histories[name]))
+    monkeypatch.setattr(module, "history_of", lambda name, _: histories[name])
     assert factorial("smoke")["run_id"].tolist() == [*names[:3], *names[4:-1]]
 
 

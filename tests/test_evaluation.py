@@ -64,7 +64,7 @@ def test_image_i_is_the_same_in_any_call(config: RunConfig, sampler: str | None,
         (DDGAN, {"sampler": "ddim"}, "choose ddgan or truncated or diffused"),
         (DDPM, {"steps": 21}, "choose 1 to 20"),
         (DDPM, {"steps": 0}, "choose 1 to 20"),
-        (DDPM, {"sampler": "ddgan"}, "choose ancestral or ddim or shortened or retimed"),
+        (DDPM, {"sampler": "ddgan"}, "choose ancestral or ddim or dpm_solver or shortened or retimed"),
     ],
 )
 def test_a_sampler_that_does_not_fit_the_run_is_refused(config: RunConfig, arguments: dict, message: str) -> None:

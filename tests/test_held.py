@@ -1,6 +1,7 @@
 """How hard R1 holds a critic, by closed forms and by linear critics; runs side by side, by made-up scores."""
 
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import torch
 from ddgan_core.divergences import get_divergence
 from ddgan_core.notebook import held as module
 from ddgan_core.notebook import rows
-from ddgan_core.notebook.held import TWICE, hardness, held, held_figure
+from ddgan_core.notebook.held import AS_LONG, TWICE, hardness, held, held_figure
 from ddgan_core.study import configure, make_study
 
 ROOT = Path(__file__).parent.parent
@@ -103,6 +104,8 @@ def test_runs_as_long_stand_beside_each_other(table: pd.DataFrame) -> None:
 def test_another_T_or_length_has_runs_of_its_own(table: pd.DataFrame) -> None:
     assert held("smoke", 4)["run_id"].tolist() == ["non_saturating_js_T04_s0_smoke_b64"]
     assert not len(held("smoke", 2, TWICE))
+    others = {"b64-bf16-js-critic": True, "b64-rkl-critic-r1x2": True, "b64-bf16-wide-critic": False, "b64-r1x4": True}
+    assert {tag: bool(re.fullmatch(AS_LONG, tag)) for tag in others} == others
 
 
 def test_a_line_for_each_row(table: pd.DataFrame) -> None:

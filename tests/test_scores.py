@@ -11,7 +11,7 @@ WAY = {"features_hash": "0a", "reference": "test", "reference_n": 10_000}
 
 def scored(run_id: str, features: str, n: int, frechet: float = 1.0, tag: str = "", sampler: str = "ddgan") -> dict:
     made = {"run_id": run_id, "features": features, "n": n, "frechet": frechet, "tag": tag, "sampler": sampler}
-    return made | WAY
+    return made | WAY | {"method": "" if run_id in ("real", "noise") else "ddgan"}
 
 
 def test_most_runs_decide_on_the_axis() -> None:
@@ -19,6 +19,8 @@ def test_most_runs_decide_on_the_axis() -> None:
     table = pd.DataFrame([*rows, scored("d", "inception", 500, tag="plain"), scored("a", "pixels", 200, 8.0, "x")])
     found = one_axis(table)
     assert found["run_id"].tolist() == ["a", "b", "c", "a"], "tagged runs have no vote, and are not lost"
+    baselines = pd.DataFrame([scored(kind, "inception", 500, sampler=kind) for kind in ("real", "noise")])
+    assert set(one_axis(pd.concat([table, baselines]))["features"]) == {"pixels"}, "nor have baselines"
     assert set(found["features"]) == {"pixels"}
 
 

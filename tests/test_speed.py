@@ -265,10 +265,10 @@ def test_bars_stand_at_their_ratios_from_the_top() -> None:
 
 def test_a_sampler_is_a_line_of_its_own() -> None:
     _, ax = plt.subplots()
-    rows = [("ddgan", 2, 4.0), ("ddgan", 1, 2.0), ("ddim", 4, 8.0), ("ancestral", 10, 20.0)]
+    rows = [("ddgan", 2, 4.0), ("ddgan", 1, 2.0), ("ddim", 4, 8.0), ("dpm_solver", 6, 9.0), ("ancestral", 10, 20.0)]
     speed.sampling_curve(ax, pd.DataFrame(rows, columns=["sampler", "steps", "seconds_per_1000"]))
-    assert [line.get_xdata().tolist() for line in ax.lines] == [[1, 2], [4], [10]]
-    assert {t.get_text() for t in ax.texts} == {"DDGAN", "DDPM, DDIM", "DDPM, ancestral"}
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[1, 2], [4], [6], [10]]
+    assert {t.get_text() for t in ax.texts} == {"DDGAN", "DDPM, DDIM", "DDPM, DPM-Solver++", "DDPM, ancestral"}
 
 
 def test_devices_share_the_axis_of_seconds() -> None:

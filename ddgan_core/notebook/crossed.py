@@ -13,9 +13,8 @@ from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.figures.labels import label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.metrics.intervals import mean_interval, student_quantile
-from ddgan_core.notebook.breakdowns import broke_down
-from ddgan_core.notebook.held import MEASURES, first_of_loss, held
-from ddgan_core.runs import Run
+from ddgan_core.notebook.breakdowns import broke_down, history_of
+from ddgan_core.notebook.held import MEASURES, OF_OTHERS, first_of_loss, held
 from ddgan_core.study import SMOOTH, configure, make_study
 
 if TYPE_CHECKING:
@@ -47,9 +46,9 @@ def averaged(ratios: pd.DataFrame) -> pd.DataFrame:
 def factorial(preset: str) -> pd.DataFrame:
     """`held` of the study of all smooth generators by all smooth critics: its cells that did not break down."""
     cells = {cell.run_id for cell in make_study("crossed", preset).cells}
-    table = held(preset, 1, r"x2(-\w+-critic)?(-r1x[\d.]+)?")  # at T = 2 most are in other studies
+    table = held(preset, 1, rf"x2{OF_OTHERS}(-r1x[\d.]+)?")  # at T = 2 most are in other studies
     table = table[table["run_id"].isin(cells)]
-    whole = [not broke_down(Run.open(name, configure(preset).dataset).history) for name in table["run_id"]]
+    whole = [not broke_down(history_of(name, configure(preset).dataset)) for name in table["run_id"]]
     return table[np.array(whole, bool)].reset_index(drop=True)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.evaluation.scores import load_evaluations
-from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.figures.labels import CRITICS, label_ends, label_of
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Tags of runs that differ in row, seed, precision, the weight of R1 and whose loss trains the critic, alone.
-AS_LONG = r"b\d+(-bf16)?(-\w+-critic)?(-r1x[\d.]+)?"
+OF_OTHERS = rf"(-({'|'.join(CRITICS)})-critic)?"
+AS_LONG = rf"b\d+(-bf16)?{OF_OTHERS}(-r1x[\d.]+)?"
 TWICE = r"x2(-js-critic)?"  # the same of runs twice as long as their preset's
 MEASURES = ("FID", "distance")
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ddgan_core import UserError
 from ddgan_core.figures.labels import label_ends
-from ddgan_core.figures.plots import COLOURS, MARKERS, plain_numbers
+from ddgan_core.figures.plots import COLOURS, DDPM_LOOKS, MARKERS, plain_numbers
 from ddgan_core.notebook.rows import SAME_NETWORKS
 from ddgan_core.runs import results_dir
 from ddgan_core.study import configure
@@ -269,13 +269,10 @@ def ratio_bars(ax: "Axes", names: Sequence[str], ratios: pd.DataFrame, label: st
 
 def sampling_curve(ax: "Axes", times: pd.DataFrame) -> None:
     """Seconds for 1,000 images against the number of steps, a line for each sampler: a table of `bench sampling`."""
-    looks = {
-        "ddgan": ("DDGAN", "non_saturating_js", "-"), "ancestral": ("DDPM, ancestral", "ddpm", "-"),
-        "ddim": ("DDPM, DDIM", "ddpm", "--"),
-    }  # fmt: skip
     ends = []
     for sampler, own in times.groupby("sampler", sort=False):
-        name, row, style = looks[sampler]
+        how, style = DDPM_LOOKS.get(sampler, ("", "-"))
+        name, row = (f"DDPM, {how}", "ddpm") if how else ("DDGAN", "non_saturating_js")
         colour = COLOURS[row]
         line = own.sort_values("steps")
         ax.plot(line["steps"], line["seconds_per_1000"], marker=MARKERS[row], color=colour, ls=style, label=name)
