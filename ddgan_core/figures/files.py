@@ -27,7 +27,7 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
             buffer = io.BytesIO()
             fig.savefig(buffer, format=kind, dpi=sharp * DPI, metadata=metadata, bbox_inches=None)
             paths.append(stem.with_name(f"{stem.name}.{kind}"))
-            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else palette_png(buffer.getvalue(), 64))
+            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else palette_png(buffer.getvalue(), 48))
     return paths
 
 
