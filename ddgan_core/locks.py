@@ -10,9 +10,13 @@ from typing import IO
 from ddgan_core import UserError
 
 
+class Held(UserError):
+    """Another process is at this work."""
+
+
 @contextmanager
 def alone(lock: Path, who: str) -> Iterator[None]:
-    """One process is at this work; `who` says in the error what it is that another one is at."""
+    """One process is at this work; `who` says what it is in the error, Held, where another one is at it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "w") as file:
         for last in (False,) * 20 + (True,):  # for a second: who only asks (`is_held`) has the lock for a moment
@@ -21,7 +25,7 @@ def alone(lock: Path, who: str) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if last:
-                    raise UserError(f"{who} is being trained by another process: wait for it, or stop it") from None
+                    raise Held(f"{who} is being trained by another process: wait for it, or stop it") from None
                 time.sleep(0.05)
         yield
 

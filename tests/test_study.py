@@ -14,13 +14,7 @@ from ddgan_core.evaluation import samples, scoring
 from ddgan_core.evaluation.piles import TimeIsUp
 from ddgan_core.locks import alone, is_held
 from ddgan_core.runs import Run
-from ddgan_core.study import (
-    Study,
-    configure,
-    make_study,
-    run,
-    status,
-)
+from ddgan_core.study import Study, configure, make_study, run, status
 from ddgan_core.study import work as study_work
 
 ROOT = Path(__file__).parent.parent
@@ -173,14 +167,17 @@ def test_a_run_that_another_process_has_ended_meanwhile_is_left_alone(
     assert runner.train_run(configure("smoke", T=1), progress=False).status["state"] == "done"
 
 
-def test_a_cell_that_cannot_be_done_does_not_stop_the_others(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One is taken by another process after the cells were listed; the other is trained and scored."""
-    held, free = (configure("smoke", T=T, updates=3) for T in (1, 2))
+def test_a_cell_that_another_process_takes_meanwhile_is_left_to_it(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the cells were listed. That is no failure of a study; who asks for the run is told, the others done."""
+    held, free = make_study("paper", "smoke").cells[1:3]
     monkeypatch.setattr(study_work, "to_do", lambda study: list(study.cells))
-    with alone(Run.create(held).lock, ""), pytest.raises(UserError, match="1 of 2 runs could not be done"):
-        run(Study("two", (held, free)), progress=False)
-    assert status(Study("two", (free,)))["state"].tolist() == ["done"]
-    assert status(Study("two", (free,)))["scores"].tolist() == ["1/1"]
+    with alone(Run.create(held).lock, ""):
+        assert main(["study", "run", "--preset", "smoke", "--cell", held.run_id, "--cell", free.run_id]) == 0
+        assert "1 running, 1 done" in capsys.readouterr().out
+        with pytest.raises(UserError, match=f"being trained by another process: {held.run_id}: wait for it, or stop"):
+            study.ensure([held, free], True)
 
 
 def test_a_cell_that_another_process_is_at_is_left_to_it(results: Path) -> None:

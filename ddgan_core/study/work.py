@@ -1,5 +1,6 @@
 """Getting the study's runs done: train what is missing, score what is trained, stop in time and go on later."""
 
+import contextlib
 import functools
 import lzma
 import math
@@ -22,7 +23,7 @@ from ddgan_core.evaluation.samples import sample
 from ddgan_core.evaluation.scores import load_evaluations, read_evaluations
 from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.figures.grids import write_png_grid
-from ddgan_core.locks import is_held
+from ddgan_core.locks import Held, is_held
 from ddgan_core.packing import PACKED
 from ddgan_core.provenance import device_name
 from ddgan_core.runner import default_device, train_run
@@ -53,8 +54,10 @@ def status(study: Study) -> pd.DataFrame:
 
 
 def complete(cell: Cell, **how: Any) -> None:
-    """Get a cell done, or go on with it: for so many `minutes`, on a `device`, with `progress` shown."""
-    KINDS[type(cell)][1](cell, **how)
+    """Get a cell done, or go on with it: for so many `minutes`, on a `device`, with `progress` shown. One that another
+    process is at is left to it."""
+    with contextlib.suppress(Held):
+        KINDS[type(cell)][1](cell, **how)
 
 
 def run_lines(cells: Sequence[RunConfig]) -> list[dict[str, Any]]:
@@ -242,10 +245,13 @@ def _ray_task(job: str, *, cells: dict[str, Cell], deadline: float | None, threa
 def ensure(configs: list[RunConfig], compute: bool) -> list[Run]:
     """The runs of these configs that exist; with `compute`, those that do not are trained and scored first.
 
-    A run of that id made with other settings is not one of them; it is named in a line.
+    A run of that id made with other settings is not one of them; it is named in a line. With `compute`, UserError for
+    one that another process is at.
     """
     if compute and configs:
-        run(Study("asked for", tuple(configs)))
+        table = run(Study("asked for", tuple(configs)))
+        if held := table["run_id"][table["state"] == "running"].tolist():
+            raise UserError(f"being trained by another process: {', '.join(held)}: wait for it, or stop it")
     paths = [Run(config).path / "config.json" for config in configs]
     found = [Run.read(path) for path in paths if path.exists()]
     for r in found:
