@@ -66,6 +66,7 @@ def run(line: str) -> int:
         ("critics --run nothing_T04", "'nothing_T04' does not exist"),
         ("bands --run nothing_T04 --n 20", "'20' is not a whole number of 40 or more"),
         ("study ship --run nothing_T04 --dataset mnist", "'mnist' is not known: choose one of"),
+        ("study export --dataset mnist", "'mnist' is not known: choose one of"),
         ("sample --run nothing_T04 -n -3", "'-3' is not a whole number of 1 or more"),
         ("sample --run nothing_T04 -o grid.gif", ".png"),
         ("evaluate", "one of --run ID"),

@@ -56,3 +56,25 @@ def test_what_has_not_ended_is_not_exported(made: Path, tmp_path: Path, capsys: 
     Run(CONFIGS[1], made).set_status("running", "stopped", step=1)
     assert main(["study", "export", "-o", str(tmp_path / "none")]) == 0
     assert "no run has ended" in capsys.readouterr().err
+
+
+def test_runs_of_one_id_in_two_datasets_are_told_apart(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Run.create(CONFIGS[0].changed(dataset="cifar10")).set_status("done", step=2)
+    assert main(["study", "export", "--run", A, "-o", str(tmp_path / "one")]) == 2
+    assert "(cifar10, digits): say which by --dataset" in capsys.readouterr().err
+    for options, members in {
+        ("--run", A, "--dataset", "digits"): [f"digits/{A}.zip"],
+        ("--dataset", "digits"): [f"digits/{A}.zip", f"digits/{B}.zip"],
+        (): [f"cifar10/{A}.zip", f"digits/{A}.zip", f"digits/{B}.zip"],
+    }.items():
+        assert main(["study", "export", *options, "-o", str(tmp_path / "out")]) == 0
+        with zipfile.ZipFile(tmp_path / "out" / "runs-1-of-1.zip") as archive:
+            assert sorted(archive.namelist()) == members
+    _, left_out = export_runs(tmp_path / "none", megabytes=0.001)
+    assert left_out == dict.fromkeys((f"{A} of cifar10", f"{A} of digits", B), "all of it")
+    monkeypatch.setenv("DDGAN_RESULTS", str(tmp_path / "elsewhere"))
+    capsys.readouterr()
+    assert main(["study", "import", str(tmp_path / "out" / "runs-1-of-1.zip")]) == 0
+    assert sorted(capsys.readouterr().out.splitlines()) == [f"{A} of cifar10: new", f"{A} of digits: new", f"{B}: new"]

@@ -185,6 +185,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-o", "--output", type=output("folder"), default="export", metavar="FOLDER", help="(default: export)"
     )
     this.add_argument("--run", action="append", default=[], metavar="ID", help="only this run; may be repeated")
+    this.add_argument("--dataset", help="only runs of this dataset")
     this = command(parts, "import", "study_import", "Merge exported files.", "study import out/runs-1-of-1.zip")
     this.add_argument("files", nargs="+", type=Path)
 

@@ -94,13 +94,13 @@ def study_slurm(args: argparse.Namespace) -> int:
 def study_export(args: argparse.Namespace) -> int:
     from ddgan_core.study.transfer import TOO_LARGE, export_runs
 
-    paths, left_out = export_runs(args.output, args.run)
+    paths, left_out = export_runs(args.output, args.run, args.dataset)
     for path in paths:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     if not paths and not left_out:
         print("no run has ended: there is nothing to export", file=sys.stderr)
     for what in dict.fromkeys(left_out.values()):
-        whose = ", ".join(run_id for run_id, why in left_out.items() if why == what)
+        whose = ", ".join(name for name, why in left_out.items() if why == what)
         then = "copy what `study ship` makes of them" if what == TOO_LARGE else "export these with --run, elsewhere"
         print(f"no room for {whose} ({what}): {then}", file=sys.stderr)
     return 0
@@ -110,8 +110,8 @@ def study_import(args: argparse.Namespace) -> int:
     from ddgan_core.study import write_tables
     from ddgan_core.study.transfer import import_runs
 
-    for run_id, what in import_runs(args.files).items():
-        print(f"{run_id}: {what}")
+    for name, what in import_runs(args.files).items():
+        print(f"{name}: {what}")
     write_tables()
     return 0
 

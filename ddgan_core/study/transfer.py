@@ -38,19 +38,22 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def export_runs(
-    folder: Path, run_ids: Sequence[str] = (), *, megabytes: float = MEGABYTES, files: int = FILES
-) -> tuple[list[Path], dict[str, str]]:
+    folder: Path, run_ids: Sequence[str] = (), dataset: str | None = None, *, megabytes: float = MEGABYTES,
+    files: int = FILES,
+) -> tuple[list[Path], dict[str, str]]:  # fmt: skip
     """Pack finished and failed runs into at most so many zip files of at most so many megabytes (10^6 bytes) each.
 
-    Everything but weights goes first, then weights while there is room. run_ids: only these, by default every run.
-    Returns the files, and {run id: what of it found no room}. Raises UserError for an unknown id, and for one of a run
-    that has not ended.
+    Everything but weights goes first, then weights while there is room. run_ids, dataset: only these, by default every
+    run. Returns the files, and {run id: what of it found no room}; "ID of DATASET" where two datasets have one of that
+    id. Raises UserError for an unknown dataset or id, and for one of a run that has not ended.
     """
-    named = [Run.open(name) for name in dict.fromkeys(run_ids)]
+    if dataset is not None:
+        get_dataset(dataset)
+    named = [Run.open(name, dataset) for name in dict.fromkeys(run_ids)]
     for run in named:
         if run.status["state"] not in ENDED:
             raise UserError(f"run {run.config.run_id} has not ended ({run.status['state']}): go on with it first")
-    runs = named or [run for run in all_runs(damaged=True) if run.status["state"] in ENDED]
+    runs = named or [run for run in all_runs(dataset, damaged=True) if run.status["state"] in ENDED]
     room, packed = int(megabytes * 1e6), list[dict[str, bytes]]()
 
     def fits(members: dict[str, bytes], content: bytes) -> bool:
@@ -65,7 +68,7 @@ def export_runs(
             chosen[_member(run)] = content
         return chosen is not None
 
-    left_out = {run.config.run_id: EVERYTHING for run in runs if not placed(run, _pack(run, weights=False))}
+    left_out = {_name(run, runs): EVERYTHING for run in runs if not placed(run, _pack(run, weights=False))}
     for run in runs:
         home = next((members for members in packed if _member(run) in members), None)
         if home is None or run.weights is None:
@@ -73,7 +76,7 @@ def export_runs(
         bare, whole = home.pop(_member(run)), _pack(run, weights=True)
         if not placed(run, whole):
             home[_member(run)] = bare
-            left_out[run.config.run_id] = ITS_WEIGHTS if fits({}, whole) else TOO_LARGE
+            left_out[_name(run, runs)] = ITS_WEIGHTS if fits({}, whole) else TOO_LARGE
     packed = [members for members in packed if members]
     paths = [folder / f"runs-{number}-of-{len(packed)}.zip" for number in range(1, len(packed) + 1)]
     for path, members in zip(paths, packed, strict=True):
@@ -104,9 +107,9 @@ def _pack(run: Run, weights: bool) -> bytes:
 def import_runs(paths: Iterable[Path]) -> dict[str, str]:
     """Merge exported files into the results; {run id: "new", "merged" (scores or weights added) or "same"}.
 
-    A run that failed elsewhere never takes the place of one that was begun here. Raises UserError, nothing written, for
-    a file that is damaged or foreign, and for a run that is here already with another configuration or other weights,
-    or is being trained.
+    "ID of DATASET" where two datasets have one of that id. A run that failed elsewhere never takes the place of one
+    that was begun here. Raises UserError, nothing written, for a file that is damaged or foreign, and for a run that is
+    here already with another configuration or other weights, or is being trained.
     """
     with tempfile.TemporaryDirectory() as folder:
         arrived = [run for path in paths for run in _unpack(Path(path), Path(folder))]
@@ -119,12 +122,20 @@ def import_runs(paths: Iterable[Path]) -> dict[str, str]:
                 here[_key(run)] = run
         words: dict[str, str] = {}
         for run in arrived:
-            words[run.config.run_id] = max(_merge(run), words.get(run.config.run_id, "same"), key=WORDS.index)
+            name = _name(run, arrived)
+            words[name] = max(_merge(run), words.get(name, "same"), key=WORDS.index)
     return words
 
 
 def _key(run: Run) -> tuple[str, str]:
     return run.config.dataset, run.config.run_id
+
+
+def _name(run: Run, among: Iterable[Run]) -> str:
+    """Its id, with its dataset where that of another run among them is the same."""
+    dataset, run_id = _key(run)
+    alone = {_key(other)[0] for other in among if other.config.run_id == run_id} == {dataset}
+    return run_id if alone else f"{run_id} of {dataset}"
 
 
 def _refuse_conflict(run: Run, there: Run, how: str) -> None:
