@@ -103,6 +103,17 @@ def test_features_that_do_not_fit_leave_no_table(run, results):
     assert not list(results.rglob("*_digits.csv"))
 
 
+def test_the_command_takes_features_that_its_images_fit(run, capsys):
+    command = ["anatomy", "--preset", "smoke", "--T", "2", "--threads", "1"]
+    assert main(command) == 2
+    assert "fashion_classifier features take 28x28, pixels and inception any size" in capsys.readouterr().err
+    assert main([*command, "--features", "pixels"]) == 0
+    assert f"measured: {run.config.run_id}" in capsys.readouterr().out
+    table = anatomy.table("modes", "digits")[["run_id", "features", "n"]].drop_duplicates()
+    n = len(load_images("digits", "test")[0])  # fewer than the default
+    assert table.to_numpy().tolist() == [["real", "pixels", n], [run.config.run_id, "pixels", n]]
+
+
 def test_without_weights_the_command_says_what_is_missing(run, capsys):
     assert main(["anatomy", "--preset", "smoke", "--T", "3", "--tag", "own", "--threads", "1"]) == 2
     said = capsys.readouterr().err

@@ -257,6 +257,7 @@ def make_parser() -> argparse.ArgumentParser:
     this.add_argument("--preset", **preset)
     this.add_argument("--T", type=whole(1, 1000), default=4, help="(default: %(default)s)")
     this.add_argument("--tag", default="", help="the runs with this tag instead of the study's")
+    this.add_argument("--features", default="fashion_classifier", help="as in evaluate (default: %(default)s)")
     this.add_argument("--force", action="store_true", help="measure again what is in the tables")
     computing(this)
 

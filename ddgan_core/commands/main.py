@@ -128,7 +128,7 @@ def anatomy(args: argparse.Namespace) -> int:
         which = f"--preset {args.preset} --T {args.T}" + (f" --tag {args.tag}" if args.tag else "")
         missing = f"none of the {len(runs)} runs of {which} has weights here" if runs else f"there is no run of {which}"
         raise UserError(f"{missing}: train one, python -m ddgan_core train {which}")
-    done = measure(runs, device=device, force=args.force)
+    done = measure(runs, features=args.features, device=device, force=args.force)
     print(f"measured: {', '.join(done) or 'none, all are in the tables'}")
     return 0
 

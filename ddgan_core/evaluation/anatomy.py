@@ -58,7 +58,8 @@ def measure(
     """Measure the runs, of one dataset, that are in no table yet, or all with `force`; returns their names.
 
     Each by n samples of one seed: a DDGAN as it was trained, a DDPM by ten steps of DDIM. They are compared with the
-    first n test images, and so are, as a control, the first n training images. Runs without weights are left out.
+    first n test images, and so are, as a control, the first n training images; n is that of the test images where there
+    are fewer. Runs without weights are left out.
     Raises UserError for runs of several datasets, for n below five images a group, and, before anything is
     written, for features that the images do not fit.
     """
@@ -71,6 +72,7 @@ def measure(
         dataset = run.config.dataset
         real = load_images(dataset, "test")[0][:n]
         load_extractor(features).check(real)
+        n = len(real)
         steps = {"sampler": "ddim", "steps": DDIM_STEPS} if run.config.method == "ddpm" else {}
         sampler, count = resolve_sampler(run, **steps)
         row = "ddpm" if run.config.method == "ddpm" else run.config.divergence
