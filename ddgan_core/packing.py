@@ -1,4 +1,4 @@
-"""Tensors in files: safetensors, compressed where a file's name ends in `PACKED`."""
+"""Tensors in files: safetensors, compressed where a file's name ends in `PACKED`; tables that are not whole."""
 
 import json
 import lzma
@@ -37,3 +37,9 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
         raise ValueError(str(error).splitlines()[0]) from None
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # `load` leaves out what it says
     return tensors, header.get("__metadata__", {})
+
+
+def refuse_cut(path: Path) -> None:
+    """Raises ValueError for a table whose last line has no end: what is cut within a number is another number."""
+    if path.suffix == ".csv" and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        raise ValueError("its last line is cut off")

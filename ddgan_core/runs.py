@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from ddgan_core import UserError, tell
-from ddgan_core.packing import PACKED
+from ddgan_core.packing import PACKED, refuse_cut
 
 METHODS, PRECISIONS, HISTORY = ("ddgan", "ddpm"), ("fp32", "bf16"), "history.csv.xz"
 
@@ -280,11 +280,11 @@ class Run:
         return self._table("evaluations.csv")
 
     def _table(self, name: str) -> pd.DataFrame:
-        path = self.path / name
-        dtype = {"features_hash": str, "commit": str, "tag": str}  # a hash may look like a number
+        path, text = self.path / name, dict.fromkeys(("features_hash", "commit", "tag"), str)  # may look like numbers
         try:
-            return pd.read_csv(path, dtype=dtype).fillna({"tag": ""}) if path.exists() else pd.DataFrame()
-        except pd.errors.EmptyDataError:  # of a run that was stopped before its first record
+            refuse_cut(path)
+            return pd.read_csv(path, dtype=text).fillna({"tag": ""})
+        except (FileNotFoundError, pd.errors.EmptyDataError):  # as of a run that was stopped before its first record
             return pd.DataFrame()
         except (ValueError, EOFError, lzma.LZMAError) as error:
             raise UserError(f"{path} is damaged ({str(error).strip()}): restore it, or delete it") from None

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ddgan_core import UserError
 from ddgan_core.locks import locked
+from ddgan_core.packing import refuse_cut
 from ddgan_core.runs import write_atomic
 
 TEXT = ("hash", "features_hash", "commit", "classes", "settings", "t", "answer")  # what may look like a number
@@ -26,12 +27,6 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str))
     except (ValueError, EOFError, lzma.LZMAError) as error:  # pandas' own are ValueErrors
         raise UserError(f"{path} is damaged ({str(error).strip()}): restore it, or move it away") from None
-
-
-def refuse_cut(path: Path) -> None:
-    """Raises ValueError for a table whose last line has no end: what is cut within a number is another number."""
-    if path.suffix == ".csv" and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-        raise ValueError("its last line is cut off")
 
 
 def replace_rows(path: Path, same: Mapping[str, Any], new: pd.DataFrame) -> None:

@@ -308,3 +308,5 @@ def test_tables_that_cannot_be_read_are_named(results: Path) -> None:
         (run.path / "evaluations.csv").write_bytes(content)
         assert "evaluations.csv is no table of scores" in refusal(read_evaluations, run.path / "evaluations.csv")
         assert "evaluations.csv is no table of scores" in refusal(load_evaluations, "digits"), "many at once"
+    (run.path / "evaluations.csv").write_text("n,frechet,tag\n10,2.5,x\n20,8.37575"[:-3])  # 8.37: another number
+    assert "evaluations.csv is damaged (its last line is cut off)" in refusal(lambda: run.evaluations)

@@ -14,8 +14,8 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.data import get_dataset
 from ddgan_core.locks import locked
+from ddgan_core.packing import refuse_cut
 from ddgan_core.runs import all_runs, results_dir, write_atomic
-from ddgan_core.tables import refuse_cut
 
 KEY = (
     "sampler", "steps", "protocol",  # how the images were drawn; protocol: as_trained, respaced, or of PROTOCOLS
