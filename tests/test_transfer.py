@@ -288,4 +288,4 @@ def test_by_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert f"{A}: new" in capsys.readouterr().out
     assert (tmp_path / "elsewhere" / "tables" / "evaluations_digits.csv.xz").exists()
     assert main(["study", "import", str(tmp_path / "nothing.zip")]) == 2
-    assert "nothing.zip" in capsys.readouterr().err
+    assert f"there is no file {tmp_path / 'nothing.zip'}: name one" in capsys.readouterr().err

@@ -177,6 +177,8 @@ def _add_scores(path: Path, arrived: Run) -> int:
 
 def _unpack(path: Path, folder: Path) -> list[Run]:
     """The runs of a file, each in a results folder of its own within `folder`, and checked there."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}: name one that `study export` wrote")
     try:
         packed = {name: _members(content) for name, content in _members(path.read_bytes()).items()}
     except UserError as error:
