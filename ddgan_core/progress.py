@@ -1,5 +1,6 @@
 """How far something long is and how long it has to go: a bar on a terminal and in a notebook, elsewhere plain lines."""
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -23,8 +24,9 @@ class Progress:
         self.output: Any = None  # in a notebook: one output, written anew each time
         self.notebook = _in_kernel()
         terminal, delay = shown and sys.stderr.isatty() and not self.notebook, BRIEF_SECONDS if brief else 0
+        one = re.sub(r"(?<=ch)es$|s$", "", unit)  # an update, a batch
         self.bar = tqdm(
-            total=total, initial=first, desc=label, unit=unit.rstrip("s"), delay=delay, leave=not brief
+            total=total, initial=first, desc=label, unit=one, delay=delay, leave=not brief
         ) if terminal else None  # fmt: skip
 
     def show(self, done: int) -> None:

@@ -41,6 +41,15 @@ def test_what_is_over_in_seconds_is_silent(clock: list[float], capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[-1] == "slow: 5 of 5 batches, 0.0 minutes left"
 
 
+@pytest.mark.parametrize(("units", "rate"), [("updates", "update/s"), ("batches", "batch/s")])
+def test_a_terminal_is_shown_how_many_a_second(units: str, rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    bar = Progress("it", 0, 2, units).bar
+    assert bar is not None
+    assert f" ?{rate}" in str(bar)
+    bar.close()
+
+
 def test_in_a_notebook_one_output_is_written_anew(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     outputs: list[list[str]] = []
 
