@@ -108,12 +108,11 @@ def panels(n: int, height: float = 4.2) -> "tuple[Figure, list[Axes]]":
 def fid_curve(
     ax: "Axes",
     evaluations: pd.DataFrame,
-    x: str = "steps",
     floor: float | None = None,
     ceiling: float | None = None,
     title: str = "",
 ) -> None:
-    """`frechet` against `x`, one line per row (DDPM: per sampler), labelled at its end.
+    """`frechet` against the denoising steps, one line per row (DDPM: per sampler), labelled at its end.
 
     Several seeds are points about their geometric mean, with their range; a single one has its interval over draws of
     samples. Runs that broke down, by a column `broken` if there is one, are hollow and in no line. Chains cut short are
@@ -140,16 +139,16 @@ def fid_curve(
     # Chains cut short of several rows are named once, in a colour of none of them.
     of_all = sorted({label for _, label, _ in _line_of(cut)}) if cut["divergence"].nunique() > 1 else []
     for (name, label, ls), every in rows.groupby(_line_of(rows), sort=False):
-        by_x = _draw_line(ax, every, x, (name, label, ls))
+        by_x = _draw_line(ax, every, (name, label, ls))
         is_cut, first = set(every["sampler"]) == {"truncated"}, every.iloc[0]
         if label not in of_all:
             ends.append((float(by_x.index[-1]), float(by_x["mean"].iloc[-1]), label, COLOURS[name]))
         own = rows[(rows["divergence"] == name) & (rows["sampler"] == "ddgan") & (rows["tag"] == first["tag"])]
         whole = own[(own["T"] == first["T"]) & (own["seed"] == first["seed"]) & ~own["broken"]] if is_cut else own[:0]
         if len(whole):
-            last = [float(by_x.index[-1]), float(whole[x].iloc[0])]
+            last = [float(by_x.index[-1]), float(whole["steps"].iloc[0])]
             ax.plot(last, [by_x["mean"].iloc[-1], whole["frechet"].iloc[0]], color=COLOURS[name], ls=ls)
-            if own[x].nunique() == 1:  # a point is named at the other end of this line
+            if own["steps"].nunique() == 1:  # a point is named at the other end of this line
                 begins[name] = (float(by_x.index[0]), float(by_x["mean"].iloc[0]))
     begins = {label_of(name): at for name, at in begins.items()}
     ends = [(*begins.get(label, (x_end, y_end)), label, colour) for x_end, y_end, label, colour in ends]
@@ -160,7 +159,7 @@ def fid_curve(
         ax.axhline(value, color="0.6", lw=1, ls=":")
         ends.append((float("nan"), value, label, "0.45"))
     errors = rows.get("frechet_error", pd.Series(0.0, rows.index)).fillna(0)
-    _scale_axes(ax, rows[x], [*(rows["frechet"] - errors), *(rows["frechet"] + errors), *(v for v, _ in near)])
+    _scale_axes(ax, rows["steps"], [*(rows["frechet"] - errors), *(rows["frechet"] + errors), *(v for v, _ in near)])
     for value, label in set(bounds) - set(near):
         edge, arrow = (0, "↓") if value < low else (1, "↑")
         ends.append(
@@ -174,7 +173,7 @@ def fid_curve(
     first = rows.iloc[0]
     dataset = DATASETS[first["dataset"]].label if first["dataset"] in DATASETS else first["dataset"]
     ruler = FEATURE_LABELS.get(first["features"], first["features"])
-    ax.set_xlabel({"steps": "denoising steps (network evaluations)", "T": "T"}.get(x, x.replace("_", " ")))
+    ax.set_xlabel("denoising steps (network evaluations)")
     ax.set_ylabel("FID, lower is better" if ruler.startswith("FID") else "distance, lower is better")
     which = f"{int(first['n']):,} samples, {int(first['reference_n']):,} {first['reference']} images"
     lines = (title, ruler, f"{dataset}, preset {first['preset']}: {which}")
@@ -188,27 +187,25 @@ def fid_curve(
     label_ends(ax, ends)
 
 
-def _draw_line(ax: "Axes", every: pd.DataFrame, x: str, look: tuple[str, str, str]) -> pd.DataFrame:
-    """One line of `fid_curve` with its points and bars. Returns mean, min, max and size by x of the runs that the line
-    joins or, where all broke down, of those."""
+def _draw_line(ax: "Axes", every: pd.DataFrame, look: tuple[str, str, str]) -> pd.DataFrame:
+    """One line of `fid_curve` with its points and bars. Returns mean, min, max and size by steps of the runs that the
+    line joins or, where all broke down, of those."""
     name, label, ls = look
     line, fallen = every[~every["broken"]], every[every["broken"]]
     style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKERS[name]}
-    by_x = (
-        (line if len(line) else fallen).groupby(x)["frechet"].agg([geometric_mean, "min", "max", "size"]).sort_index()
-    )
-    by_x = by_x.rename(columns={"geometric_mean": "mean"})
+    by_x = (line if len(line) else fallen).groupby("steps")["frechet"]
+    by_x = by_x.agg(mean=geometric_mean, min="min", max="max", size="size")
     if len(line):
         ax.plot(by_x.index, by_x["mean"], label=label, ls=ls, ms=6, mec="white", mew=0.4, **style)
         if (by_x["size"] > 1).any():
             ax.vlines(by_x.index, by_x["min"], by_x["max"], color=COLOURS[name], lw=1)
-            ax.plot(line[x], line["frechet"], ls="", marker=".", ms=3, color=COLOURS[name])
+            ax.plot(line["steps"], line["frechet"], ls="", marker=".", ms=3, color=COLOURS[name])
         if "frechet_error" in line:
-            one = line[~line[x].duplicated(keep=False)]
+            one = line[~line["steps"].duplicated(keep=False)]
             error = one["frechet_error"].fillna(0)
-            ax.vlines(one[x], one["frechet"] - error, one["frechet"] + error, color=COLOURS[name], lw=1)
+            ax.vlines(one["steps"], one["frechet"] - error, one["frechet"] + error, color=COLOURS[name], lw=1)
     if len(fallen):
-        ax.plot(fallen[x], fallen["frechet"], ls="", ms=6, mfc="white", **style)
+        ax.plot(fallen["steps"], fallen["frechet"], ls="", ms=6, mfc="white", **style)
     return by_x
 
 
