@@ -115,7 +115,7 @@ def precision_recall(real: Float[Tensor, "n d"], fake: Float[Tensor, "m e"]) -> 
     """
     _check_pair(real, fake, K + 1)
     real, fake = real.double(), fake.double()
-    real_radius, fake_radius = neighbour_distances(real, K), neighbour_distances(fake, K)
+    real_radius, fake_radius = neighbour_distances(real), neighbour_distances(fake)
     inside, balls, recalled, covered = fake.new_zeros(len(fake), dtype=torch.bool), 0, 0, 0
     for d, radius in zip(distances(real, fake), real_radius.split(CHUNK), strict=True):
         within = d < radius[:, None]
@@ -135,10 +135,10 @@ def distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
         yield torch.cdist(part, b)
 
 
-def neighbour_distances(x: Tensor, k: int) -> Tensor:
-    """From each point to its k-th nearest other one."""
+def neighbour_distances(x: Tensor) -> Tensor:
+    """From each point to its K-th nearest other one."""
     # The nearest of all is itself. On a CPU, topk takes a sixth of the time of kthvalue.
-    return torch.cat([d.topk(k + 1, dim=1, largest=False).values[:, k] for d in distances(x, x)])
+    return torch.cat([d.topk(K + 1, dim=1, largest=False).values[:, K] for d in distances(x, x)])
 
 
 def _check_pair(a: Tensor, b: Tensor, least: int) -> None:

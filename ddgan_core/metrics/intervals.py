@@ -126,7 +126,7 @@ def neighbours_without(fake: Float[Tensor, "m d"], real: Float[Tensor, "n d"]) -
     fake, real = fake.double(), real.double()
     group = group_of(len(fake)).to(fake.device)
     member = _members(group)
-    real_radius, fake_radius = neighbour_distances(real, K), _radii_without(fake, group)
+    real_radius, fake_radius = neighbour_distances(real), _radii_without(fake, group)
     inside, balls = fake.new_zeros(2, len(fake))
     recalled, covered = fake.new_zeros(2, GROUPS + 1)
     for d, radius in zip(distances(real, fake), real_radius.split(CHUNK), strict=True):
