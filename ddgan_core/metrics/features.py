@@ -110,11 +110,6 @@ def load_classifier(device: torch.device) -> Classifier:
     return network.eval().requires_grad_(False).to(device)
 
 
-def classifier_facts() -> dict:
-    """What is recorded with the shipped classifier: widths, test_accuracy, test_top_probability."""
-    return {name: json.loads(value) for name, value in read_tensors(CLASSIFIER_FILE)[1].items()}
-
-
 def cache_dir() -> Path:
     """What can be made or downloaded again: $DDGAN_CACHE, else ~/.cache/ddgan."""
     return Path(os.environ.get("DDGAN_CACHE") or Path.home() / ".cache" / "ddgan")
