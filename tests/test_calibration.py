@@ -194,8 +194,11 @@ def test_a_line_in_one_over_n_is_found() -> None:
     assert (limit, slope) == (pytest.approx(0.3), pytest.approx(7))
     assert error == pytest.approx(0, abs=1e-9)
     n, values = np.array([100, 200, 400, 800]), np.array([0.37, 0.34, 0.31, 0.32])
-    line, covariance = np.polyfit(1 / n, values, 1, w=n**0.5, cov=True)  # of weights w^2
-    assert extrapolate(n.tolist(), values.tolist()) == pytest.approx((line[1], covariance[1, 1] ** 0.5, line[0]))
+    design = np.stack([np.ones(4), 1 / n], 1)
+    inverse = np.linalg.inv(design.T @ (design * n[:, None]))  # the normal equations
+    line = inverse @ design.T @ (n * values)
+    error = ((n * (values - design @ line) ** 2).sum() / (4 - 2) * inverse[0, 0]) ** 0.5
+    assert extrapolate(n.tolist(), values.tolist()) == pytest.approx((line[0], error, line[1]))
     with pytest.raises(UserError, match="3 values at 2 or more"):
         extrapolate([100, 100, 100], [1, 2, 3])
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -216,12 +217,8 @@ def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> tuple[float,
     piles hold each other, as `calibrate`'s of real images do, it is about half of what it should be. Raises UserError
     for fewer than 3 values.
     """
-    n, y = torch.tensor(sizes, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
-    if len(set(sizes)) < 2 or len(y) < 3:
-        raise UserError(f"{len(y)} values at {len(set(sizes))} sizes: a line with an error needs 3 values at 2 or more")
-    design = torch.stack([torch.ones_like(n), 1 / n], 1)
-    weighted = design * n[:, None]
-    inverse = torch.linalg.inv(design.T @ weighted)
-    line = inverse @ (weighted.T @ y)
-    residual = (n * (y - design @ line).square()).sum() / (len(y) - 2)
-    return float(line[0]), float((residual * inverse[0, 0]).sqrt()), float(line[1])
+    n, different = np.array(sizes, float), len(set(sizes))
+    if different < 2 or len(n) < 3:
+        raise UserError(f"{len(n)} values at {different} sizes: a line with an error needs 3 values at 2 or more")
+    (slope, limit), covariance = np.polyfit(1 / n, values, 1, w=n**0.5, cov=True)  # it squares the weights
+    return float(limit), float(covariance[1, 1] ** 0.5), float(slope)
