@@ -129,22 +129,19 @@ def budget_study(preset: str = "cpu") -> Study:
     cells += [cell.changed(seed=1) for cell in cells if (cell.T, cell.tag) == (1, "x2")]
     usual = configure(preset, method="ddpm", tag="x5")
     cells.append(usual.changed(updates=5 * usual.updates))
-    for T in (4, 8, 2, 1):
-        batch = 2 * PRESETS[preset]["batch_size"]
-        usual = configure(preset, T=T, tag=f"b{batch}", batch_size=batch)
-        cells.append(usual.changed(updates=usual.updates * 13 // 12))
-    usual = configure(preset, T=4, tag="long", batch_size=batch, precision="bf16")
-    cells.append(usual.changed(updates=2 * usual.updates))
-    cells += [_later(preset, divergence=row, T=T, seed=seed) for T, seed in ((2, 0), (2, 1), (1, 0)) for row in SMOOTH]
+    cells += [_later(preset, "fp32", T=T) for T in (4, 8, 2, 1)]
     usual = _later(preset, T=4)
+    cells.append(usual.changed(tag="long", updates=2 * PRESETS[preset]["updates"]))
+    cells += [_later(preset, divergence=row, T=T, seed=seed) for T, seed in ((2, 0), (2, 1), (1, 0)) for row in SMOOTH]
     cells.append(usual.changed(tag=f"{usual.tag}-wide-critic", critic_widths=tuple(2 * w for w in usual.critic_widths)))
     return Study(f"budget-{preset}", tuple(cells))
 
 
-def _later(preset: str, **chosen: Any) -> RunConfig:
-    """Trained on until JS uses its latent at T = 2: twice the batches, in bfloat16, and a twelfth more updates."""
+def _later(preset: str, precision: str = "bf16", **chosen: Any) -> RunConfig:
+    """Trained on until JS uses its latent at T = 2: twice the batches, usually in bfloat16, a twelfth more updates."""
     batch = 2 * PRESETS[preset]["batch_size"]
-    usual = configure(preset, tag=f"b{batch}-bf16", batch_size=batch, precision="bf16", **chosen)
+    tag = f"b{batch}" + "-bf16" * (precision == "bf16")
+    usual = configure(preset, tag=tag, batch_size=batch, precision=precision, **chosen)
     return usual.changed(updates=usual.updates * 13 // 12)
 
 
