@@ -30,6 +30,11 @@ class Dataset:
     size: int
     classes: tuple[str, ...]
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: channels, height, width."""
+        return self.channels, self.size, self.size
+
 
 DATASETS = {
     d.name: d

@@ -53,8 +53,7 @@ def resolve_sampler(run: Run, sampler: str | None = None, steps: int | None = No
 def _chain_step(run: Run, sampler: str, steps: int, device: torch.device | str) -> tuple[Step, tuple[int, int, int]]:
     """The sampler's step, and the shape of one image."""
     network, schedule = load_model(run, device)
-    dataset = get_dataset(run.config.dataset)
-    shape = (dataset.channels, dataset.size, dataset.size)
+    shape = get_dataset(run.config.dataset).shape
     if isinstance(network, Generator):
         return ddgan_step(network, schedule), shape  # truncated: the chain is begun at a smaller t
     if sampler in ("shortened", "retimed"):

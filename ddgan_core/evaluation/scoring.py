@@ -70,8 +70,7 @@ def check_features(names: Sequence[str], dataset: str, device: torch.device | st
 
     Before the first of them is scored, so that a mistake leaves no row of the others.
     """
-    known = get_dataset(dataset)
-    one = torch.zeros(1, known.channels, known.size, known.size, dtype=torch.uint8)
+    one = torch.zeros(1, *get_dataset(dataset).shape, dtype=torch.uint8)
     for name in names:
         load_extractor(name, device).check(one)
 
@@ -97,8 +96,7 @@ def evaluate_baseline(
 
     def draw() -> tuple[Tensor, float]:
         if kind == "noise":
-            shape = (n, known.channels, known.size, known.size)
-            return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), float("nan")
+            return torch.randint(0, 256, (n, *known.shape), dtype=torch.uint8, generator=generator), float("nan")
         images, _ = load_images(dataset, "train" if reference == "test" else "test")
         if n > len(images):
             raise UserError(f"n = {n}: the split compared with {reference} holds {len(images)} images of {dataset}")

@@ -49,8 +49,7 @@ class Model:
 def open_model(run: Run) -> Model:
     """The run's model, kept for the next picture of the same `Run`. Raises UserError if there are no weights."""
     network, schedule = load_model(run)
-    dataset = get_dataset(run.config.dataset)
-    shape = (dataset.channels, dataset.size, dataset.size)
+    shape = get_dataset(run.config.dataset).shape
     if isinstance(network, Generator):
         return Model(network, schedule, ddgan_step(network, schedule), shape)
     schedule = schedule.respaced(min(schedule.T, MOST_STEPS))
