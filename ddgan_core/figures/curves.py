@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ddgan_core.divergences import get_divergence
-from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.figures.labels import label_ends, label_of, say
 from ddgan_core.figures.plots import COLOURS, plain_numbers
 from ddgan_core.penalties import gradient_penalty, r1_r2_penalty
 from ddgan_core.runs import Run, RunConfig
@@ -131,8 +131,7 @@ def _smooth(values: pd.Series) -> pd.Series:
 def finish(ax: "Axes", ends: list[tuple[float, float, str, Any]], run: bool) -> None:
     """The names of the lines, or why there are none; the heights are those of heavy lines and bars, not of bands."""
     if not ends:
-        said = "not recorded when this run was made" if run else "not run yet"
-        ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", color="0.5")
+        say(ax, "not recorded when this run was made" if run else "not run yet", va="center")
         ax.set(xticks=[], yticks=[])
         return
     heavy = [np.asarray(line.get_ydata(), float) for line in ax.lines if line.get_linewidth() > 1]

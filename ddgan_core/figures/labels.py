@@ -1,4 +1,4 @@
-"""Names written beside the lines of a plot instead of in a legend: where there is room for them."""
+"""Names written beside the lines of a plot instead of in a legend, where there is room; or why there are none."""
 
 import math
 import re
@@ -54,6 +54,11 @@ def training_label(preset: str, tag: str) -> str:
     if preset == "cpu" and (larger := re.fullmatch(r"b64(-.+)?", tag)):  # twice the images
         return "longer" + tag_label(larger[1] or "")
     return f"{length}, {tag_label(tag)}" if tag else length
+
+
+def say(ax: "Axes", text: str, va: str = "baseline") -> None:
+    """In the middle of axes that have nothing to show: why."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va=va, color="0.5")
 
 
 def text_width(text: str, size: float) -> float:

@@ -14,7 +14,7 @@ from ddgan_core.data import DATASETS
 from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.evaluation.scores import AXIS
 from ddgan_core.figures.grids import DPI
-from ddgan_core.figures.labels import label_ends, label_of, tag_label, with_room
+from ddgan_core.figures.labels import label_ends, label_of, say, tag_label, with_room
 from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.time_means import MAX_TIME_BINS
 
@@ -125,7 +125,7 @@ def fid_curve(
 
     rows = evaluations[~evaluations["sampler"].isin(["real", "noise"])] if len(evaluations) else evaluations
     if not len(rows):
-        ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", va="center", color="0.5")
+        say(ax, "not run yet", va="center")
         ax.set_axis_off()
         return
     for column in COMPARABLE:
@@ -261,7 +261,7 @@ def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str
 
     columns = [columns] if isinstance(columns, str) else list(columns)
     if not len(history):
-        ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", va="center", color="0.5")
+        say(ax, "not run yet", va="center")
         ax.set_axis_off()
         return
     for name, style in zip(columns, ("-", "--", ":", "-.") * len(columns), strict=False):

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from ddgan_core.divergences import Divergence, get_divergence
-from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.figures.labels import label_ends, label_of, say
 from ddgan_core.figures.plots import COLOURS, panels, plain_numbers
 from ddgan_core.notebook.rows import late
 from ddgan_core.objectives import log_ratio_line, make_row
@@ -118,5 +118,5 @@ def critics_figure(found: pd.DataFrame) -> "Figure":
             ax.minorticks_off()
             label_ends(ax, ends)
         else:
-            ax.text(0.5, 0.5, "not measured yet", transform=ax.transAxes, ha="center", color="0.5")
+            say(ax, "not measured yet")
     return figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ddgan_core.evaluation.scores import AXIS, load_evaluations
-from ddgan_core.figures.labels import label_ends, label_of, tag_label
+from ddgan_core.figures.labels import label_ends, label_of, say, tag_label
 from ddgan_core.figures.plots import COLOURS, FEATURE_NAMES
 from ddgan_core.study import configure
 
@@ -67,6 +67,6 @@ def handover_figure(table: pd.DataFrame) -> "Figure":
         label_ends(ax, ends)
     axes[0, 0].set_ylabel("squared Fréchet distance")
     if not len(table):
-        axes[0, 0].text(0.5, 0.5, "not scored yet", transform=axes[0, 0].transAxes, ha="center", color="0.5")
+        say(axes[0, 0], "not scored yet")
         axes[0, 0].set_axis_off()
     return figure

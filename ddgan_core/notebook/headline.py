@@ -8,7 +8,7 @@ import pandas as pd
 
 from ddgan_core.evaluation.reference import shipped_moments
 from ddgan_core.evaluation.scores import load_evaluations
-from ddgan_core.figures.labels import label_ends
+from ddgan_core.figures.labels import label_ends, say
 from ddgan_core.figures.plots import panels, plain_numbers
 from ddgan_core.metrics.distances import frechet_distance
 from ddgan_core.notebook.steps import by_updates
@@ -99,7 +99,7 @@ def headline_figure(
     figure, axes = panels(2)
     if not len(table):
         for ax in axes:
-            ax.text(0.5, 0.5, "not scored yet", transform=ax.transAxes, ha="center", color="0.5")
+            say(ax, "not scored yet")
             ax.set_axis_off()
         return figure
     colours = {name: colour for (name, *_), colour in zip(RULERS, ("0.3", "#d6246e", "#7a2ca0"), strict=True)}

@@ -10,7 +10,7 @@ import pandas as pd
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation.information import error_at, path_of
 from ddgan_core.evaluation.scores import load_evaluations
-from ddgan_core.figures.labels import label_ends, label_of, tag_label
+from ddgan_core.figures.labels import label_ends, label_of, say, tag_label
 from ddgan_core.figures.plots import COLOURS, panels
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.runs import all_runs
@@ -119,7 +119,7 @@ def latents_figure(table: pd.DataFrame) -> "Figure":
         ax.set_ylabel("share of the variance drawn by z")
         label_ends(ax, ends)
     if not parts:
-        axes[0].text(0.5, 0.5, "no history records it yet", transform=axes[0].transAxes, ha="center", color="0.5")
+        say(axes[0], "no history records it yet")
         axes[0].set_axis_off()
     return figure
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.figures.labels import label_ends, label_of, say
 from ddgan_core.figures.plots import COLOURS, panels
 from ddgan_core.notebook.latents import for_good, over_training
 from ddgan_core.runs import all_runs
@@ -78,5 +78,5 @@ def starts_figure(table: pd.DataFrame) -> "Figure":
     for ax, labels in zip(axes, ends, strict=True):
         label_ends(ax, labels)
     if not len(table):
-        axes[0].text(0.5, 0.5, "no such run yet", transform=axes[0].transAxes, ha="center", color="0.5")
+        say(axes[0], "no such run yet")
     return figure
