@@ -68,7 +68,7 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     return figure
 
 
-def critics_figure(runs: Sequence[Run]) -> "Figure":
+def bound_figure(runs: Sequence[Run]) -> "Figure":
     """The bound of each run's critic over training in the first range of t: how well it told real x_0 from fake."""
     import matplotlib.pyplot as plt
 
