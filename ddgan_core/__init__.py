@@ -1,6 +1,6 @@
 """Which divergence should a denoising diffusion GAN minimise, at which number of steps, and why?
 
-The package is flat and layered; imports point down only (`tests/test_layers.py` holds the table).
+Its modules, and folders of modules, are layered; imports point down only (`tests/test_layers.py` holds the table).
 Start with `diffusion` (the Gaussian facts) and `divergences` (the table of rows).
 """
 

@@ -1,4 +1,6 @@
-"""One look for all plots: `plots` of distances and losses, `curves` against T, `grids` of images, `labels`, `files`."""
+"""One look for all plots: `plots` of distances and histories, `curves` of trainings, `comparisons` of rows, `grids` of
+images; `labels` beside their lines, `files` that do not change.
+"""
 
 from ddgan_core.figures.files import save
 from ddgan_core.figures.plots import (

@@ -1,4 +1,4 @@
-"""One look for all plots: the same colour for a row everywhere, curves of comparable numbers, files that do not change.
+"""One look for all plots: the same colour for a row everywhere, curves of comparable numbers.
 
 Figures made here are plain `matplotlib.figure.Figure`s: in a notebook, leave one as the last expression of a cell.
 """
