@@ -195,7 +195,7 @@ def test_speed_counts_at_equal_quality(steps: int, verdict: str) -> None:
     scores = ddpm(("ddim", 4, 9.0), ("ddim", steps, 5.0), ("ancestral", 1000, 2.0))
     found = judged("C6", times=times, ddgan=runs, ddpm=scores)
     assert found[0] == verdict
-    assert f"the fewest that are as good, {steps} (ddim)" in found[1]
+    assert f"the fewest that are as good, {steps} (DDIM)" in found[1]
     for lacking in ({"ddgan": NOTHING.ddgan}, {"ddpm": scores[:1]}, {"times": times.drop(index=("ddim", steps))}):
         assert judged("C6", **{"times": times, "ddgan": runs, "ddpm": scores} | lacking)[0] == UNDECIDED
 
