@@ -55,7 +55,8 @@ class _Look(dict[str, str]):
 
 COLOURS, MARKERS = _Look(0), _Look(1)
 DDPM_LOOKS: dict[str, tuple[str, Any]] = {  # a sampler's label, and its line
-    "ancestral": ("ancestral", "-"), "ddim": ("DDIM", "--"), "dpm_solver": ("DPM-Solver++", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+    "ancestral": ("ancestral", "-"), "ddim": ("DDIM", "--"),
+    "dpm_solver": ("DPM-Solver++", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
     "shortened": ("as published", ":"), "retimed": ("as published, retimed", "-."),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ddgan_core.divergences import DIVERGENCES
-from ddgan_core.figures.labels import label_ends, label_of
+from ddgan_core.figures.labels import LABEL_SIZE, label_ends, label_of, say
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.metrics.intervals import mean_interval, student_quantile
 from ddgan_core.notebook.breakdowns import broke_down, history_of
@@ -142,7 +142,7 @@ def _left(x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
 def factorial_figure(table: pd.DataFrame) -> "Figure":
     """MEASURES of `factorial` against the critic: a line for each generator, through the means of its seeds' points.
 
-    What `ran_away` has no point, but its value at the top.
+    What `ran_away` has no point, but its values at the top.
     """
     figure, axes = panels(2, 4.2)
     table, away = table[~ran_away(table)], table[ran_away(table)]
@@ -160,14 +160,14 @@ def factorial_figure(table: pd.DataFrame) -> "Figure":
         ax.set_xticks(range(len(SMOOTH)), [label_of(row) for row in SMOOTH])
         ax.set(xlim=(-0.3, len(SMOOTH) - 0.7), xlabel="critic trained by the loss of", ylabel="lower is better")
         label_ends(ax, ends)
-        for run in away.itertuples():
-            text, colour = f"↑ {getattr(run, measure):.0f}", COLOURS[run.divergence]
-            at = SMOOTH.index(run.critic) + 0.05
-            ax.text(at, 0.98, text, color=colour, va="top", transform=ax.get_xaxis_transform())
+        for (row, critic), own in away.groupby(["divergence", "critic"]):
+            text, at = "↑ " + ", ".join(f"{value:.0f}" for value in own[measure]), SMOOTH.index(critic) + 0.29
+            look = {"color": COLOURS[row], "size": LABEL_SIZE, "va": "top", "ha": "right"}
+            ax.text(at, 0.98, text, transform=ax.get_xaxis_transform(), **look)
         if len(table):
             ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
         else:
-            ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
+            say(ax, "not run yet")
     return figure
 
 
@@ -190,7 +190,7 @@ def crossed_figure(table: pd.DataFrame) -> "Figure":
         if len(table):
             ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
         else:
-            ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
+            say(ax, "not run yet")
     return figure
 
 

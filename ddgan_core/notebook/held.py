@@ -8,7 +8,7 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.evaluation.scores import load_evaluations
-from ddgan_core.figures.labels import CRITICS, label_ends, label_of
+from ddgan_core.figures.labels import CRITICS, label_ends, label_of, say
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable
@@ -99,5 +99,5 @@ def held_figure(table: pd.DataFrame) -> "Figure":
         if len(table):
             ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
         else:
-            ax.text(0.5, 0.5, "not run yet", transform=ax.transAxes, ha="center", color="0.5")
+            say(ax, "not run yet")
     return figure
