@@ -19,7 +19,7 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
     from matplotlib import rc_context
 
     stem, paths = Path(stem), []
-    sharp = 1.5 if fig.get_layout_engine() else 2  # grids of images, which have none, keep whole pixels
+    sharp, colours = (1.5, 48) if fig.get_layout_engine() else (2, 64)  # grids, without, keep whole pixels and greys
     with rc_context({"svg.hashsalt": "ddgan"}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             if kind == "svg" and not stem.name.startswith("fig"):
@@ -27,7 +27,7 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
             buffer = io.BytesIO()
             fig.savefig(buffer, format=kind, dpi=sharp * DPI, metadata=metadata, bbox_inches=None)
             paths.append(stem.with_name(f"{stem.name}.{kind}"))
-            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else palette_png(buffer.getvalue(), 48))
+            write_atomic(paths[-1], buffer.getvalue() if kind == "svg" else palette_png(buffer.getvalue(), colours))
     return paths
 
 
