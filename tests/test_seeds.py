@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -45,7 +44,7 @@ def test_runs_are_those_of_one_T_as_trained(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     monkeypatch.setattr(seeds, "kin", lambda preset: ["most T", preset])
     monkeypatch.setattr(seeds, "comparable", lambda preset: pd.DataFrame(lines if preset == "most T" else []))
-    monkeypatch.setattr(breakdowns.Run, "open", lambda *_: SimpleNamespace(history=history([1.0] * 10)))
+    monkeypatch.setattr(breakdowns, "history_of", lambda *_: history([1.0] * 10))
     assert by_seed("short")[["row", "seed", "frechet"]].to_numpy().tolist() == [
         ["squared_hellinger", 0, 2.0], ["squared_hellinger", 1, 3.0], ["reverse_kl", 0, 4.0], ["wasserstein", 0, 9.0],
     ]  # fmt: skip
