@@ -115,7 +115,7 @@ def dpm_solver_step(network: NoisePredictor, schedule: Schedule) -> Step:
     """
 
     alpha_bar = schedule.alpha_bar.tolist()
-    half_log_snr = (schedule.alpha_bar.logit() / 2).tolist()
+    log_snr = schedule.alpha_bar.logit().tolist()
     before = torch.empty(0)
 
     def step(x: Tensor, i: int, draw: Draw) -> Tensor:
@@ -123,7 +123,7 @@ def dpm_solver_step(network: NoisePredictor, schedule: Schedule) -> Step:
         x_0, _ = _predict(network, alpha_bar[i], x, _times(schedule, x, i)[1])
         estimate = x_0
         if 1 < i < schedule.T:
-            ratio = (half_log_snr[i - 1] - half_log_snr[i]) / (half_log_snr[i] - half_log_snr[i + 1])
+            ratio = (log_snr[i - 1] - log_snr[i]) / (log_snr[i] - log_snr[i + 1])
             estimate = x_0 + ratio / 2 * (x_0 - before)
         before = x_0
         shrink = ((1 - alpha_bar[i - 1]) / (1 - alpha_bar[i])) ** 0.5

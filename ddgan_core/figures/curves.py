@@ -131,7 +131,7 @@ def _smooth(values: pd.Series) -> pd.Series:
 def finish(ax: "Axes", ends: list[tuple[float, float, str, Any]], run: bool) -> None:
     """The names of the lines, or why there are none; the heights are those of heavy lines and bars, not of bands."""
     if not ends:
-        say(ax, "not recorded when this run was made" if run else "not run yet", va="center")
+        say(ax, "not recorded when this run was made" if run else "not run yet")
         ax.set(xticks=[], yticks=[])
         return
     heavy = [np.asarray(line.get_ydata(), float) for line in ax.lines if line.get_linewidth() > 1]

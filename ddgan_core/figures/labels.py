@@ -56,9 +56,9 @@ def training_label(preset: str, tag: str) -> str:
     return f"{length}, {tag_label(tag)}" if tag else length
 
 
-def say(ax: "Axes", text: str, va: str = "baseline") -> None:
+def say(ax: "Axes", text: str) -> None:
     """In the middle of axes that have nothing to show: why."""
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va=va, color="0.5")
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="0.5")
 
 
 def text_width(text: str, size: float) -> float:

@@ -126,7 +126,7 @@ def fid_curve(
 
     rows = evaluations[~evaluations["sampler"].isin(["real", "noise"])] if len(evaluations) else evaluations
     if not len(rows):
-        say(ax, "not run yet", va="center")
+        say(ax, "not run yet")
         ax.set_axis_off()
         return
     for column in COMPARABLE:
@@ -262,7 +262,7 @@ def history_plot(ax: "Axes", history: pd.DataFrame, columns: Sequence[str] | str
 
     columns = [columns] if isinstance(columns, str) else list(columns)
     if not len(history):
-        say(ax, "not run yet", va="center")
+        say(ax, "not run yet")
         ax.set_axis_off()
         return
     for name, style in zip(columns, ("-", "--", ":", "-.") * len(columns), strict=False):
