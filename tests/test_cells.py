@@ -76,7 +76,8 @@ def test_the_fastest_update_is_tried_beside_the_usual_one() -> None:
 
 def test_a_longer_ddpm_is_scored_by_the_most_images_alone() -> None:
     """Samplers are compared by the preset's own run."""
-    longer = make_study("budget", "cpu", ["ddpm_T1000_s0_cpu_x5"]).cells[0]
+    longer, again = make_study("budget", "cpu", ["ddpm_T1000_s0_cpu_x5", "ddpm_T1000_s1_cpu_x5"]).cells
+    assert again == longer.changed(seed=1)
     due, usual = scores_due(longer), scores_due(configure("cpu", method="ddpm"))
     assert longer.updates == 100_000
     assert set(due) < set(usual)
@@ -188,7 +189,8 @@ def test_crossed_cells_differ_in_the_critics_loss_alone(preset: str) -> None:
 def test_js_generator_by_each_critic_held_as_hard_as_js() -> None:
     at_2 = [cell for cell in make_study("crossed", "cpu").cells if cell.T == 2]
     twins = {cell.run_id: cell for cell in make_study("budget", "cpu").cells}
-    assert sorted(cell.critic_divergence for cell in at_2) == sorted(SMOOTH[1:])
+    assert {(cell.critic_divergence, cell.seed) for cell in at_2} == set(itertools.product(SMOOTH[1:], (0, 1)))
+    assert len(at_2) == 4
     for cell in at_2:
         twin = cell.changed(tag="b64-bf16", penalty_weight=0.02, critic_divergence="")
         assert (hardness(cell), twins[twin.run_id]) == (pytest.approx(0.04), twin)

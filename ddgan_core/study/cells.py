@@ -117,7 +117,7 @@ def budget_study(preset: str = "cpu") -> Study:
     """JS trained twice or half as long as the preset's runs: does T count, or the updates that each step gets?
 
     At T = 1 the smooth rows twice as long by two seeds: the nearest T, where short runs do not tell them apart. A DDPM
-    five times as long: what is still to be had from it. JS by batches twice as large, with 2.2 times the images; and
+    five times as long, by two seeds: what is still to be had from it. JS by batches twice as large, with 2.2 times the images; and
     the longest run of all, four times the images, in bfloat16. The smooth rows by the larger batches in bfloat16, at
     T = 2 by two seeds, where JS uses its latent, and at T = 1. And JS at T = 4 so, by a critic twice as wide.
     """
@@ -128,7 +128,7 @@ def budget_study(preset: str = "cpu") -> Study:
         cells.append(usual.changed(updates=max(1, round(times * usual.updates))))
     cells += [cell.changed(seed=1) for cell in cells if (cell.T, cell.tag) == (1, "x2")]
     usual = configure(preset, method="ddpm", tag="x5")
-    cells.append(usual.changed(updates=5 * usual.updates))
+    cells += [usual.changed(updates=5 * usual.updates, seed=seed) for seed in (0, 1)]
     cells += [_later(preset, "fp32", T=T) for T in (4, 8, 2, 1)]
     usual = _later(preset, T=4)
     cells.append(usual.changed(tag="long", updates=2 * PRESETS[preset]["updates"]))
@@ -180,7 +180,8 @@ def crossed_study(preset: str = "cpu") -> Study:
     """Each smooth row's generator by each one's critic, held by R1 as hard as JS's: which of the two tells them apart?
 
     At T = 1, twice as long as usual, by two seeds. Those by JS's critic are the minimax study's and the budget study's.
-    At T = 2, trained on, JS's generator by the others' critics; by its own, and theirs, in those and the penalty study.
+    At T = 2, trained on, by two seeds, JS's generator by the others' critics; by its own, and theirs, in those and the
+    penalty study.
     """
     cells = []
     for apart in (0, 1, 2):  # a row's generator by its own critic, by the next one's, by the one before
@@ -188,7 +189,8 @@ def crossed_study(preset: str = "cpu") -> Study:
             usual = configure(preset, divergence=row, T=1, seed=seed, tag="x2")
             usual = usual.changed(updates=2 * usual.updates)
             cells.append(_taught(usual, list(OF_CRITIC)[(place + apart) % len(SMOOTH)]))
-    cells += [_taught(_later(preset, divergence=SMOOTH[0], T=2), critic) for critic in ("rkl", "sh")]
+    for seed in (0, 1):
+        cells += [_taught(_later(preset, divergence=SMOOTH[0], T=2, seed=seed), critic) for critic in ("rkl", "sh")]
     return Study(f"crossed-{preset}", tuple(cells))
 
 
