@@ -58,6 +58,7 @@ class RunConfig:
     penalty_every: int = 1  # lazy penalties are multiplied by this interval
     level_weight: float = 0.0  # of the mean squared logit in the critic's loss, in every update
     critic_steps: int = 1
+    step_weights: tuple[int, ...] = ()  # how often t = 1..T is trained, in proportion; () is equally often
     shared_fakes: bool = False  # the generator learns from the critic's last batch, whose fakes are made once
     ema_decay: float = 0.999
     precision: str = "fp32"  # or bf16 (autocast); on a GPU convolutions of fp32 are in TF32, PyTorch's default
@@ -72,9 +73,8 @@ class RunConfig:
                     raise UserError(f"{field.name} = {value}: a whole number")
                 object.__setattr__(self, field.name, int(value))
             value, plain = getattr(self, field.name), field.type in (int, float, str, bool)
-            whole = isinstance(value, tuple) and all(type(width) is int for width in value)
-            fits = type(value) is field.type if plain else whole
-            if not fits:
+            whole = isinstance(value, tuple) and all(type(number) is int for number in value)
+            if not (type(value) is field.type if plain else whole):
                 kind = field.type.__name__ if plain else "whole numbers"
                 raise UserError(f"{field.name} = {value!r}: of the kind {kind}")
         for name, known in {"method": METHODS, "precision": PRECISIONS}.items():
@@ -86,6 +86,8 @@ class RunConfig:
             )
         if not 1 <= self.T <= 1000:
             raise UserError(f"T = {self.T}: the number of diffusion steps is a whole number from 1 to 1000")
+        if self.step_weights and (len(self.step_weights) != self.T or min(self.step_weights) < 1):
+            raise UserError(f"step_weights = {self.step_weights}: of each step t = 1..{self.T} one, 1 or more; or none")
         for name, least in {"updates": 1, "batch_size": 1, "penalty_every": 1, "critic_steps": 1, "z_dim": 0}.items():
             if not least <= getattr(self, name) < 2**63:
                 raise UserError(f"{name} = {getattr(self, name)}: a whole number of {least} or more, below 2^63")
@@ -123,8 +125,7 @@ class RunConfig:
 
     def changed(self, /, **changes: Any) -> "RunConfig":
         """A copy with some fields changed; numbers given as lists become tuples. Raises UserError on unknown fields."""
-        unknown = changes.keys() - {f.name for f in fields(self)}
-        if unknown:
+        if unknown := changes.keys() - {f.name for f in fields(self)}:
             raise UserError(
                 f"unknown setting {', '.join(sorted(unknown))}: a run has {', '.join(f.name for f in fields(self))}"
             )
@@ -251,8 +252,7 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """{"state": missing | running | done | failed, "reason": ..., and what `set_status` was given}."""
-        path = self.path / "status.json"
-        if not path.exists():
+        if not (path := self.path / "status.json").exists():
             return {"state": "missing", "reason": ""}
         if not (self.path / "config.json").exists():
             raise UserError(f"{self.path} has a status and no config.json: copy it whole, or delete it")

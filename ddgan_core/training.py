@@ -52,6 +52,8 @@ class Trainer:
         check_image_size(height, width, len(config.widths))
         self.images = images.to(self.device)
         self.schedule = make_schedule(config.schedule, config.T).to(self.device)
+        weights = torch.tensor(config.step_weights, device=self.device, dtype=torch.float32)
+        self.up_to = weights.cumsum(0) / weights.sum()  # P(t <= 1), P(t <= 2), ..., 1
         made = (config.method, channels, config.widths, config.z_dim, config.attention)
         model = initialised(lambda: make_model(*made), config.seed, "model")
         self.model = model.to(self.device, memory_format=torch.channels_last)
@@ -105,7 +107,7 @@ class Trainer:
         if self.config.method != "ddgan":
             return
         random = torch.Generator(self.device).manual_seed(stream_seed(self.config.seed, "latent"))  # each time the same
-        x_0, t = self._draw(random)
+        x_0, t = self._draw(random, equally=True)
         _, x_t = diffuse_pair(self.schedule, x_0, t, self._noise(x_0, random), self._noise(x_0, random))
         self.means.add("variance_by_latent", variance_by_latent(self.ema, x_t, t, self.config.z_dim, random), t)
 
@@ -196,9 +198,12 @@ class Trainer:
         finally:
             self.critic.requires_grad_(True)
 
-    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw(self, generator: torch.Generator, equally: bool = False) -> tuple[Tensor, Tensor]:
         x_0 = draw_batch(self.images, self.config.batch_size, generator)
-        return x_0, torch.randint(1, self.config.T + 1, (len(x_0),), generator=generator, device=self.device)
+        how: dict[str, Any] = {"generator": generator, "device": self.device}
+        if equally or not self.config.step_weights:
+            return x_0, torch.randint(1, self.config.T + 1, (len(x_0),), **how)
+        return x_0, 1 + torch.bucketize(torch.rand(len(x_0), **how), self.up_to, right=True)
 
     def _pairs(self, purpose: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Real and fake x_{t-1} of the same x_t, with it and its t."""
@@ -279,13 +284,9 @@ def train(trainer: Trainer, record_every: int) -> Iterator[dict[str, float]]:
 
 
 def train_classifier(
-    network: Classifier,
-    images: UInt8[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    epochs: int,
-    batch_size: int = 128,
-    lr: float = 3e-3,
-) -> Iterator[dict[str, float]]:
+    network: Classifier, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], epochs: int,
+    batch_size: int = 128, lr: float = 3e-3,
+) -> Iterator[dict[str, float]]:  # fmt: skip
     """Cross-entropy with a one-cycle learning rate, no augmentation; yields the loss after each update.
 
     A fixed recipe: its features are a ruler, so it is trained once and shipped.

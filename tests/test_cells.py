@@ -74,6 +74,17 @@ def test_the_fastest_update_is_tried_beside_the_usual_one() -> None:
         assert usual[twin.run_id] == twin
 
 
+def test_steps_are_taught_unequally_beside_a_twin_that_teaches_all_alike() -> None:
+    usual = {c.run_id: c for c in make_study("shared", "short").cells}
+    cells = make_study("steps", "short").cells
+    for cell in cells:
+        twin = cell.changed(step_weights=(), tag="bf16-shared")
+        assert usual[twin.run_id] == twin
+    shares = {(c.tag.removeprefix("bf16-shared-"), c.step_weights.index(max(c.step_weights)) + 1) for c in cells}
+    assert shares == {("late", 1), ("middle", 3)}
+    assert len(cells) == 4
+
+
 def test_a_longer_ddpm_is_scored_by_the_most_images_alone() -> None:
     """Samplers are compared by the preset's own run."""
     longer, again = make_study("budget", "cpu", ["ddpm_T1000_s0_cpu_x5", "ddpm_T1000_s1_cpu_x5"]).cells
@@ -169,7 +180,7 @@ def test_cells_are_chosen_by_their_ids() -> None:
         make_study("paper", "smoke", ["nothing"])
     with pytest.raises(
         UserError,
-        match="study 'toy' is not known: choose one of paper, .*, minimax, penalty, crossed, shared, headline, toys",
+        match="study 'toy' is not known: choose one of paper, .*, minimax, penalty, crossed, shared, .*, toys",
     ):
         make_study("toy")
 

@@ -49,6 +49,7 @@ def run(line: str) -> int:
         ("train --set batch_size=99999999999999999999", "a whole number of 1 or more, below 2^63"),
         ("train --set batch_size=1.5", "batch_size is a whole number"),
         ("train --set widths=8,x", "widths is whole numbers separated by commas"),
+        ("train --set step_weights=8,4", "step_weights = (8, 4): of each step t = 1..4 one, 1 or more"),
         ("train --set attention=maybe", "attention is true or false"),
         ("train --set precision=fp8", "'fp8': choose one of fp32, bf16"),
         ("train --set T=4", "--T"),

@@ -23,7 +23,7 @@ IMAGES = load_images("digits")[0]
 KINDS: dict[str, dict[str, Any]] = {
     "ddgan": {"penalty_every": 3},
     "wasserstein": {"divergence": "wasserstein", "penalty_weight": 10.0, "critic_steps": 2, "penalty_every": 1},
-    "shared": {"shared_fakes": True, "penalty_every": 3},
+    "shared": {"shared_fakes": True, "penalty_every": 3, "step_weights": (4, 3, 2, 1)},
     "ddpm": {"method": "ddpm", "divergence": "none", "T": 20},
 }
 

@@ -41,7 +41,7 @@ def test_the_hash_covers_every_field() -> None:
     others = {
         "dataset": "digits", "schedule": "linear", "preset": "full", "tag": "x", "precision": "bf16",
         "widths": (8,), "critic_widths": (8,), "critic_detail": True, "attention": True, "level_weight": 1e-3,
-        "shared_fakes": True, "critic_divergence": "kl",
+        "shared_fakes": True, "critic_divergence": "kl", "step_weights": (4, 3, 2, 1),
     }  # fmt: skip
     base = RunConfig()
     hashes = {base.hash, base.changed(divergence="kl").hash, base.changed(method="ddpm", divergence="none").hash}
@@ -72,6 +72,7 @@ def test_ids_are_readable() -> None:
         ("batch_size", -8), ("updates", 0), ("z_dim", -1), ("penalty_every", 0), ("critic_steps", 0), ("seed", -1),
         ("lr_generator", -1e-4), ("lr_critic", -1.0), ("lr_final", -1.0), ("penalty_weight", -0.1), ("ema_decay", 1.0),
         ("ema_decay", -0.1), ("widths", ()), ("widths", (8, -1)), ("widths", (8, 28)), ("critic_widths", (0,)),
+        ("step_weights", (2, 1)), ("step_weights", (0, 1, 1, 1)), ("step_weights", (1, 1, 1, 1, 1)),
         ("lr_generator", float("nan")), ("penalty_weight", float("inf")), ("divergence", "none"),
     ],
 )  # fmt: skip

@@ -117,9 +117,10 @@ def budget_study(preset: str = "cpu") -> Study:
     """JS trained twice or half as long as the preset's runs: does T count, or the updates that each step gets?
 
     At T = 1 the smooth rows twice as long by two seeds: the nearest T, where short runs do not tell them apart. A DDPM
-    five times as long, by two seeds: what is still to be had from it. JS by batches twice as large, with 2.2 times the images; and
-    the longest run of all, four times the images, in bfloat16. The smooth rows by the larger batches in bfloat16, at
-    T = 2 by two seeds, where JS uses its latent, and at T = 1. And JS at T = 4 so, by a critic twice as wide.
+    five times as long, by two seeds: what is still to be had from it. JS by batches twice as large, with 2.2
+    times the images; and the longest run of all, four times the images, in bfloat16. The smooth rows by the larger
+    batches in bfloat16, at T = 2 by two seeds, where JS uses its latent, and at T = 1. And JS at T = 4 so, by a critic
+    twice as wide.
     """
     cells = []
     lengths = [(SMOOTH[:1], 2, 2.0), (SMOOTH, 1, 2.0), (SMOOTH[:1], 1, 0.5), (SMOOTH[:1], 4, 2.0)]
@@ -212,6 +213,19 @@ def shared_study(preset: str = "cpu") -> Study:
     return Study(f"shared-{preset}", tuple(cells))
 
 
+def steps_study(preset: str = "cpu") -> Study:
+    """JS at T = 4 by the fastest update, its steps taught unequally often: which of them is its quality short of?
+
+    Late: each step twice as often as the one before it in the chain, most often t = 1, which draws the texture. Middle:
+    about as often as a step settles of an image's variance (notebook 13), most often t = 3. By two seeds, beside the
+    shared study's, which teaches all alike.
+    """
+    weights = {"late": (8, 4, 2, 1), "middle": (2, 5, 12, 1)}  # of t = 1..4
+    alike = [cell for cell in shared_study(preset).cells if cell.seed < 2]
+    cells = [cell.changed(tag=f"{cell.tag}-{of}", step_weights=w) for cell in alike for of, w in weights.items()]
+    return Study(f"steps-{preset}", tuple(cells))
+
+
 def headline_study(preset: str = "cpu") -> Study:
     """JS with four steps, and with one, by more of what helped on a CPU; with two; and the other smooth rows with four.
 
@@ -273,7 +287,7 @@ def toys_study(preset: str = "cpu", **chosen: Any) -> Study:
 STUDIES = {
     "paper": paper_study, "sweep": sweep_study, "schedule": schedule_study, "budget": budget_study,
     "causes": causes_study, "minimax": minimax_study, "penalty": penalty_study, "crossed": crossed_study,
-    "shared": shared_study, "headline": headline_study, "toys": toys_study,
+    "shared": shared_study, "steps": steps_study, "headline": headline_study, "toys": toys_study,
 }  # fmt: skip
 
 
