@@ -6,6 +6,7 @@ import pytest
 
 from ddgan_core.diffusion import vp_schedule
 from ddgan_core.evaluation.information import decided
+from ddgan_core.evaluation.scores import add_evaluation
 from ddgan_core.notebook.steps import (
     budget_figure,
     by_updates,
@@ -14,10 +15,11 @@ from ddgan_core.notebook.steps import (
     gains,
     repeated,
     schedule_figure,
+    unequal,
 )
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
-from ddgan_core.study import configure, score
+from ddgan_core.study import configure, make_study, score
 
 TIMES = [(1, 500), (2, 500), (4, 500), (1, 2_000), (2, 4_000), (4, 2_000)]
 
@@ -99,8 +101,28 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
     assert joined == [[0.032], [0.064], [0.064]], "T = 1, 2 and 4, the cosine schedule in no line"
 
 
+def test_runs_whose_steps_are_taught_unequally_stand_below_their_twins() -> None:
+    """The second seed is not there yet; one of the runs has a FID."""
+    late, middle, *_ = (cell for cell in make_study("steps", "smoke").cells if cell.seed == 0)
+    twin = next(cell for cell in make_study("shared", "smoke").cells if cell.seed == 0)
+    for config in (middle, late, twin):
+        score(train_run(config, progress=False))
+    more = {"features": "inception", "n": 2_000, "frechet": 80.0, "frechet_error": 2.0}
+    add_evaluation(Run(twin).path / "evaluations.csv", Run(twin).evaluations.iloc[0].to_dict() | more)
+    table = unequal("smoke")
+    assert list(table.index) == [("25, 25, 25, 25", 0), ("53, 27, 13, 7", 0), ("10, 25, 60, 5", 0)]
+    assert table["FID"].tolist() == pytest.approx([80, np.nan, np.nan], nan_ok=True)
+    for config, line in zip((twin, late, middle), table.itertuples(), strict=True):
+        own = Run(config).evaluations.iloc[0]
+        assert (line.distance, line.recall) == pytest.approx((own["frechet"], own["recall"]))
+        last = Run(config).history.query("step > 22")
+        seen = [-last[f"critic_t{t}"].mean() for t in (1, 2, 3, 4)]  # some records saw no t = 4
+        assert [line.seen_t1, line.seen_t2, line.seen_t3, line.seen_t4] == pytest.approx(seen)
+
+
 def test_without_runs_there_is_nothing_to_show() -> None:
     assert by_updates("smoke", "non_saturating_js").empty
+    assert unequal("smoke").empty
 
 
 def test_every_step_has_its_part_of_the_bar() -> None:

@@ -8,11 +8,13 @@ import pandas as pd
 
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation.information import decided
+from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends, with_room
 from ddgan_core.figures.plots import FEATURE_NAMES, plain_numbers
+from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable, kin, late
-from ddgan_core.runs import all_runs
-from ddgan_core.study import configure
+from ddgan_core.runs import Run, all_runs
+from ddgan_core.study import configure, make_study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,18 +53,46 @@ def by_updates(preset: str, row: str, critic_width: int = 1) -> pd.DataFrame:
             usual = configure(name, divergence=row, T=config.T).changed(**free)
             if config != usual or config.run_id not in scores.index:
                 continue
-            end = late(run.history)
             line = {"run_id": config.run_id, "preset": name, "T": config.T, "schedule": config.schedule}
             line |= {"batch_size": config.batch_size, "usual_batch": config.batch_size == batch_size}
             line |= {"seed": config.seed, "arithmetic": config.precision, "updates": config.updates}
             line |= {"per_step": config.updates / config.T, "features": scores["features"].iloc[0]}
             line |= {"n": scores["n"].iloc[0]} | scores.loc[config.run_id, list(MEASURES)].to_dict()
-            seen = {f"seen_t{t}": -end[f"critic_t{t}"].mean() for t in range(1, config.T + 1) if f"critic_t{t}" in end}
-            lines.append(line | seen)
+            lines.append(line | _seen(run))
     if not lines:
         return pd.DataFrame()
     order = ["per_step", "T", "schedule", "batch_size", "seed", "arithmetic"]
     return pd.DataFrame(lines).sort_values(order, ascending=[*[True] * 5, False], ignore_index=True)
+
+
+def _seen(run: Run) -> dict[str, float]:
+    """seen_t1 .. seen_tT: minus the critic's loss over the last quarter of the training."""
+    end = late(run.history)
+    return {f"seen_t{t}": -end[f"critic_t{t}"].mean() for t in range(1, run.config.T + 1) if f"critic_t{t}" in end}
+
+
+def unequal(preset: str) -> pd.DataFrame:
+    """What is scored of study `steps`, whose steps have unequal shares of the updates, and of its twins, which share.
+
+    Of the preset of these networks with most T. Index: shares (of t = 1 to T, in %), seed; columns: distance, FID, each
+    with its _error, half of a 95 % interval over draws, recall, coverage, and seen_t1 .. seen_tT as in `by_updates`.
+    """
+    name = kin(preset)[0]
+    cells = make_study("steps", name).cells
+    twins = {cell.changed(step_weights=(), tag=cell.tag.rpartition("-")[0]) for cell in cells}
+    main = comparable(name)
+    main = main[main["sampler"] == "ddgan"].set_index("run_id") if len(main) else main
+    fid, lines = inception_scores(load_evaluations(configure(name).dataset, name)), []
+    for cell in sorted(twins, key=lambda c: c.seed) + sorted(cells, key=lambda c: c.step_weights, reverse=True):
+        if cell.run_id not in main.index:
+            continue
+        weights = np.array(cell.step_weights or [1] * cell.T)
+        line = {"shares": ", ".join(f"{100 * share:.0f}" for share in weights / weights.sum()), "seed": cell.seed}
+        for measure, scores in {"distance": main, "FID": fid}.items():
+            own = scores.reindex([cell.run_id]).iloc[0]
+            line |= {measure: own["frechet"], f"{measure}_error": own["frechet_error"]}
+        lines.append(line | main.loc[cell.run_id, ["recall", "coverage"]].to_dict() | _seen(Run(cell)))
+    return pd.DataFrame(lines).set_index(["shares", "seed"]) if lines else pd.DataFrame()
 
 
 def repeated(table: pd.DataFrame) -> pd.DataFrame:
