@@ -75,14 +75,28 @@ def test_the_fastest_update_is_tried_beside_the_usual_one() -> None:
 
 
 def test_steps_are_taught_unequally_beside_a_twin_that_teaches_all_alike() -> None:
-    usual = {c.run_id: c for c in make_study("shared", "short").cells}
+    usual = {c.run_id: c for name in ("shared", "paper") for c in make_study(name, "short").cells}
     cells = make_study("steps", "short").cells
-    for cell in cells:
-        twin = cell.changed(step_weights=(), tag="bf16-shared")
+    for cell in (c for c in cells if "b64" not in c.tag):
+        twin = cell.changed(step_weights=(), tag=re.sub("-?(late|middle)$", "", cell.tag))
         assert usual[twin.run_id] == twin
-    shares = {(c.tag.removeprefix("bf16-shared-"), c.step_weights.index(max(c.step_weights)) + 1) for c in cells}
+    shares = {(c.tag.split("-")[-1], c.step_weights.index(max(c.step_weights)) + 1) for c in cells}
     assert shares == {("late", 1), ("middle", 3)}
-    assert len(cells) == 4
+    assert sorted((c.T, c.seed) for c in cells) == [(2, 0), *[(4, 0)] * 3, *[(4, 1)] * 2, (8, 0)]
+
+
+def test_late_steps_lose_half_their_share_in_a_quarter_of_the_chain() -> None:
+    for cell in make_study("steps", "cpu").cells:
+        if cell.tag.endswith("late"):
+            share = [weight / sum(cell.step_weights) for weight in cell.step_weights]
+            ideal = [2 ** (-4 * t / cell.T) for t in range(cell.T)]
+            assert share == pytest.approx([part / sum(ideal) for part in ideal], abs=0.015)
+
+
+def test_a_longer_late_run_differs_from_its_twin_in_its_shares_and_precision() -> None:
+    (longer,) = (c for c in make_study("steps", "cpu").cells if c.tag == "b64-bf16-late")
+    twin = next(c for c in make_study("budget", "cpu").cells if (c.T, c.tag) == (4, "b64"))
+    assert longer.changed(step_weights=(), precision="fp32", tag="b64") == twin
 
 
 def test_a_longer_ddpm_is_scored_by_the_most_images_alone() -> None:

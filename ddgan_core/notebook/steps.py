@@ -1,5 +1,6 @@
 """What notebook 13 shows: how far a run gets by the updates that each of its steps had, and what each step decides."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -72,27 +73,28 @@ def _seen(run: Run) -> dict[str, float]:
 
 
 def unequal(preset: str) -> pd.DataFrame:
-    """What is scored of study `steps`, whose steps have unequal shares of the updates, and of its twins, which share.
+    """What is scored of study `steps`, whose steps have unequal shares of the updates, and of twins that share alike.
 
-    Of the preset of these networks with most T. Index: shares (of t = 1 to T, in %), seed; columns: distance, FID, each
-    with its _error, half of a 95 % interval over draws, recall, coverage, and seen_t1 .. seen_tT as in `by_updates`.
+    Of the preset of these networks with most T. Index: T, shares (of t = 1 to T, in %), seed; columns: distance, FID,
+    each with its _error (half of a 95 % interval over draws), recall, coverage, and seen_t1 .. seen_tT (`by_updates`).
     """
     name = kin(preset)[0]
     cells = make_study("steps", name).cells
-    twins = {cell.changed(step_weights=(), tag=cell.tag.rpartition("-")[0]) for cell in cells}
+    twins = {cell.changed(step_weights=(), tag=re.sub("-?[a-z]+$", "", cell.tag)) for cell in cells}
     main = comparable(name)
     main = main[main["sampler"] == "ddgan"].set_index("run_id") if len(main) else main
     fid, lines = inception_scores(load_evaluations(configure(name).dataset, name)), []
-    for cell in sorted(twins, key=lambda c: c.seed) + sorted(cells, key=lambda c: c.step_weights, reverse=True):
+    for cell in sorted({*twins, *cells}, key=lambda c: (c.T, bool(c.step_weights), c.tag, c.seed)):
         if cell.run_id not in main.index:
             continue
         weights = np.array(cell.step_weights or [1] * cell.T)
-        line = {"shares": ", ".join(f"{100 * share:.0f}" for share in weights / weights.sum()), "seed": cell.seed}
+        line = {"T": cell.T, "shares": ", ".join(f"{100 * share:.0f}" for share in weights / weights.sum())}
+        line |= {"seed": cell.seed}
         for measure, scores in {"distance": main, "FID": fid}.items():
             own = scores.reindex([cell.run_id]).iloc[0]
             line |= {measure: own["frechet"], f"{measure}_error": own["frechet_error"]}
         lines.append(line | main.loc[cell.run_id, ["recall", "coverage"]].to_dict() | _seen(Run(cell)))
-    return pd.DataFrame(lines).set_index(["shares", "seed"]) if lines else pd.DataFrame()
+    return pd.DataFrame(lines).set_index(["T", "shares", "seed"]) if lines else pd.DataFrame()
 
 
 def repeated(table: pd.DataFrame) -> pd.DataFrame:
