@@ -78,18 +78,19 @@ def test_steps_are_taught_unequally_beside_a_twin_that_teaches_all_alike() -> No
     usual = {c.run_id: c for name in ("shared", "paper") for c in make_study(name, "short").cells}
     cells = make_study("steps", "short").cells
     for cell in (c for c in cells if "b64" not in c.tag):
-        twin = cell.changed(step_weights=(), tag=re.sub("-?(late|middle)$", "", cell.tag))
+        twin = cell.changed(step_weights=(), tag=re.sub("-?(late|steep|middle)$", "", cell.tag))
         assert usual[twin.run_id] == twin
     shares = {(c.tag.split("-")[-1], c.step_weights.index(max(c.step_weights)) + 1) for c in cells}
-    assert shares == {("late", 1), ("middle", 3)}
-    assert sorted((c.T, c.seed) for c in cells) == [(2, 0), *[(4, 0)] * 3, *[(4, 1)] * 2, (8, 0)]
+    assert shares == {("late", 1), ("steep", 1), ("middle", 3)}
+    assert sorted((c.T, c.seed) for c in cells) == [(2, 0), *[(4, 0)] * 4, *[(4, 1)] * 3, (8, 0)]
 
 
-def test_late_steps_lose_half_their_share_in_a_quarter_of_the_chain() -> None:
+@pytest.mark.parametrize(("name", "keeps"), [("late", 1 / 2), ("steep", 1 / 4)])
+def test_a_quarter_of_the_chain_keeps_so_much_of_the_share_of_the_next(name: str, keeps: float) -> None:
     for cell in make_study("steps", "cpu").cells:
-        if cell.tag.endswith("late"):
+        if cell.tag.endswith(name):
             share = [weight / sum(cell.step_weights) for weight in cell.step_weights]
-            ideal = [2 ** (-4 * t / cell.T) for t in range(cell.T)]
+            ideal = [keeps ** (4 * t / cell.T) for t in range(cell.T)]
             assert share == pytest.approx([part / sum(ideal) for part in ideal], abs=0.015)
 
 

@@ -29,7 +29,7 @@ def tag_label(tag: str) -> str:
     """A run's tag in words; in the study of budgets "x5" is a length of training, "b64" a size of batches."""
     endings = {"-wide-critic": "critic twice as wide", "-wide-critic4": "critic four times as wide"}
     endings |= {"-bf16": "bfloat16", "-slow": "its rate a quarter", "-shared": "shared fakes"}
-    endings |= {"-late": "t = 1 most often", "-middle": "t = 3 most often"}
+    endings |= {"-late": "last steps oftener", "-steep": "last step by far oftenest", "-middle": "t = 3 oftenest"}
     endings |= {f"-{short}-critic": f"critic of {whose}" for short, whose in CRITICS.items()}
     for ending, words in endings.items():
         if tag.endswith(ending):

@@ -216,13 +216,13 @@ def shared_study(preset: str = "cpu") -> Study:
 def steps_study(preset: str = "cpu") -> Study:
     """JS whose steps are taught unequally often: is it the number of steps that costs, or that all share alike?
 
-    Late: half as often from each quarter of the chain to the next, most often t = 1, which draws the texture; middle:
-    about as often as a step settles of an image's variance (notebook 13), most often t = 3 of 4. At T = 4 by the
-    fastest update and two seeds, beside the shared study's; late at T = 2 and 8, beside the paper's; and late at T = 4
-    trained on, beside the budget study's.
+    Late: half as often from each quarter of the chain to the next, most often t = 1, which draws the texture; steep: a
+    quarter as often; middle: about as often as a step settles of an image's variance (notebook 13), most often t = 3
+    of 4. At T = 4 by the fastest update and two seeds, beside the shared study's; late at T = 2 and 8, beside the
+    paper's; and late at T = 4 trained on, beside the budget study's.
     """
     late = {2: (4, 1), 4: (8, 4, 2, 1), 8: (16, 11, 8, 6, 4, 3, 2, 1)}  # of t = 1..T
-    weights = {"late": late[4], "middle": (2, 5, 12, 1)}
+    weights = {"late": late[4], "steep": (64, 16, 4, 1), "middle": (2, 5, 12, 1)}
     alike = [cell for cell in shared_study(preset).cells if cell.seed < 2]
     cells = [cell.changed(tag=f"{cell.tag}-{of}", step_weights=w) for cell in alike for of, w in weights.items()]
     usual = _later(preset, T=4)
