@@ -15,6 +15,7 @@ from ddgan_core.notebook.steps import (
     gains,
     repeated,
     schedule_figure,
+    shares_figure,
     unequal,
 )
 from ddgan_core.runner import train_run
@@ -103,16 +104,20 @@ def test_runs_that_differ_in_more_than_steps_updates_and_schedule_are_left_out()
 
 def test_runs_whose_steps_are_taught_unequally_stand_below_their_twins() -> None:
     """The second seed is not there yet; one of the runs has a FID."""
-    late, middle, *_ = (c for c in make_study("steps", "smoke").cells if c.tag.startswith("bf16-shared"))
+    late, _, middle, *_ = (c for c in make_study("steps", "smoke").cells if c.tag.startswith("bf16-shared"))
     twin = next(cell for cell in make_study("shared", "smoke").cells if cell.seed == 0)
     for config in (middle, late, twin):
         score(train_run(config, progress=False))
     more = {"features": "inception", "n": 2_000, "frechet": 80.0, "frechet_error": 2.0}
     add_evaluation(Run(twin).path / "evaluations.csv", Run(twin).evaluations.iloc[0].to_dict() | more)
     table = unequal("smoke")
-    assert list(table.index) == [(4, "25, 25, 25, 25", 0), (4, "53, 27, 13, 7", 0), (4, "10, 25, 60, 5", 0)]
-    assert table["FID"].tolist() == pytest.approx([80, np.nan, np.nan], nan_ok=True)
-    for config, line in zip((twin, late, middle), table.itertuples(), strict=True):
+    assert list(table.index) == [(4, "10, 25, 60, 5", 0), (4, "25, 25, 25, 25", 0), (4, "53, 27, 13, 7", 0)]
+    assert table["FID"].tolist() == pytest.approx([np.nan, 80, np.nan], nan_ok=True)
+    distance, fid = shares_figure(table).axes
+    assert distance.lines[-1].get_xdata().tolist() == pytest.approx([10, 25, 100 * 8 / 15])
+    assert distance.lines[-1].get_ydata().tolist() == pytest.approx(table["distance"].tolist())
+    assert fid.lines[-1].get_ydata().tolist() == pytest.approx([80])
+    for config, line in zip((middle, twin, late), table.itertuples(), strict=True):
         own = Run(config).evaluations.iloc[0]
         assert (line.distance, line.recall) == pytest.approx((own["frechet"], own["recall"]))
         last = Run(config).history.query("step > 22")

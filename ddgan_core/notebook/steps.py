@@ -11,7 +11,7 @@ from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation.information import decided
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import label_ends, with_room
-from ddgan_core.figures.plots import FEATURE_NAMES, plain_numbers
+from ddgan_core.figures.plots import FEATURE_NAMES, panels, plain_numbers
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.rows import comparable, kin, late
 from ddgan_core.runs import Run, all_runs
@@ -75,8 +75,9 @@ def _seen(run: Run) -> dict[str, float]:
 def unequal(preset: str) -> pd.DataFrame:
     """What is scored of study `steps`, whose steps have unequal shares of the updates, and of twins that share alike.
 
-    Of the preset of these networks with most T. Index: T, shares (of t = 1 to T, in %), seed; columns: distance, FID,
-    each with its _error (half of a 95 % interval over draws), recall, coverage, and seen_t1 .. seen_tT (`by_updates`).
+    Of the preset of these networks with most T. Index: T, shares (of t = 1 to T, in %), seed; columns: last (the
+    share of t = 1), distance, FID, each with its _error (half of a 95 % interval over draws), recall, coverage, and
+    seen_t1 .. seen_tT as in `by_updates`.
     """
     name = kin(preset)[0]
     cells = make_study("steps", name).cells
@@ -84,17 +85,35 @@ def unequal(preset: str) -> pd.DataFrame:
     main = comparable(name)
     main = main[main["sampler"] == "ddgan"].set_index("run_id") if len(main) else main
     fid, lines = inception_scores(load_evaluations(configure(name).dataset, name)), []
-    for cell in sorted({*twins, *cells}, key=lambda c: (c.T, bool(c.step_weights), c.tag, c.seed)):
+    for cell in sorted({*twins, *cells}, key=lambda c: c.run_id):
         if cell.run_id not in main.index:
             continue
         weights = np.array(cell.step_weights or [1] * cell.T)
         line = {"T": cell.T, "shares": ", ".join(f"{100 * share:.0f}" for share in weights / weights.sum())}
-        line |= {"seed": cell.seed}
+        line |= {"seed": cell.seed, "last": 100 * weights[0] / weights.sum()}
         for measure, scores in {"distance": main, "FID": fid}.items():
             own = scores.reindex([cell.run_id]).iloc[0]
             line |= {measure: own["frechet"], f"{measure}_error": own["frechet_error"]}
         lines.append(line | main.loc[cell.run_id, ["recall", "coverage"]].to_dict() | _seen(Run(cell)))
-    return pd.DataFrame(lines).set_index(["T", "shares", "seed"]) if lines else pd.DataFrame()
+    table = pd.DataFrame(lines)
+    order = ["T", "last", "seed"]
+    return table.sort_values(order, kind="stable").set_index(["T", "shares", "seed"]) if lines else table
+
+
+def shares_figure(table: pd.DataFrame) -> "Figure":
+    """Distance and FID of `unequal` by the share of t = 1: a point for each run, a line through means for each T."""
+    figure, axes = panels(2, 4.4)
+    for ax, measure in zip(axes, ("distance", "FID"), strict=True):
+        ends = []
+        for T, own in table.dropna(subset=measure).groupby("T"):
+            colour, means = _tint(int(T)), np.exp(np.log(own[measure]).groupby(own["last"]).mean())
+            ax.errorbar(own["last"], own[measure], own[f"{measure}_error"], fmt="o", ms=5, color=colour)
+            ax.plot(means.index, means, color=colour, lw=1)
+            ends.append((float(means.index[-1]), float(means.iloc[-1]), f"T = {T}", colour))
+        label_ends(ax, ends)
+        ax.set(xlabel="per cent of the updates for t = 1", ylabel="lower is better")
+        ax.set_title("FID, N = 2,000" if measure == "FID" else "Distance by the FashionMNIST classifier, N = 10,000")
+    return figure
 
 
 def repeated(table: pd.DataFrame) -> pd.DataFrame:
