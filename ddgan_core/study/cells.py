@@ -27,6 +27,7 @@ DDPM = {
 }
 
 MOST_SIGNAL = 0.01  # of an image's variance in x_T, which sampling takes for noise
+LATE = {2: (4, 1), 4: (8, 4, 2, 1), 8: (16, 11, 8, 6, 4, 3, 2, 1)}  # by T, how often t = 1..T are taught
 CRITIC_SHARE = 0.433  # of an update's time, on a CPU thread: with four critic steps it takes 2.3 times as long
 
 Cell = RunConfig | ToyCell
@@ -117,10 +118,9 @@ def budget_study(preset: str = "cpu") -> Study:
     """JS trained twice or half as long as the preset's runs: does T count, or the updates that each step gets?
 
     At T = 1 the smooth rows twice as long by two seeds: the nearest T, where short runs do not tell them apart. A DDPM
-    five times as long, by two seeds: what is still to be had from it. JS by batches twice as large, with 2.2
-    times the images; and the longest run of all, four times the images, in bfloat16. The smooth rows by the larger
-    batches in bfloat16, at T = 2 by two seeds, where JS uses its latent, and at T = 1. And JS at T = 4 so, by a critic
-    twice as wide.
+    five times as long, by two seeds: what is still to be had from it. JS by batches twice as large, 2.2 times
+    the images; and the longest run, four times the images, in bfloat16. The smooth rows by the larger batches in
+    bfloat16, at T = 2 by two seeds, where JS uses its latent, and at T = 1. JS at T = 4 so, by a critic twice as wide.
     """
     cells = []
     lengths = [(SMOOTH[:1], 2, 2.0), (SMOOTH, 1, 2.0), (SMOOTH[:1], 1, 0.5), (SMOOTH[:1], 4, 2.0)]
@@ -221,13 +221,12 @@ def steps_study(preset: str = "cpu") -> Study:
     of 4. At T = 4 by the fastest update and two seeds, beside the shared study's; late at T = 2 and 8, beside the
     paper's; and late at T = 4 trained on, beside the budget study's.
     """
-    late = {2: (4, 1), 4: (8, 4, 2, 1), 8: (16, 11, 8, 6, 4, 3, 2, 1)}  # of t = 1..T
-    weights = {"late": late[4], "steep": (64, 16, 4, 1), "middle": (2, 5, 12, 1)}
+    weights = {"late": LATE[4], "steep": (64, 16, 4, 1), "middle": (2, 5, 12, 1)}
     alike = [cell for cell in shared_study(preset).cells if cell.seed < 2]
     cells = [cell.changed(tag=f"{cell.tag}-{of}", step_weights=w) for cell in alike for of, w in weights.items()]
     usual = _later(preset, T=4)
-    cells.append(usual.changed(tag=f"{usual.tag}-late", step_weights=late[4]))
-    cells += [configure(preset, T=T, tag="late", step_weights=late[T]) for T in (8, 2)]
+    cells.append(usual.changed(tag=f"{usual.tag}-late", step_weights=LATE[4]))
+    cells += [configure(preset, T=T, tag="late", step_weights=LATE[T]) for T in (8, 2)]
     return Study(f"steps-{preset}", tuple(cells))
 
 
@@ -235,10 +234,10 @@ def headline_study(preset: str = "cpu") -> Study:
     """JS with four steps, and with one, by more of what helped on a CPU; with two; and the other smooth rows with four.
 
     Batches twice as large, bfloat16, a critic four times as wide, 1.7 times the preset's updates. The rows with four
-    steps also at a quarter of the critic's rate: the usual one broke wide critics of losses with exponentials.
+    steps also at a quarter of the critic's rate: the usual one broke wide critics of losses with exponentials. And JS
+    with its last steps taught oftener, as in the steps study.
     """
-    cells = []
-    js, *others = SMOOTH
+    cells, (js, *others) = [], SMOOTH
     for row, T in ((js, 4), (js, 1), (js, 2), *((row, 4) for row in others)):
         usual = _later(preset, divergence=row, T=T)
         wide = tuple(4 * width for width in usual.critic_widths)
@@ -246,6 +245,7 @@ def headline_study(preset: str = "cpu") -> Study:
         cells.append(usual.changed(updates=PRESETS[preset]["updates"] * 17 // 10))
     for usual in [cell for cell in cells if cell.T == 4]:
         cells.append(usual.changed(tag=f"{usual.tag}-slow", lr_critic=usual.lr_critic / 4))
+    cells.append(cells[0].changed(tag=f"{cells[0].tag}-late", step_weights=LATE[4]))
     return Study(f"headline-{preset}", tuple(cells))
 
 
