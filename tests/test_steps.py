@@ -1,5 +1,7 @@
 """What a step costs and decides: known laws are found again, runs that differ in more are left out."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,6 +125,31 @@ def test_runs_whose_steps_are_taught_unequally_stand_below_their_twins() -> None
         last = Run(config).history.query("step > 22")
         seen = [-last[f"critic_t{t}"].mean() for t in (1, 2, 3, 4)]  # some records saw no t = 4
         assert [line.seen_t1, line.seen_t2, line.seen_t3, line.seen_t4] == pytest.approx(seen)
+
+
+def test_what_is_said_of_the_steps_shares_is_in_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parent.parent
+    monkeypatch.setenv("DDGAN_RESULTS", str(root / "results"))
+    runs = unequal("cpu").reset_index().query("T == 4")
+    first = runs[runs["seed"] == 0].set_index("shares")
+    by_seed = runs[runs["last"].between(20, 60)].set_index(["shares", "seed"])[["distance", "FID", "recall"]]
+    alike, late = (by_seed.loc[shares].to_numpy() for shares in ("25, 25, 25, 25", "53, 27, 13, 7"))
+    assert ((late < alike) == [True, True, False]).all(), "better by both rulers and both seeds, and recalls more"
+    assert first[["distance", "FID"]].idxmax().tolist() == ["10, 25, 60, 5"] * 2, "the worst"
+    both = [
+        f"{a:.1f} and {b:.1f} for {c:.1f} and {d:.1f}" for (a, b), (c, d) in zip(late.T[:2], alike.T[:2], strict=True)
+    ]
+    recalls = "recall {:.2f} and {:.2f} for {:.2f} and {:.2f}".format(*late.T[2], *alike.T[2]).replace("0.", ".")
+    said = (root / "FINDINGS.md").read_text(encoding="utf-8")
+    for claim in (
+        "With {:.0f}, {:.0f}, {:.0f} and {:.0f} % of the updates for the last step".format(*first["last"]),
+        "the first seed has distance {:.1f}, {:.1f}, {:.1f} and {:.1f}".format(*first["distance"]),
+        "FID {:.1f}, {:.1f}, {:.1f} and {:.1f}".format(*first["FID"]),
+        f"distance {both[0]}, FID {both[1]}, {recalls}",
+    ):
+        assert claim in said, claim
+    short = "FID {:.0f} and {:.0f} for {:.0f} and {:.0f}".format(*late.T[1], *alike.T[1])
+    assert short in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_without_runs_there_is_nothing_to_show() -> None:
