@@ -148,6 +148,8 @@ def test_what_is_said_of_the_steps_shares_is_in_the_committed_tables(monkeypatch
         f"distance {both[0]}, FID {both[1]}, {recalls}",
     ):
         assert claim in said, claim
+    eight = unequal("cpu").loc[8, "distance"]
+    assert "eight steps late teaching has distance {1:.1f} for {0:.1f}".format(*eight) in said
     short = "FID {:.0f} and {:.0f} for {:.0f} and {:.0f}".format(*late.T[1], *alike.T[1])
     assert short in (root / "README.md").read_text(encoding="utf-8")
 

@@ -81,9 +81,10 @@ def unequal(preset: str) -> pd.DataFrame:
     """
     name = kin(preset)[0]
     cells = make_study("steps", name).cells
-    twins = {cell.changed(step_weights=(), tag=re.sub("-?[a-z]+$", "", cell.tag)) for cell in cells}
     main = comparable(name)
     main = main[main["sampler"] == "ddgan"].set_index("run_id") if len(main) else main
+    cells = [cell for cell in cells if cell.run_id in main.index]
+    twins = {cell.changed(step_weights=(), tag=re.sub("-?[a-z]+$", "", cell.tag)) for cell in cells}
     fid, lines = inception_scores(load_evaluations(configure(name).dataset, name)), []
     for cell in sorted({*twins, *cells}, key=lambda c: c.run_id):
         if cell.run_id not in main.index:
