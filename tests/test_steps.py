@@ -9,6 +9,7 @@ import pytest
 from ddgan_core.diffusion import vp_schedule
 from ddgan_core.evaluation.information import decided
 from ddgan_core.evaluation.scores import add_evaluation
+from ddgan_core.notebook.held import held
 from ddgan_core.notebook.steps import (
     budget_figure,
     by_updates,
@@ -150,6 +151,11 @@ def test_what_is_said_of_the_steps_shares_is_in_the_committed_tables(monkeypatch
         assert claim in said, claim
     eight = unequal("cpu").loc[8, "distance"]
     assert "eight steps late teaching has distance {1:.1f} for {0:.1f}".format(*eight) in said
+    table = held("cpu", 4, "b64(-bf16-late)?").sort_values("FID")
+    shared, taught_late = table[table["divergence"] == "non_saturating_js"].itertuples()
+    scores = (taught_late.distance, taught_late.FID, taught_late.recall, shared.distance, shared.FID, shared.recall)
+    longer = "late has distance {:.1f}, FID {:.1f} and recall {:.2f}, where alike has {:.1f}, {:.1f} and {:.2f}"
+    assert longer.format(*scores).replace("0.", ".") in said
     short = "FID {:.0f} and {:.0f} for {:.0f} and {:.0f}".format(*late.T[1], *alike.T[1])
     assert short in (root / "README.md").read_text(encoding="utf-8")
 

@@ -234,8 +234,7 @@ def headline_study(preset: str = "cpu") -> Study:
     """JS with four steps, and with one, by more of what helped on a CPU; with two; and the other smooth rows with four.
 
     Batches twice as large, bfloat16, a critic four times as wide, 1.7 times the preset's updates. The rows with four
-    steps also at a quarter of the critic's rate: the usual one broke wide critics of losses with exponentials. And JS
-    with its last steps taught oftener, as in the steps study.
+    steps also at a quarter of the critic's rate: the usual one broke wide critics of losses with exponentials.
     """
     cells, (js, *others) = [], SMOOTH
     for row, T in ((js, 4), (js, 1), (js, 2), *((row, 4) for row in others)):
@@ -245,7 +244,6 @@ def headline_study(preset: str = "cpu") -> Study:
         cells.append(usual.changed(updates=PRESETS[preset]["updates"] * 17 // 10))
     for usual in [cell for cell in cells if cell.T == 4]:
         cells.append(usual.changed(tag=f"{usual.tag}-slow", lr_critic=usual.lr_critic / 4))
-    cells.append(cells[0].changed(tag=f"{cells[0].tag}-late", step_weights=LATE[4]))
     return Study(f"headline-{preset}", tuple(cells))
 
 
