@@ -19,7 +19,7 @@ def save(fig: "Figure", stem: Path | str) -> list[Path]:
     from matplotlib import rc_context
 
     stem, paths = Path(stem), []
-    sharp, colours = (1.5, 40) if fig.get_layout_engine() else (2, 64)  # grids, without, keep whole pixels and greys
+    sharp, colours = (1.5, 32) if fig.get_layout_engine() else (2, 64)  # grids, without, keep whole pixels and greys
     with rc_context({"svg.hashsalt": "ddgan"}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             if kind == "svg" and not stem.name.startswith("fig"):
