@@ -52,8 +52,8 @@ class Trainer:
         check_image_size(height, width, len(config.widths))
         self.images = images.to(self.device)
         self.schedule = make_schedule(config.schedule, config.T).to(self.device)
-        weights = torch.tensor(config.step_weights, device=self.device, dtype=torch.float32)
-        self.up_to = weights.cumsum(0) / weights.sum()  # P(t <= 1), P(t <= 2), ..., 1
+        up_to = torch.tensor(config.step_weights, device=self.device, dtype=torch.float32).cumsum(0)
+        self.up_to = up_to / up_to[-1:]  # P(t <= 1), P(t <= 2), ..., 1
         made = (config.method, channels, config.widths, config.z_dim, config.attention)
         model = initialised(lambda: make_model(*made), config.seed, "model")
         self.model = model.to(self.device, memory_format=torch.channels_last)
