@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-COMMON = 8  # colours of a plot that are kept as they are
+COMMON = 5  # colours of a plot that are kept as they are
 
 
 def save(fig: "Figure", stem: Path | str) -> list[Path]:
