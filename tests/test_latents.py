@@ -28,6 +28,7 @@ def recorded(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     runs = [
         (configure("smoke", T=2, batch_size=50), drawn), (configure("smoke", T=2, seed=1), history),
         (configure("smoke", T=2, z_dim=0, tag="no-z"), drawn * 0), (configure("cpu", T=2), drawn),
+        (configure("smoke", T=2, tag="late", step_weights=(4, 1)), drawn),
     ]  # fmt: skip
     monkeypatch.setattr(latents, "all_runs", lambda *_: [SimpleNamespace(config=c, history=h) for c, h in runs])
     return over_training("smoke")

@@ -30,8 +30,8 @@ COLUMNS = [*RUN, "t", "images", "share"]
 def over_training(preset: str) -> pd.DataFrame:
     """What z draws of the variance e(t) that x_t leaves open, against the images seen (millions, of all steps).
 
-    A line for each record and t of the preset's runs of the study whose histories have it. Empty where e(t) is not
-    measured (`information`) or no run has it.
+    A line for each record and t of the preset's runs of the study whose histories have it and whose steps are taught
+    alike. Empty where e(t) is not measured (`information`) or no run has it.
     """
     dataset, lines = configure(preset).dataset, []
     if not path_of(dataset).is_file():
@@ -39,7 +39,13 @@ def over_training(preset: str) -> pd.DataFrame:
     errors = read_table(path_of(dataset))
     for run in all_runs(dataset):
         config, history = run.config, run.history
-        if config.preset != preset or f"{RECORDED}_t1" not in history or not config.z_dim or config.T > MAX_TIME_BINS:
+        if (
+            config.step_weights
+            or config.preset != preset
+            or f"{RECORDED}_t1" not in history
+            or not config.z_dim
+            or config.T > MAX_TIME_BINS
+        ):
             continue
         needed = error_at(errors, make_schedule(config.schedule, config.T))
         for t in range(1, config.T + 1):
