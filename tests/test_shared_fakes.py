@@ -1,4 +1,4 @@
-"""What the players are shown: pairs and fakes by their laws, and fakes that are made once for both.
+"""What the players are shown: steps, pairs and fakes by their laws, and fakes that are made once for both.
 
 Resuming and replaying with those are in test_training and test_graphs.
 """
@@ -8,6 +8,7 @@ import torch
 
 from ddgan_core import training
 from ddgan_core.data import load_images
+from ddgan_core.diffusion import random_generator
 from ddgan_core.objectives import critic_loss, generator_loss
 from ddgan_core.study import configure
 from ddgan_core.training import Trainer
@@ -56,3 +57,21 @@ def test_players_are_shown_pairs_of_the_forward_process_and_fakes_of_the_posteri
     (z,) = latents
     assert len(z.unique(dim=0)) == len(x_t.unique(dim=0)) == 2000, "each image has a latent and noise of its own"
     assert (z.mean().item(), z.std().item()) == pytest.approx((0, 1), abs=0.05)
+
+
+def test_steps_are_drawn_by_their_weights() -> None:
+    """But for what is looked at, which is the same for all weights."""
+    images = load_images("digits")[0]
+    alike = Trainer(configure("smoke", T=3, batch_size=10_000), images)
+    each = Trainer(alike.config.changed(step_weights=(6, 1, 3)), images)
+    _, t = each._draw(random_generator(0, "times"))
+    assert t.bincount().tolist() == [0, *(pytest.approx(n, abs=200) for n in (6000, 1000, 3000))]
+    _, t = each._draw(random_generator(0, "times"), equally=True)
+    assert torch.equal(t, alike._draw(random_generator(0, "times"))[1])
+
+
+def test_each_step_is_drawn_up_to_its_very_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure("smoke", T=3, batch_size=4, step_weights=(2, 1, 1))
+    each, ends = Trainer(config, load_images("digits")[0]), torch.tensor([0.0, 0.5 - 2**-24, 0.5, 1 - 2**-24])
+    monkeypatch.setattr(training.torch, "rand", lambda *_, **__: ends)
+    assert each._draw(random_generator(0, "times"))[1].tolist() == [1, 1, 2, 3]

@@ -218,22 +218,6 @@ def test_every_time_is_drawn_equally_often(kind: str) -> None:
     assert t.bincount().tolist() == [0] + [pytest.approx(1000, abs=150)] * 5
 
 
-def test_steps_are_drawn_by_their_weights() -> None:
-    """But for what is looked at, which is the same for all weights."""
-    each = trainer(T=3, batch_size=10_000, step_weights=(6, 1, 3))
-    _, t = each._draw(random_generator(0, "times"))
-    assert t.bincount().tolist() == [0, *(pytest.approx(n, abs=200) for n in (6000, 1000, 3000))]
-    _, t = each._draw(random_generator(0, "times"), equally=True)
-    assert torch.equal(t, trainer(T=3, batch_size=10_000)._draw(random_generator(0, "times"))[1])
-
-
-def test_each_step_is_drawn_up_to_its_very_edge(monkeypatch: pytest.MonkeyPatch) -> None:
-    each = trainer(T=3, batch_size=4, step_weights=(2, 1, 1))
-    ends = torch.tensor([0.0, 0.5 - 2**-24, 0.5, 1 - 2**-24])
-    monkeypatch.setattr(training.torch, "rand", lambda *_, **__: ends)
-    assert each._draw(random_generator(0, "times"))[1].tolist() == [1, 1, 2, 3]
-
-
 def test_adam_is_as_published() -> None:
     """As in Xiao et al.'s training script; a DDPM's are Adam's own."""
     gan, ddpm = trainer(), trainer("ddpm")
