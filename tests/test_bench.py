@@ -11,7 +11,7 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.bench import metrics, turns, workers
 from ddgan_core.bench.mend import mend_torchvision
-from ddgan_core.bench.metrics import OURS, PEER, bench_metrics, compete, write_pngs
+from ddgan_core.bench.metrics import OURS, PEER, bench_metrics, bench_network, compete, write_pngs
 from ddgan_core.bench.turns import Seconds
 from ddgan_core.bench.workers import bench_workers
 from ddgan_core.data import at_hand, load_images, read_images
@@ -180,6 +180,17 @@ def test_without_weights_every_row_is_a_named_gap(
 
 @needs_inception
 @pytest.mark.slow
+def test_each_change_to_the_network_computes_the_same(results: Path) -> None:
+    table = bench_network(3, repeats=1).set_index("variant")
+    in_use = table.index.str.endswith("(in use)")
+    assert in_use.sum() == 1
+    rounded = table.index.str.contains("bfloat16")
+    assert (table["error"][~rounded] < 1e-5).all()
+    assert (table["error"][rounded] > 1e-3).all()
+
+
+@needs_inception
+@pytest.mark.slow
 def test_what_is_given_below_float32_is_the_same_network() -> None:
     """On a CPU, which knows no TF32; the 11 bits of float16 leave the features within a hundredth, as late rounding."""
     pile, cpu = load_images("digits", "test")[0][:4], torch.device("cpu")
@@ -190,8 +201,8 @@ def test_what_is_given_below_float32_is_the_same_network() -> None:
     assert error["ddgan_core, TF32"] < 1e-5
     assert 1e-5 < error["ddgan_core, float16"] < 1e-2
     assert 1e-5 < error[metrics.LATE_BF16] < error[metrics.BF16] / 4
-    layers = metrics.load_extractor("inception").network.rest
-    maps = torch.zeros(1, 32, 149, 149)  # what the first convolution leaves of 299x299
+    layers = metrics.load_extractor("inception").network.late
+    maps = torch.zeros(1, 192, 35, 35)
     early = layers[: metrics.FIRST_OF_17](maps)
     assert early.shape[2:] == (35, 35)
     assert layers[metrics.FIRST_OF_17](early).shape[2:] == (17, 17)

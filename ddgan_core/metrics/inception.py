@@ -1,7 +1,8 @@
 """The FID Inception without its script: the same function of the same weights, and clean-fid's resize, batched.
 
 What costs time in the script, on a CPU, is that it leaves channels_last in every block and normalises after every
-convolution. Here batch norm is folded into the convolutions, and so is the scaling of the pixels into the first one.
+convolution. Here batch norm is folded into the convolutions, and so is the scaling of the pixels into the first one,
+and the first layers, whose maps are large, see few images at a time: their maps then stay in a core's cache.
 """
 
 import functools
@@ -13,6 +14,8 @@ from torch import nn
 from ddgan_core.shapes import Float, Tensor, UInt8
 
 SIDE = 299
+EARLY = 6  # layers up to the second pool, after which maps are 35x35
+AT_A_TIME = 2  # images in the early layers on a CPU: of one, two and four the fastest, a tenth of all the time less
 
 
 @functools.cache
@@ -45,7 +48,7 @@ class Inception(nn.Module):
     def __init__(self, scripted: nn.Module) -> None:
         super().__init__()
         first, *rest = folded(scripted)
-        self.first, self.rest = first, nn.Sequential(*rest)
+        self.first, self.early, self.late = first, nn.Sequential(*rest[:EARLY]), nn.Sequential(*rest[EARLY:])
         conv: nn.Conv2d = first[0]
         weight = conv.weight.data.double()
         conv.bias.data = (conv.bias.data.double() - weight.sum((1, 2, 3))).float()
@@ -56,9 +59,14 @@ class Inception(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 2048"]:
+        parts = images.split(AT_A_TIME) if images.device.type == "cpu" else (images,)
+        return self.late(torch.cat([self.maps(part) for part in parts])).flatten(1)
+
+    def maps(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 192 35 35"]:
+        """What the early layers make of the images, resized."""
         x = clean_resize(images)
         x = self.grey(x).relu_() if images.shape[1] == 1 else self.first(x)
-        return self.rest(x.contiguous(memory_format=torch.channels_last)).flatten(1)
+        return self.early(x.contiguous(memory_format=torch.channels_last))
 
 
 class _Branches(nn.ModuleList):

@@ -49,12 +49,12 @@ def training(run: Run | None, config: RunConfig) -> "Figure":
 
 
 def samples(run: Run | None) -> Any:
-    """Samples of the run, drawn now; without weights here the grid made at its end, ten of a short run; or a line."""
+    """Samples of the run, drawn now; without weights here the ten made at its end; or a line."""
     if run and run.weights:
         return grids.image_grid(sample(run, SHOWN, seed=0))
     if run and (run.path / "samples.png").exists():
         size = get_dataset(run.config.dataset).size
-        return grids.image_grid(grids.read_png_grid(run.path / "samples.png", size)[:SHOWN])
+        return grids.image_grid(grids.read_png_grid(run.path / "samples.png", size))
     return "no samples yet"
 
 

@@ -29,11 +29,13 @@ BENCHES = {
     ),
     "DDPM beside its peers": ("bench_ddpm_{preset}_{device}", "bench ddpm --preset {preset}"),
     "FID beside clean-fid": ("bench_metrics_{device}", "bench metrics"),
+    "FID's network": ("bench_network_{device}", "bench network"),
     "arithmetic": ("bench_limits_{preset}_{device}", "bench limits --preset {preset}"),
     "where an update's time goes": ("bench_breakdown_{preset}_{device}", "bench limits --preset {preset}"),
     "runs at a time": ("bench_workers_{device}", "bench workers"),
 }
 DEVICES = ("cpu", "cuda")
+ON_A_CPU = ("FID's network", "runs at a time")  # benches of no other device
 USUAL = {"cpu": "cpu", "cuda": "full"}  # the preset whose networks each kind of device is measured with
 # Loops of `bench training` that do not build on the line above, and what each builds on: the first that is there.
 BUILDS_ON = {
@@ -63,7 +65,7 @@ def shown(bench: str, preset: str = "cpu") -> dict[str, pd.DataFrame]:
     `table` for the preset, else for the USUAL one of the device, whose networks are others, on the same data.
     """
     found = {}
-    for device in DEVICES:
+    for device in _devices(bench):
         measured, of = _measured(bench, device, preset)
         if len(measured):
             found[device_of(measured) + (f", preset {of}" if of else "")] = measured
@@ -88,6 +90,10 @@ def _found(bench: str, device: str, presets: Sequence[str]) -> tuple[pd.DataFram
     return pd.DataFrame(), ""
 
 
+def _devices(bench: str) -> tuple[str, ...]:
+    return DEVICES[:1] if bench in ON_A_CPU else DEVICES
+
+
 def device_of(measured: pd.DataFrame) -> str:
     """What a table was measured on, for a title."""
     return str(measured["device"].iloc[0]).replace(" 1 threads", " 1 thread")
@@ -105,7 +111,7 @@ def inventory(preset: str = "cpu") -> pd.DataFrame:
     """
     lines = []
     for bench in BENCHES:
-        for device in DEVICES[:1] if bench == "runs at a time" else DEVICES:
+        for device in _devices(bench):
             found, of = _measured(bench, device, preset)
             here = ("not measured", "") if not len(found) else (found["device"].iloc[0], found["commit"].iloc[0])
             line = {"bench": bench, "on": device, "device": here[0], "preset": of, "commit": here[1]}
@@ -116,7 +122,7 @@ def inventory(preset: str = "cpu") -> pd.DataFrame:
 def command(bench: str, device: str, preset: str) -> str:
     """What measures one of BENCHES on a kind of device."""
     line = f"python -m ddgan_core {BENCHES[bench][1].format(preset=preset)}"
-    return line if bench == "runs at a time" else f"{line} --device {device}"
+    return line if bench in ON_A_CPU else f"{line} --device {device}"
 
 
 def beside(bench: str, preset: str, columns: Sequence[str], by: Sequence[str] = ()) -> pd.DataFrame | None:
@@ -125,7 +131,7 @@ def beside(bench: str, preset: str, columns: Sequence[str], by: Sequence[str] = 
     For a kind of device without a table a line says what would measure it. Columns without a number are left out. None
     where nothing was measured.
     """
-    for device in DEVICES[:1] if bench == "runs at a time" else DEVICES:
+    for device in _devices(bench):
         if not len(_measured(bench, device, preset)[0]):
             print(f"not measured on {device}: {command(bench, device, preset)}")
     found = {where: own.reindex(columns=[*by, *columns]) for where, own in shown(bench, preset).items()}

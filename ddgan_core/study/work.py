@@ -4,7 +4,6 @@ import contextlib
 import functools
 import lzma
 import math
-import re
 import statistics
 import sys
 import time
@@ -35,8 +34,7 @@ from ddgan_core.study.executors import local, on_ray
 from ddgan_core.toys.toy_study import ToyCell
 from ddgan_core.training import TrainingDiverged
 
-GRID = 50  # images in a run's grid of samples
-GRID_OF_MANY = 10  # of short runs, and of those by larger batches on a CPU: more are not shown of them
+GRID = 10  # images in a run's grid of samples: it is committed, and stays small
 
 
 def status(study: Study) -> pd.DataFrame:
@@ -272,9 +270,7 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
 
     if not grid.exists() and not late():
         steps = min(run.config.T, 100) if run.config.method == "ddpm" else None
-        many = run.config.preset == "short" or re.match(r"cpu b\d", f"{run.config.preset} {run.config.tag}")
-        count = GRID_OF_MANY if many else GRID
-        write_png_grid(sample(run, count, steps=steps, device=device), grid, scale=1)  # small: it is committed
+        write_png_grid(sample(run, GRID, steps=steps, device=device), grid, scale=1)
     for sampler, steps, features, n in scores_due(run.config):
         if late():
             return
