@@ -64,20 +64,21 @@ def _variance(row: Divergence, gap: float) -> float:
 def gaps(runs: list[Run]) -> pd.DataFrame:
     """By which their critics told real from fake images, in log ratios: means over the last quarter of each training.
 
-    Index: run_id. Columns: divergence, "t = 1" and so on.
+    Index: run_id. Columns: critic (the row whose loss trains it), "t = 1" and so on.
     """
     lines = {}
     for run in runs:
         config, records = run.config, late(run.history).mean()
         steepness, _ = log_ratio_line(make_row(config.divergence, config.critic_divergence))
         told = {f"t = {t}": records[f"logit_real_t{t}"] - records[f"logit_fake_t{t}"] for t in range(1, config.T + 1)}
-        lines[config.run_id] = {"divergence": config.divergence} | {t: steepness * gap for t, gap in told.items()}
-    table = pd.DataFrame.from_dict(lines, orient="index") if lines else pd.DataFrame(columns=["divergence", "t = 1"])
+        critic = config.critic_divergence or config.divergence
+        lines[config.run_id] = {"critic": critic} | {t: steepness * gap for t, gap in told.items()}
+    table = pd.DataFrame.from_dict(lines, orient="index") if lines else pd.DataFrame(columns=["critic", "t = 1"])
     return table.rename_axis("run_id")
 
 
 def efficiency_figure(ax: "Axes", found: pd.DataFrame) -> None:
-    """`images_needed` of the smooth rows' critics against the gap; ticks below: the `gaps` of runs at t = 1."""
+    """`images_needed` of the smooth rows' critics against the gap; ticks below, by critic: `gaps` of runs at t = 1."""
     ends = []
     for name in SMOOTH:
         needed = [images_needed(get_divergence(name), gap) for gap in GAPS]
@@ -86,7 +87,7 @@ def efficiency_figure(ax: "Axes", found: pd.DataFrame) -> None:
     ax.set(xscale="log", yscale="log", xticks=(0.03, 0.1, 0.3, 1, 3), yticks=(1, 2, 5, 10, 20))
     plain_numbers(ax.xaxis), plain_numbers(ax.yaxis)
     ax.set(xlabel="gap of mean log ratios, real less fake images", ylabel="images needed for one of JS's")
-    for row, own in found.groupby("divergence", sort=False):
+    for row, own in found.groupby("critic", sort=False):
         ax.plot(own["t = 1"], [0.8] * len(own), "|", ms=12, mew=1.5, color=COLOURS[row])
     label_ends(ax, ends)
 

@@ -102,15 +102,20 @@ def unequal(preset: str) -> pd.DataFrame:
 
 
 def shares_figure(table: pd.DataFrame) -> "Figure":
-    """Distance and FID of `unequal` by the share of t = 1: a point for each run, a line through means for each T."""
+    """Distance and FID of `unequal` by the share of t = 1: a point for each run, a line through means for each T.
+
+    The line leaves out laws that do not teach a step the more the later it is: in them t = 1 is not all that changes.
+    """
     figure, axes = panels(2, 4.4)
     for ax, measure in zip(axes, ("distance", "FID"), strict=True):
         ends = []
         for T, own in table.dropna(subset=measure).groupby("T"):
-            colour, means = _tint(int(T)), np.exp(np.log(own[measure]).groupby(own["last"]).mean())
+            colour, laws = _tint(int(T)), own.index.get_level_values("shares").str.split(", ")
+            later_more = [sorted(law, key=float, reverse=True) == law for law in laws]
+            means = np.exp(np.log(own[measure][later_more]).groupby(own["last"]).mean())
             ax.errorbar(own["last"], own[measure], own[f"{measure}_error"], fmt="o", ms=5, color=colour)
             ax.plot(means.index, means, color=colour, lw=1)
-            ends.append((float(means.index[-1]), float(means.iloc[-1]), f"T = {T}", colour))
+            ends.append((float(own["last"].iloc[-1]), float(own[measure].iloc[-1]), f"T = {T}", colour))
         label_ends(ax, ends)
         ax.set(xlabel="per cent of the updates for t = 1", ylabel="lower is better")
         ax.set_title("FID, N = 2,000" if measure == "FID" else "Distance by the FashionMNIST classifier, N = 10,000")
