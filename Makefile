@@ -56,8 +56,9 @@ $(READY): pyproject.toml constraints.txt
 constraints:
 	rm -rf build/pins && $(PYTHON) -m venv build/pins
 	build/pins/bin/python -m pip install --disable-pip-version-check --progress-bar off $(TORCH) -e '.[dev,cluster,bench]'
+	build/pins/bin/python -m pip freeze --exclude-editable > build/frozen.txt
 	{ echo '# The whole environment, exactly; written by `make constraints`.'; \
-	  build/pins/bin/python -m pip freeze --exclude-editable | grep -v -i -E '^(nvidia|cuda|triton)' | sed 's/+.*//'; } > build/pins.txt
+	  grep -v -i -E '^(nvidia|cuda|triton)' build/frozen.txt | sed 's/+.*//'; } > build/pins.txt
 	mv build/pins.txt constraints.txt && rm -rf build/pins
 
 clean:

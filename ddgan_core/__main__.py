@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a file that may not be written
         print(f"ddgan_core: error: {of_the_system(error)}", file=sys.stderr)
         return 1
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         said = str(error)  # as PyTorch says it on every device, and of sizes that no number holds
-        if ("memory" in said and "allocate" in said) or "overflow" in said:
+        if isinstance(error, MemoryError) or ("memory" in said and "allocate" in said) or "overflow" in said:
             print("ddgan_core: error: not enough memory for such widths, batches or images", file=sys.stderr)
             return 1
         if type(error).__name__ != "TrainingDiverged":  # by name: importing it would import torch

@@ -113,7 +113,7 @@ def read_images(path: Path | str) -> UInt8[Tensor, "n c h w"]:
         images = np.load(path, allow_pickle=False)
         if not isinstance(images, np.ndarray):
             raise ValueError("it is a .npz")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:  # what its header promises may not fit
         raise UserError(f"{path} is not a whole .npy file ({error}): write it again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise UserError(

@@ -46,8 +46,8 @@ def train_run(
         return Run.create(config)
     # All that can be wrong with a configuration shows before its folder is made.
     trainer = Trainer(config, load_images(config.dataset)[0], device or default_device())
-    run = Run.create(config)
-    with alone(run.lock, f"run {config.run_id}"), _stop_requests() as stop:
+    with alone(Run(config).lock, f"run {config.run_id}"), _stop_requests() as stop:
+        run = Run.create(config)  # here, as it may write the configuration that another process trains
         if run.status["state"] != "done":  # another process may have ended it since the first look
             _train(run, trainer, minutes, progress, stop)
     if stop:

@@ -73,9 +73,9 @@ class RunConfig:
                     raise UserError(f"{field.name} = {value}: a whole number")
                 object.__setattr__(self, field.name, int(value))
             value, plain = getattr(self, field.name), field.type in (int, float, str, bool)
-            whole = isinstance(value, tuple) and all(type(number) is int for number in value)
+            whole = isinstance(value, tuple) and all(type(number) is int and number < 2**63 for number in value)
             if not (type(value) is field.type if plain else whole):
-                kind = field.type.__name__ if plain else "whole numbers"
+                kind = field.type.__name__ if plain else "whole numbers below 2^63"
                 raise UserError(f"{field.name} = {value!r}: of the kind {kind}")
         for name, known in {"method": METHODS, "precision": PRECISIONS}.items():
             if getattr(self, name) not in known:

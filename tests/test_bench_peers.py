@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ddgan_core import UserError
 from ddgan_core.bench import peers
 from ddgan_core.bench.mend import mend_torchvision
 from ddgan_core.bench.peers import CONTESTANTS, OURS, bench_ddpm
@@ -73,3 +74,9 @@ def test_a_contestant_trains_and_samples(name: str) -> None:
     x = sample(3)
     assert x.shape == (3, 1, 8, 8)
     assert x.isfinite().all()
+
+
+def test_more_images_to_a_batch_than_there_are_is_refused() -> None:
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(UserError, match="batch size 4: choose at most 3"):
+        next(peers.loader_batches(images, 4, "cpu"))

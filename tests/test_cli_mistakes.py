@@ -1,11 +1,14 @@
 """The command line: each mistake is one line with a way out, and leaves nothing behind."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ddgan_core.__main__ import main
+from ddgan_core.sampling import DDPM_STEPS
+from ddgan_core.study import STUDIES
 
 pytestmark = pytest.mark.usefixtures("outside")
 
@@ -50,6 +53,9 @@ def run(line: str) -> int:
         ("train --set batch_size=1.5", "batch_size is a whole number"),
         ("train --set widths=8,x", "widths is whole numbers separated by commas"),
         ("train --set step_weights=8,4", "step_weights = (8, 4): of each step t = 1..4 one, 1 or more"),
+        ("train --tag a --set step_weights=1,2,3,99999999999999999999", "of the kind whole numbers below 2^63"),
+        ("train --tag a --set widths=99999999999999999992", "of the kind whole numbers below 2^63"),
+        ("train --method ddpm --tag a --set critic_detail=true", "--set critic_detail: of a GAN alone"),
         ("train --set attention=maybe", "attention is true or false"),
         ("train --set precision=fp8", "'fp8': choose one of fp32, bf16"),
         ("train --set T=4", "--T"),
@@ -83,6 +89,7 @@ def run(line: str) -> int:
         ("evaluate --baseline real --dataset digits --features pixels fashion_classifier", "images of 8x8"),
         ("evaluate --baseline real --dataset digits --features pixels --reference validation", "'validation'"),
         ("evaluate --baseline real --dataset digits --features pixels --n 5000", "5000"),
+        ("evaluate --baseline noise --dataset digits --features pixels --n 9223372036854775808", "of 2 or more"),
         ("study status --preset huge", "'huge' is not known"),
         ("study run --gpus 0.5", "--gpus: only with --on ray"),
         ("study run --on ray --workers 2", "--workers: not with --on ray"),
@@ -134,3 +141,20 @@ def test_piles_are_not_scored_by_the_first_of_features_that_do_not_fit(results, 
     assert run("evaluate --images mine.npy --dataset digits --features pixels fashion_classifier") == 2
     assert "images of 8x8: fashion_classifier features take 28x28" in capsys.readouterr().err
     assert list(results.rglob("*")) == []
+
+
+def test_a_size_that_no_memory_holds_is_one_line(tmp_path, capfd):
+    """As the header of a damaged file may promise it."""
+    for length in (10**13, 10**30):
+        header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({length}, 1, 8, 8)}}".encode().ljust(117) + b"\n"
+        (tmp_path / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        assert run(f"evaluate --images {tmp_path}/huge.npy --dataset digits --features pixels") == 2
+        assert "huge.npy is not a whole .npy file" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("line", "names"), [("study run", STUDIES), ("sample", DDPM_STEPS), ("evaluate", DDPM_STEPS)])
+def test_help_names_them_all(line, names, capsys):
+    """By hand there, as help imports neither."""
+    with pytest.raises(SystemExit):
+        run(f"{line} --help")
+    assert set(names) <= set(re.findall(r"\w+", capsys.readouterr().out))

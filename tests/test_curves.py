@@ -221,6 +221,8 @@ def test_log_ratios_are_in_one_unit(monkeypatch):
         return SimpleNamespace(config=config, history=pd.DataFrame(each).astype(float))
 
     runs = [run("non_saturating_js", [1, 3, 2, 2]), run("squared_hellinger", [2, 1, 1, 1]), run("wasserstein", [9] * 4)]
+    own = runs[0].config.changed(divergence="le_cam")  # a notebook's row, unknown here
+    runs += [SimpleNamespace(config=own, history=runs[0].history)]
     monkeypatch.setattr(rows, "all_runs", lambda _: runs)
     found = rows.log_ratios("smoke")[2]
     assert found["largest"].to_dict() == {"non_saturating_js": 3.0, "squared_hellinger": 4.0}

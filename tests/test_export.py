@@ -19,6 +19,7 @@ def test_files_and_their_sizes_are_bounded(made: Path, tmp_path: Path) -> None:
     paths, left_out = export_runs(tmp_path / "two", megabytes=room)
     assert (len(paths), left_out) == (2, {})
     assert all(path.stat().st_size <= room * 1e6 for path in paths)
+    assert export_runs(tmp_path / "two")[0] == sorted((tmp_path / "two").iterdir()), "what was there before is gone"
     there = tmp_path / "elsewhere"
     paths, left_out = export_runs(tmp_path / "one", megabytes=room + 0.02, files=1)
     assert (len(paths), left_out) == (1, {B: "weights"})

@@ -12,7 +12,7 @@ import torch
 from ddgan_core.divergences import get_divergence
 from ddgan_core.notebook import held as module
 from ddgan_core.notebook import rows
-from ddgan_core.notebook.held import AS_LONG, TWICE, hardness, held, held_figure
+from ddgan_core.notebook.held import AS_LONG, TWICE, first_of_loss, hardness, held, held_figure
 from ddgan_core.study import configure, make_study
 
 ROOT = Path(__file__).parent.parent
@@ -120,3 +120,9 @@ def test_without_runs_it_says_so(results) -> None:
     empty = held("smoke")
     assert not len(empty)
     assert {t.get_text() for ax in held_figure(empty).axes for t in ax.texts} == {"not run yet"}
+
+
+def test_a_row_of_a_notebooks_own_stands_for_itself() -> None:
+    assert first_of_loss("relativistic") == "relativistic"
+    assert first_of_loss("jensen_shannon") == first_of_loss("non_saturating_js")
+    assert first_of_loss("le_cam") == "le_cam"

@@ -10,6 +10,7 @@ import pytest
 from ddgan_core import UserError, locks
 from ddgan_core.__main__ import main
 from ddgan_core.locks import alone, is_held, locked
+from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
 from ddgan_core.study import configure
 
@@ -28,6 +29,14 @@ def test_who_adds_to_a_folder_waits_for_the_other(tmp_path: Path) -> None:
         order.append("first")
     thread.join(10)
     assert order == ["first", "other"]
+
+
+def test_who_is_refused_leaves_the_others_configuration(results: Path) -> None:
+    mine, other = (configure("smoke", updates=updates, tag="a") for updates in (4, 2))
+    Run.create(mine)
+    with alone(Run(mine).lock, ""), pytest.raises(locks.Held):
+        train_run(other, progress=False)
+    assert Run.open(mine.run_id).config == mine
 
 
 def test_the_lock_is_on_a_file_in_the_folder(tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ def test_shares_are_those_of_the_answers(results: Path) -> None:
     with pytest.raises(UserError, match="cannot tell"):
         add_answer(path, "a", "b", 1, "both")
     assert len(read_answers(path)) == 3
+    path.write_text(path.read_text().rsplit(",", 1)[0])  # cut, as by a full disk
+    with pytest.raises(UserError, match=r"digits\.csv"):
+        add_answer(path, "a", "b", 1, "left")
 
 
 def test_nobody_is_asked_where_nobody_is(results: Path) -> None:

@@ -279,3 +279,11 @@ def test_the_front_page_shows_a_commit_as_it_is_written(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "bench_x.csv").write_text("seconds,commit\n1.5,85e4017\n")  # as a number, infinite
     assert "<td>85e4017</td>" in index("Title", [], tmp_path, {}, {}, {})
+
+
+def test_compressed_tables_are_shown_too(tmp_path):
+    (tmp_path / "tables").mkdir()
+    for name in ("short.csv", "long.csv.xz"):
+        pd.DataFrame({"a": [1.5]}).to_csv(tmp_path / "tables" / name, index=False)
+    page = index("title", [], tmp_path, {}, {}, {})
+    assert page.index("<summary>long</summary>") < page.index("<summary>short</summary>")

@@ -251,3 +251,8 @@ def test_what_stands_under_a_mark_is_of_the_preset_that_it_names(
     assert main(["study", "table", "--of", "rows", "--preset", "full"]) == 2
     assert "no scores of rows of preset 'full'" in capsys.readouterr().err
     assert "all curves" in page.read_text()
+
+
+def test_a_new_sampler_goes_by_its_name(results: Path) -> None:
+    add(results, "ddpm_T1000_s0_cpu", 10_000, 8.0, method="ddpm", divergence="none", T=1000, sampler="heun", steps=4)
+    assert results_table()["model"].tolist() == ["DDPM, heun"]

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
+from ddgan_core import UserError
 from ddgan_core.bench.mend import mend_torchvision
 from ddgan_core.bench.turns import median, ratio, take_turns, written
 from ddgan_core.data import get_dataset, load_images, to_float
@@ -176,6 +177,8 @@ CONTESTANTS: dict[str, Callable[[RunConfig, UInt8[Tensor, "n c h w"], str], Jobs
 
 def loader_batches(images: UInt8[Tensor, "n c h w"], batch_size: int, device: str) -> Iterator[Tensor]:
     """Float images in [-1, 1], without end, from a shuffling DataLoader as is usual."""
+    if batch_size > len(images):
+        raise UserError(f"batch size {batch_size}: choose at most {len(images)}, the images there are")
     loader = DataLoader(TensorDataset(to_float(images)), batch_size, shuffle=True, drop_last=True)
     while True:
         yield from (x.to(device) for (x,) in loader)

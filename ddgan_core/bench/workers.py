@@ -21,11 +21,12 @@ def bench_workers(
 ) -> pd.DataFrame:
     """Seconds for so many small runs, so many at a time, each a process of one thread, starting up included.
 
-    The runs are `train --preset smoke`, of so many updates; their results are thrown away. speedup: one worker's
-    seconds over this row's, the median over repeats with the lowest and highest. efficiency: speedup per core that the
-    workers can have. Written to results/tables/bench_workers_cpu.csv; raises UserError where a run fails.
+    The runs are `train --preset smoke`, of so many updates, and at least as many as the most workers; their results are
+    thrown away. speedup: one worker's seconds over this row's, the median over repeats with the lowest and highest.
+    efficiency: speedup per core that the workers can have. Written to results/tables/bench_workers_cpu.csv; raises
+    UserError where a run fails.
     """
-    cores = usable_cores()
+    cores, runs = usable_cores(), max(runs, *workers)
 
     def train(at_a_time: int, repeat: int) -> None:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 OWN_OPTIONS = ("dataset", "method", "divergence", "T", "seed", "preset", "tag")  # of `train`, so not for --set
+LARGEST = 2**63 - 1  # that PyTorch takes
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+def whole(least: int, most: int = LARGEST) -> Callable[[str], int]:
     """An argument that is a whole number in a range."""
 
     def parse(text: str) -> int:
@@ -17,8 +18,8 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least or (most is not None and value > most):
-            between = f"of {least} or more" if most is None else f"from {least} to {most}"
+        if not least <= value <= most:
+            between = f"of {least} or more" if most == LARGEST else f"from {least} to {most}"
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {between}")
         return value
 

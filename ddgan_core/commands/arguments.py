@@ -134,7 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
         this.add_argument(
             "--study",
             default="paper",
-            help="paper, sweep, schedule, budget, causes, minimax, penalty, crossed, shared, headline or toys"
+            help="paper, sweep, schedule, budget, causes, minimax, penalty, crossed, shared, steps, headline or toys"
             " (default: %(default)s)",
         )
         this.add_argument("--preset", **preset)
@@ -246,7 +246,8 @@ def make_parser() -> argparse.ArgumentParser:
     this = command(commands, "calibrate", "calibrate", text, "calibrate --features fashion_classifier")
     this.add_argument("--dataset", default="fashion_mnist", help="(default: %(default)s)")
     this.add_argument("--features", default="fashion_classifier", help="as in evaluate (default: %(default)s)")
-    this.add_argument("--sizes", type=whole(40), nargs="+", metavar="N", help="(default: 1000 2000 5000 10000)")
+    sizes = "(default: 1000 2000 5000 10000; real images to 30000)"
+    this.add_argument("--sizes", type=whole(40), nargs="+", metavar="N", help=sizes)
     this.add_argument("--draws", type=whole(2), help="of each pile (default: 4)")
     this.add_argument("--reference", metavar="SPLIT", help="test or train: make the statistics of that split instead")
     this.add_argument("--minutes", type=positive, help="with --reference: stop after so long; the same command goes on")

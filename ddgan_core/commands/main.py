@@ -9,6 +9,11 @@ import sys
 from ddgan_core import UserError
 from ddgan_core.commands.common import open_run, prepare, refuse
 
+OF_A_GAN = (
+    "critic_divergence", "critic_widths", "critic_detail", "critic_steps", "lr_critic", "penalty_weight",
+    "penalty_every", "level_weight", "z_dim", "shared_fakes",
+)  # fmt: skip
+
 
 def train(args: argparse.Namespace) -> int:
     device = prepare(args)
@@ -17,6 +22,8 @@ def train(args: argparse.Namespace) -> int:
     from ddgan_core.runner import train_run
 
     changes = dict(args.set) | ({"dataset": args.dataset} if args.dataset else {})
+    if args.method == "ddpm" and (idle := [name for name, _ in args.set if name in OF_A_GAN]):
+        raise UserError(f"--set {idle[0]}: of a GAN alone, and a DDPM has none: leave it out")
     of_preset = {"method": args.method, "divergence": args.divergence, "seed": args.seed, "tag": args.tag}
     config = study.configure(args.preset, **of_preset, T=args.T, **changes)
     usual = study.configure(args.preset, **of_preset)  # at its own T, by which no other number of it goes

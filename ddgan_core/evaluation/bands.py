@@ -47,9 +47,9 @@ def measure(run: Run, *, features: str = "inception", n: int = 2_000, device: to
     if run.config.method != "ddgan":
         raise UserError(f"run {run.config.run_id} is a DDPM, which has no last step of its own: choose a DDGAN's")
     dataset, made = run.config.dataset, provenance(device)
-    answers = sample(run, n, sampler="diffused", steps=1, device=device)
     extractor = load_extractor(features, device)
     moments = reference_moments(dataset, "test", load_images(dataset, "test")[0], extractor)
+    answers = sample(run, n, sampler="diffused", steps=1, device=device)
     same = {"run_id": run.config.run_id, "features": features, "features_hash": extractor.hash, "n": n}
     lines = []
     for pile, images in exchanged(diffused_images(dataset, n), answers).items():

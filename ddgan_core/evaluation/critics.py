@@ -76,11 +76,11 @@ def measure(
             f"n = {n}: choose a multiple of {STD_GROUP}, by which critics look at images, up to the {len(test)} of "
             f"{run.config.dataset}'s test split"
         )
+    own_row = make_row(run.config.divergence, run.config.critic_divergence)
+    hold = run.config.penalty_weight / blind_curvature(own_row)  # which refuses some rows
     network, schedule = load_model(run, device)
     asked = {t: pairs_at(network, schedule, to_float(test[:n]).to(device), t) for t in range(1, run.config.T + 1)}
     images, made = load_images(run.config.dataset, "train")[0], provenance(device)
-    own_row = make_row(run.config.divergence, run.config.critic_divergence)
-    hold = run.config.penalty_weight / blind_curvature(own_row)
     same, lines = {"run_id": run.config.run_id, "hash": run.config.hash, "n": n}, list[dict[str, Any]]()
     due = [updates >> k for k in range(RECORDS)]
     for name in ROWS:

@@ -122,6 +122,7 @@ def evaluate_images(
     if n > len(images):
         raise UserError(f"n = {n}: {source} holds {len(images)} images")
     images = images[:n]
+    _check_same_kind(images, load_images(dataset, reference)[0])  # before features of the reference are computed
     row = {"dataset": dataset, "run_id": Path(source).stem, "sampler": f"images-{data_hash(images)}", "T": 0, "seed": 0}
     row |= {"steps": 0, "protocol": "", "weights": "", "sample_seed": 0, "n": n, "reference": reference}
     path = results_dir() / "images" / f"{dataset}.csv"

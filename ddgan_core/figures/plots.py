@@ -60,6 +60,12 @@ DDPM_LOOKS: dict[str, tuple[str, Any]] = {  # a sampler's label, and its line
     "shortened": ("as published", ":"), "retimed": ("as published, retimed", "-."),
 }  # fmt: skip
 
+
+def sampler_label(name: str) -> str:
+    """What a sampler of a DDPM is called in tables; a new one by its name."""
+    return DDPM_LOOKS.get(name, (name,))[0]
+
+
 FEATURE_NAMES = {
     "inception": "Inception features",
     "fashion_classifier": "FashionMNIST classifier features",

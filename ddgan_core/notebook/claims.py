@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, read_evaluations, studied
-from ddgan_core.figures.plots import DDPM_LOOKS
+from ddgan_core.figures.plots import sampler_label
 from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook.breakdowns import broke_down
 from ddgan_core.notebook.ranking import preferred, read_answers
@@ -198,10 +198,10 @@ def _faster(e: Evidence) -> Verdict:
     if (sampler, steps) not in e.times.index:
         return (
             UNDECIDED,
-            f"{why}; as good are {steps} steps ({DDPM_LOOKS[sampler][0]}), which `bench sampling` has not timed",
+            f"{why}; as good are {steps} steps ({sampler_label(sampler)}), which `bench sampling` has not timed",
         )
     gain = fast["speedup"] / e.times.loc[(sampler, steps), "speedup"]
-    why += f", and {gain:.3g} times as fast as the fewest that are as good, {steps} ({DDPM_LOOKS[sampler][0]})"
+    why += f", and {gain:.3g} times as fast as the fewest that are as good, {steps} ({sampler_label(sampler)})"
     return SUPPORTED if gain >= TWO_ORDERS else CONTRADICTED, why
 
 

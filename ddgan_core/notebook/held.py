@@ -68,6 +68,9 @@ def held(preset: str, T: int = 2, tags: str = AS_LONG) -> pd.DataFrame:
 
 
 def first_of_loss(row: str) -> str:
+    """The first row of the table with its critic's loss; itself where it is not in the table (`register`)."""
+    if row not in DIVERGENCES:
+        return row
     loss = get_divergence(row).critic
     return next(name for name, other in DIVERGENCES.items() if other.critic is loss)
 

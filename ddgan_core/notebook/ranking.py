@@ -19,7 +19,7 @@ from ddgan_core.evaluation.samples import sample
 from ddgan_core.figures.grids import png_grid
 from ddgan_core.locks import locked
 from ddgan_core.notebook.controls import has_front_end
-from ddgan_core.runs import Run, all_runs
+from ddgan_core.runs import Run, all_runs, write_atomic
 from ddgan_core.tables import read_table
 
 COLUMNS = ("when", "left", "right", "sample_seed", "answer")
@@ -67,7 +67,7 @@ def add_answer(path: Path, left: str, right: str, sample_seed: int, answer: str)
     row = [datetime.now(UTC).isoformat(timespec="seconds"), left, right, sample_seed, answer]
     line = pd.DataFrame([row], columns=list(COLUMNS))
     with locked(path.parent):
-        line.to_csv(path, mode="a", index=False, header=not path.exists())
+        write_atomic(path, pd.concat([read_answers(path), line]).to_csv(index=False))
 
 
 def read_answers(path: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
 from ddgan_core.figures.labels import label_of, tag_label
-from ddgan_core.figures.plots import DDPM_LOOKS
+from ddgan_core.figures.plots import sampler_label
 from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.breakdowns import broken
@@ -193,7 +193,7 @@ def _model(row: pd.Series) -> str:
         return "real training images" if row["run_id"] == "real" else "noise"
     if row["method"] == "ddpm":
         longer = f", {tag_label(row['tag'])}" if row["tag"] else ""
-        return f"DDPM, {DDPM_LOOKS[row['sampler']][0]}{longer}"
+        return f"DDPM, {sampler_label(row['sampler'])}{longer}"
     name = f"DDGAN, {label_of(row['divergence'])}" + (f", {tag_label(row['tag'])}" if row["tag"] else "")
     return name + (f", seed {row['seed']}" if row["seed"] else "")
 

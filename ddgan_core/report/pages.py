@@ -195,7 +195,7 @@ def index(
         '<p><a href="api.html">The package, module by module</a></p>',
     ]
     figures = {p.stem: p for kind in ("png", "svg") for p in sorted((results / "figures").glob(f"*.{kind}"))}
-    files = sorted((results / "tables").glob("*.csv"))
+    files = sorted(path for path in (results / "tables").glob("*.csv*") if path.suffix in (".csv", ".xz"))
     found = [heading for heading, table in tables.items() if table]
     found += ["Figures"] * bool(figures) + ["All tables"] * bool(files)
     links = [f'<a href="#part{i}">{html.escape(heading)}</a>' for i, heading in enumerate(found)]
@@ -211,6 +211,6 @@ def index(
     parts += [heads["All tables"]] if files else []
     for path in files:
         table = read_table(path).to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
-        name = html.escape(path.stem)
+        name = html.escape(path.name.partition(".csv")[0])
         parts.append(f'<details><summary>{name}</summary><div class="wide">{table}</div></details>')
     return "\n".join(parts)

@@ -85,6 +85,8 @@ def export_runs(
             for name, content in members.items():
                 archive.writestr(name, content)
         write_atomic(path, buffer.getvalue())
+    for left in set(folder.glob("runs-*-of-*.zip")) - set(paths) if paths else ():  # of an export before
+        left.unlink()
     return paths, left_out
 
 

@@ -17,6 +17,7 @@ import torch
 from ddgan_core import UserError
 from ddgan_core.checkpoints import run_weights, trained_here, way_to_weights, write_weights
 from ddgan_core.data import DATASETS
+from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.evaluation.piles import TimeIsUp
 from ddgan_core.evaluation.samples import sample
 from ddgan_core.evaluation.scores import load_evaluations, read_evaluations
@@ -67,7 +68,7 @@ def run_lines(cells: Sequence[RunConfig]) -> list[dict[str, Any]]:
             line |= _standing(cell, Run(cell))
         except UserError as error:
             line |= {"state": "damaged", "reason": str(error), "step": 0, "minutes": 0.0, "scores": "?"}
-        left = 0 if line["state"] in ("done", "failed") else cell.updates - line["step"]
+        left = 0 if line["state"] in ("done", "failed") else max(0, cell.updates - line["step"])
         each = pace.get(_size(cell), math.nan) if left else 0.0  # what is done needs none, whether or not any was timed
         found.append(line | {"minutes_left": round(left * each / 60, 1)})
     return found
@@ -106,7 +107,7 @@ def _size(config: RunConfig) -> tuple[Any, ...]:
     return tuple(getattr(config, name) for name in (
         "dataset", "method", "widths", "critic_widths", "critic_detail", "z_dim", "attention", "batch_size",
         "penalty_every", "critic_steps", "precision", "shared_fakes",
-    ))  # fmt: skip
+    )) + (getattr(DIVERGENCES.get(config.divergence), "penalty", None), config.penalty_weight > 0)  # fmt: skip
 
 
 def _seconds_per_update() -> dict[tuple[Any, ...], float]:
