@@ -111,8 +111,8 @@ def shares_figure(table: pd.DataFrame) -> "Figure":
         ends = []
         for T, own in table.dropna(subset=measure).groupby("T"):
             colour, laws = _tint(int(T)), own.index.get_level_values("shares").str.split(", ")
-            later_more = [sorted(law, key=float, reverse=True) == law for law in laws]
-            means = np.exp(np.log(own[measure][later_more]).groupby(own["last"]).mean())
+            on_the_line = own[[sorted(law, key=float, reverse=True) == law for law in laws]]
+            means = np.exp(np.log(on_the_line[measure]).groupby(on_the_line["last"].to_numpy()).mean())
             ax.errorbar(own["last"], own[measure], own[f"{measure}_error"], fmt="o", ms=5, color=colour)
             ax.plot(means.index, means, color=colour, lw=1)
             ends.append((float(own["last"].iloc[-1]), float(own[measure].iloc[-1]), f"T = {T}", colour))
