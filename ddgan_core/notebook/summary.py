@@ -192,9 +192,10 @@ def _model(row: pd.Series) -> str:
     if row["run_id"] in ("real", "noise"):
         return "real training images" if row["run_id"] == "real" else "noise"
     if row["method"] == "ddpm":
-        longer = f", {tag_label(row['tag'])}" if row["tag"] else ""
-        return f"DDPM, {sampler_label(row['sampler'])}{longer}"
-    name = f"DDGAN, {label_of(row['divergence'])}" + (f", {tag_label(row['tag'])}" if row["tag"] else "")
+        name = f"DDPM, {sampler_label(row['sampler'])}"
+    else:
+        name = f"DDGAN, {label_of(row['divergence'])}"
+    name += f", {tag_label(row['tag'])}" if row["tag"] else ""
     return name + (f", seed {row['seed']}" if row["seed"] else "")
 
 
