@@ -57,12 +57,13 @@ def test_r1_is_made_as_hard_on_one_row_as_on_another() -> None:
     js, hellinger, reverse_kl = (
         c for c in make_study("budget", "cpu").cells if (c.tag, c.T, c.seed) == ("b64-bf16", 2, 0)
     )
-    as_js, as_hellinger, too, again = make_study("penalty", "cpu").cells
+    as_js, as_hellinger, too, again, *at_1 = make_study("penalty", "cpu").cells
     assert hardness(as_js) == pytest.approx(hardness(js)) == pytest.approx(hardness(too)) == pytest.approx(0.04)
     assert hardness(as_hellinger) == pytest.approx(hardness(hellinger)) == pytest.approx(0.01)
     for cell, twin in ((as_js, hellinger), (as_hellinger, js), (too, reverse_kl)):
         assert cell.changed(tag=twin.tag, penalty_weight=twin.penalty_weight) == twin
     assert again.changed(seed=0) == too != again
+    assert [cell.changed(T=2) for cell in at_1] == [as_js, too]
 
 
 @pytest.fixture

@@ -167,12 +167,14 @@ def penalty_study(preset: str = "cpu") -> Study:
 
     R1 has the same weight in every row's own logit. In the log ratio, as a share of the curvature of the critic's loss,
     that is four times as much for JS as for squared Hellinger and twice as much as for reverse KL. So each of the two
-    held as JS is (reverse KL by two seeds) and JS held as squared Hellinger is, beside the budget study's at T = 2.
+    held as JS is (reverse KL by two seeds) and JS held as squared Hellinger is, beside the budget study's at T = 2;
+    and the two held as JS is at T = 1, where by their usual weight they lose modes.
     """
+    js, hellinger, reverse_kl = SMOOTH
+    held = [(hellinger, 2, 4.0, 0), (js, 2, 0.25, 0), (reverse_kl, 2, 2.0, 0), (reverse_kl, 2, 2.0, 1)]
     cells = []
-    rows = ("squared_hellinger", "non_saturating_js", "reverse_kl", "reverse_kl")
-    for row, times, seed in zip(rows, (4.0, 0.25, 2.0, 2.0), (0, 0, 0, 1), strict=True):
-        usual = _later(preset, divergence=row, T=2, seed=seed)
+    for row, T, times, seed in (*held, (hellinger, 1, 4.0, 0), (reverse_kl, 1, 2.0, 0)):
+        usual = _later(preset, divergence=row, T=T, seed=seed)
         cells.append(usual.changed(tag=f"{usual.tag}-r1x{times:g}", penalty_weight=times * usual.penalty_weight))
     return Study(f"penalty-{preset}", tuple(cells))
 
