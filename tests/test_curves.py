@@ -73,9 +73,13 @@ def test_a_line_is_a_running_median_and_its_band_holds_eight_in_ten():
 
 
 def test_a_gradient_penalty_leaves_the_level_free():
-    figure = curves.training_figure(history(**FULL, **LOGITS), configure("smoke", divergence="wasserstein", T=2))
+    table = history(**FULL, **LOGITS)
+    table.loc[20, ["logit_real_t1", "logit_fake_t1"]] = 300.0
+    figure = curves.training_figure(table, configure("smoke", divergence="wasserstein", T=2))
     _, logits, _, slope = figure.axes
     assert heavy(logits) == [0.5, 1.0], "the level of both, as their gap is the bound"
+    assert max(logits.lines[0].get_ydata()) == 300 < logits.get_ylim()[1], "its swings are seen"
+    assert not logits.collections
     assert heavy(slope) == pytest.approx([math.sqrt(2), 2.0])
 
 

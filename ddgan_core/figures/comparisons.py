@@ -237,7 +237,7 @@ def _dots(ax: "Axes", table: pd.DataFrame, by: str, order: Sequence[str], value:
         marker = MARKERS[name] if name != "real" else "|"
         if name not in fore:
             y = np.arange(len(order)) + 0.3
-            ax.plot(points[value], y, ls="", marker=marker, color=colour, ms=4.5, alpha=0.5, label=label)
+            ax.plot(points[value], y, ls="", marker=marker, color=colour, ms=4, label=label)
             continue
         room = 0.8 if only is None else 0.5
         y = np.arange(len(order)) + (fore.index(name) - (len(fore) - 1) / 2) * room / len(fore) - (0.8 - room) / 2

@@ -31,7 +31,8 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     of both where the first is the bound itself.
     slope: root mean square of |grad D| at real images, from R1; of | |grad f| - 1 |, from a gradient penalty.
     Gradients are norms over the whole batch, all t together. Lines are running medians of the records, bands
-    hold eight in ten of them. What a history does not hold is said to be not recorded.
+    hold eight in ten of them; of a level that is free, which swings from record to record, all t alike, lines are the
+    records. What a history does not hold is said to be not recorded.
     """
     import matplotlib.pyplot as plt
 
@@ -41,8 +42,8 @@ def training_figure(history: pd.DataFrame, config: RunConfig) -> "Figure":
     _by_t(bound, history, "critic", config.T, lambda v, _: -v)
     bound.set(title="Bound on the divergence, minus the critic's loss", ylabel="0: cannot tell real from fake")
     if row.penalty is gradient_penalty:  # a constant added to such a critic changes nothing, and the gap is the bound
-        _by_t(logits, history, "logit_real", config.T, lambda v, k: (v + history[f"logit_fake_t{k}"]) / 2)
-        logits.set(title="Mean logit of all images: its level is free", ylabel="any level is as good")
+        _by_t(logits, history, "logit_real", config.T, lambda v, k: (v + history[f"logit_fake_t{k}"]) / 2, each=True)
+        logits.set(title="Mean logit of all images, each record", ylabel="any level is as good")
     else:  # not each by itself: in some rows they drift together until nothing else can be seen
         _by_t(logits, history, "logit_real", config.T, lambda v, k: v - history[f"logit_fake_t{k}"])
         logits.set(title="Mean logit of real images less that of fake ones", ylabel="0: no difference")
@@ -98,17 +99,21 @@ def _slope_of(row: Any) -> tuple[Callable[[pd.Series, int], pd.Series], str]:
 
 def _by_t(
     ax: "Axes", history: pd.DataFrame, column: str, T: int,
-    change: Callable[[pd.Series, int], pd.Series] = lambda v, _: v,
+    change: Callable[[pd.Series, int], pd.Series] = lambda v, _: v, *, each: bool = False,
 ) -> None:  # fmt: skip
-    """A column of a history for each range of t, named at its end."""
+    """A column of a history for each range of t, named at its end; each: its records instead of what they tend to."""
     from matplotlib import colormaps
 
     bins, ends = min(T, MAX_TIME_BINS), []
     for k in (k for k in range(1, bins + 1) if f"{column}_t{k}" in history):
         values = change(history[f"{column}_t{k}"], k)
         colour = colormaps["viridis"](0.8 * (k - 1) / max(bins - 1, 1))
-        _record(ax, history["step"], values, colour, "-")
-        at = (float(history["step"].iloc[-1]), float(_smooth(values).iloc[-1]))
+        if each:
+            ax.plot(history["step"], values, color=colour, lw=1.2)
+            ax.set_xlabel("updates")
+        else:
+            _record(ax, history["step"], values, colour, "-")
+        at = (float(history["step"].iloc[-1]), float((values if each else _smooth(values)).iloc[-1]))
         ends.append((*at, f"t = {k}" if bins == T else f"t ≤ {-(-k * T // bins)}", colour))
     finish(ax, ends, bool(len(history)))
 

@@ -210,7 +210,8 @@ def log_ratios(preset: str) -> pd.DataFrame:
 
     largest: the largest record of a training, to be set beside LOG_RATIO_BOUND (a record is a mean over many updates of
     a batch's largest). gap: mean of real images less mean of fake ones at t = 1, over the last quarter. typical: its
-    root, since of small log ratios d the gap is the mean square (E_q d - E_p d = E_p (e^d - 1) d). Runs: `_by_T`.
+    root, as of small true log ratios d the gap is the mean square (E_q d - E_p d = E_p (e^d - 1) d); of a critic that
+    is behind a guide only. Runs: `_by_T`.
     """
 
     def log_ratio(row: str, v: float) -> float:
