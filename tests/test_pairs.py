@@ -120,12 +120,12 @@ def test_what_is_said_of_the_farthest_is_in_the_committed_tables(monkeypatch: py
     monkeypatch.setenv("DDGAN_RESULTS", str(root / "results"))
     found = worst(paired("cpu"), SMOOTH, spread(by_seed("cpu")).loc["all, pooled", "deviation"])
     percent = {name: [f"{x - 1:.0%}".replace("%", " %") for x in found[name]] for name in ("behind", "chance_high")}
-    number = {1: "one", 8: "eight"}
+    number = {2: "two", 9: "nine"}
     js, hellinger, reverse_kl = percent["behind"]
     for claim in (
         f"In {found['settings'].iloc[0]} settings of small networks",
         f"is {js} for JS, {hellinger} for squared Hellinger and {reverse_kl} for reverse KL",
-        f"squared Hellinger is beyond {percent['chance_high'][0]} in that {number[found['beyond'].iloc[1]]} setting",
+        f"squared Hellinger is beyond {percent['chance_high'][0]} in {number[found['beyond'].iloc[1]]} settings",
         f"reverse KL in {number[found['beyond'].iloc[2]]}.",
     ):
         assert claim in (root / "FINDINGS.md").read_text(encoding="utf-8"), claim
