@@ -118,9 +118,9 @@ def budget_study(preset: str = "cpu") -> Study:
     """JS trained twice or half as long as the preset's runs: does T count, or the updates that each step gets?
 
     At T = 1 the smooth rows twice as long by two seeds: the nearest T, where short runs do not tell them apart. A DDPM
-    five times as long, by two seeds: what is still to be had from it. JS by batches twice as large, 2.2 times
-    the images; and the longest run, four times the images, in bfloat16. The smooth rows by the larger batches in
-    bfloat16, at T = 2 by two seeds, where JS uses its latent, and at T = 1. JS at T = 4 so, by a critic twice as wide.
+    five times as long, by two seeds: what is still to be had from it. JS by batches twice as large, 2.2 times the
+    images; the longest run, four times the images, in bfloat16. The smooth rows by the larger batches in bfloat16, at
+    T = 2 by two seeds, where JS uses its latent, and at T = 1, JS by two. JS at T = 4 so, by a critic twice as wide.
     """
     cells = []
     lengths = [(SMOOTH[:1], 2, 2.0), (SMOOTH, 1, 2.0), (SMOOTH[:1], 1, 0.5), (SMOOTH[:1], 4, 2.0)]
@@ -133,7 +133,8 @@ def budget_study(preset: str = "cpu") -> Study:
     cells += [_later(preset, "fp32", T=T) for T in (4, 8, 2, 1)]
     usual = _later(preset, T=4)
     cells.append(usual.changed(tag="long", updates=2 * PRESETS[preset]["updates"]))
-    cells += [_later(preset, divergence=row, T=T, seed=seed) for T, seed in ((2, 0), (2, 1), (1, 0)) for row in SMOOTH]
+    later = [(T, seed, row) for T, seed in ((2, 0), (2, 1), (1, 0)) for row in SMOOTH] + [(1, 1, SMOOTH[0])]
+    cells += [_later(preset, divergence=row, T=T, seed=seed) for T, seed, row in later]
     cells.append(usual.changed(tag=f"{usual.tag}-wide-critic", critic_widths=tuple(2 * w for w in usual.critic_widths)))
     return Study(f"budget-{preset}", tuple(cells))
 
@@ -168,12 +169,12 @@ def penalty_study(preset: str = "cpu") -> Study:
     R1 has the same weight in every row's own logit. In the log ratio, as a share of the curvature of the critic's loss,
     that is four times as much for JS as for squared Hellinger and twice as much as for reverse KL. So each of the two
     held as JS is (reverse KL by two seeds) and JS held as squared Hellinger is, beside the budget study's at T = 2;
-    and the two held as JS is at T = 1, where by their usual weight they lose modes.
+    and the two held as JS is at T = 1 (squared Hellinger by two seeds), where by their usual weight they lose modes.
     """
     js, hellinger, reverse_kl = SMOOTH
     held = [(hellinger, 2, 4.0, 0), (js, 2, 0.25, 0), (reverse_kl, 2, 2.0, 0), (reverse_kl, 2, 2.0, 1)]
     cells = []
-    for row, T, times, seed in (*held, (hellinger, 1, 4.0, 0), (reverse_kl, 1, 2.0, 0)):
+    for row, T, times, seed in (*held, (hellinger, 1, 4.0, 0), (reverse_kl, 1, 2.0, 0), (hellinger, 1, 4.0, 1)):
         usual = _later(preset, divergence=row, T=T, seed=seed)
         cells.append(usual.changed(tag=f"{usual.tag}-r1x{times:g}", penalty_weight=times * usual.penalty_weight))
     return Study(f"penalty-{preset}", tuple(cells))
