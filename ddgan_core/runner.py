@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save as safetensors_bytes
 
+from ddgan_core import tell
 from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weights
 from ddgan_core.data import load_images, to_float
 from ddgan_core.locks import alone
@@ -30,6 +31,13 @@ FEWEST, MOST, APART = 50, 200, 90  # records of a history, and updates between t
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def emulates_bfloat16(device: torch.device | str) -> bool:
+    """Does PyTorch compute bfloat16 there without instructions made for it, some ten times as slowly as float32?"""
+    if torch.device(device).type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    return not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def train_run(
@@ -69,6 +77,8 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
         before, here = run.status.get("device"), device_name(trainer.device)
         if before not in (None, here):
             print(f"{config.run_id}: goes on on {here}, begun on {before}: the weights depend on both")
+    if config.precision == "bf16" and emulates_bfloat16(trainer.device):
+        tell(f"{config.run_id}: bfloat16 is emulated here, some ten times as slow as float32 (precision=fp32)")
     start = saved = time.monotonic()
     bar = Progress(config.run_id, trainer.step, config.updates, "updates", shown=progress)
 

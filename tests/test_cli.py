@@ -16,10 +16,13 @@ import pytest
 from ddgan_core.__main__ import main, of_the_system, prepare_streams
 from ddgan_core.commands import HANDLERS
 from ddgan_core.commands.arguments import make_parser
+from ddgan_core.runner import emulates_bfloat16
 from ddgan_core.runs import Run
 from ddgan_core.study import configure
 
 ROOT = Path(__file__).parent.parent
+CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+INSTRUCTIONS = {word for line in re.findall(r"^flags.*", CPUINFO, re.M) for word in line.split()}
 COMMANDS = ("train", "sample", "evaluate", "study status", "study run", "report", "doctor")
 
 
@@ -194,6 +197,20 @@ def test_diverged_training_ends_in_one_line(capsys):
 def test_what_does_not_fit_into_memory_is_one_line(capsys):
     assert run("train --preset smoke --tag wide --set z_dim=100000000000000") == 1
     assert capsys.readouterr().err == "ddgan_core: error: not enough memory for such widths, batches or images\n"
+
+
+@pytest.mark.parametrize(("precision", "emulated"), [("bf16", True), ("bf16", False), ("fp32", True)])
+def test_training_in_an_emulated_bfloat16_says_that_it_is_slow(precision, emulated, monkeypatch, capsys):
+    monkeypatch.setattr("ddgan_core.runner.emulates_bfloat16", lambda device: emulated)
+    tag = f"{precision}-{emulated}"
+    assert run(f"train --preset smoke --tag {tag} --set precision={precision} --set updates=1 --device cpu") == 0
+    said = f"non_saturating_js_T04_s0_smoke_{tag}: bfloat16 is emulated here, some ten times as slow"
+    assert (said in capsys.readouterr().err) == (precision == "bf16" and emulated)
+
+
+@pytest.mark.skipif(not INSTRUCTIONS, reason="needs /proc/cpuinfo of an x86 processor")
+def test_a_cpu_without_avx_512_emulates_bfloat16():
+    assert emulates_bfloat16("cpu") == (not {"avx512vl", "avx512bw", "avx512dq"} <= INSTRUCTIONS)
 
 
 def test_study_status(capsys):

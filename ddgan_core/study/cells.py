@@ -109,9 +109,8 @@ def sweep_study(preset: str = "cpu") -> Study:
 def schedule_study(preset: str = "cpu") -> Study:
     """JS at several T by the cosine schedule, whose steps all take away signal; the paper's cells are its VP twins."""
     times = (1, 2) if preset == "smoke" else (4, 2, 8, 1)
-    return Study(
-        f"schedule-{preset}", tuple(configure(preset, T=T, schedule="cosine", tag="cosine") for T in times)
-    )  # fmt: skip
+    cells = (configure(preset, T=T, schedule="cosine", tag="cosine") for T in times)
+    return Study(f"schedule-{preset}", tuple(cells))
 
 
 def budget_study(preset: str = "cpu") -> Study:
