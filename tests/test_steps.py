@@ -156,7 +156,7 @@ def test_what_is_said_of_the_steps_shares_is_in_the_committed_tables(monkeypatch
     table = held("cpu", 4, "b64(-bf16-late)?").sort_values("FID")
     shared, taught_late = table[table["divergence"] == "non_saturating_js"].itertuples()
     scores = (taught_late.distance, taught_late.FID, taught_late.recall, shared.distance, shared.FID, shared.recall)
-    longer = "late has distance {:.1f}, FID {:.1f} and recall {:.2f}, where alike has {:.1f}, {:.1f} and {:.2f}"
+    longer = "late has distance {:.1f}, FID {:.1f} and recall {:.2f}, alike {:.1f}, {:.1f} and {:.2f}"
     assert longer.format(*scores).replace("0.", ".") in said
     short = "FID {:.0f} and {:.0f} for {:.0f} and {:.0f}".format(*late.T[1], *alike.T[1])
     assert short in (root / "README.md").read_text(encoding="utf-8")
