@@ -87,6 +87,7 @@ def test_a_panel_for_each_step_the_first_of_a_chain_first(recorded: pd.DataFrame
     title = left.get_title("left") + left.get_title("center")  # where the style puts it
     assert title.splitlines()[1] == "batches of 64, bfloat16"
     assert {t.get_text() for t in left.texts} == {"JS (non-saturating)", "JS (non-saturating), R1 × 4"}
+    assert sorted(line.get_linestyle() for line in left.lines) == ["-", ":"], "dotted where R1 holds otherwise"
 
 
 def test_where_nothing_is_recorded_it_says_so(results) -> None:

@@ -14,7 +14,7 @@ from ddgan_core.figures.labels import LABEL_SIZE, label_ends, label_of, say
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.metrics.intervals import mean_interval, student_quantile
 from ddgan_core.notebook.breakdowns import broke_down, history_of
-from ddgan_core.notebook.held import MEASURES, OF_OTHERS, first_of_loss, held
+from ddgan_core.notebook.held import MEASURES, OF_OTHERS, first_of_loss, hardness, held
 from ddgan_core.study import SMOOTH, configure, make_study
 
 if TYPE_CHECKING:
@@ -172,8 +172,11 @@ def factorial_figure(table: pd.DataFrame) -> "Figure":
 
 
 def crossed_figure(table: pd.DataFrame) -> "Figure":
-    """FID and distance of each run, a line for each generator and critic; below the rule, critics of other losses."""
-    order = list(DIVERGENCES)
+    """FID and distance of each run, a line for each generator and critic; below the rule, critics of other losses.
+
+    Filled where R1 holds the critic as hard as it usually holds JS's.
+    """
+    order, as_js = list(DIVERGENCES), hardness(configure())
     groups = sorted(
         table.groupby(["critic", "divergence"]), key=lambda g: (g[0][0] != JS, *(order.index(name) for name in g[0]))
     )
@@ -182,7 +185,9 @@ def crossed_figure(table: pd.DataFrame) -> "Figure":
     for ax, measure in zip(axes, MEASURES, strict=True):
         for place, ((_, row), own) in enumerate(groups):
             heights = place + 0.12 * (np.arange(len(own)) - (len(own) - 1) / 2)
-            ax.errorbar(own[measure], heights, xerr=own[f"{measure}_error"], fmt="o", ms=5, color=COLOURS[row])
+            ax.errorbar(own[measure], heights, xerr=own[f"{measure}_error"], fmt="none", color=COLOURS[row], zorder=2)
+            faces = [COLOURS[row] if math.isclose(hold, as_js) else "white" for hold in own["hardness"]]
+            ax.scatter(own[measure], heights, 25, faces, edgecolors=COLOURS[row], zorder=3)
         ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
         ax.axhline(sum(critic == JS for (critic, _), _ in groups) - 0.5, color="0.6", lw=0.8)
         ax.invert_yaxis()

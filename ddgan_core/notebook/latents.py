@@ -3,6 +3,7 @@
 Older histories do not; of finished models `evaluation.latent` says more.
 """
 
+import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from ddgan_core.diffusion import make_schedule
 from ddgan_core.evaluation.information import error_at, path_of
 from ddgan_core.evaluation.scores import load_evaluations
-from ddgan_core.figures.labels import label_ends, label_of, say, tag_label
+from ddgan_core.figures.labels import CRITICS, label_ends, label_of, say, tag_label
 from ddgan_core.figures.plots import COLOURS, panels
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.runs import all_runs
@@ -25,6 +26,8 @@ RECORDED = "variance_by_latent"  # of `Trainer.look`
 FID_IMAGES = 2_000  # as many as there is time for on a CPU
 RUN = ["run_id", "divergence", "tag", "seed", "T"]
 COLUMNS = [*RUN, "t", "images", "share"]
+OTHERWISE = rf"-({'|'.join(CRITICS)})-critic|-r1x"  # in tags of runs by another row's critic or weight of R1
+MOST = 1.05  # shown of a share, which may be beyond 1: of one batch
 
 
 def over_training(preset: str) -> pd.DataFrame:
@@ -101,8 +104,8 @@ def inception_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def latents_figure(table: pd.DataFrame) -> "Figure":
     """`over_training`: a panel for each T and t, t = T first, a line for each run, dashed for other seeds than 0.
 
-    What the tags of a panel's runs share is in its title, the rest beside the lines. A T of one run is one panel, with
-    a line for each t.
+    Dotted: another weight of R1 than usual, or another row's critic. What the tags of a panel's runs share is in its
+    title, the rest beside the lines. A T of one run is one panel, with a line for each t.
     """
     alone = table.groupby("T")["run_id"].nunique().eq(1)
     parts = sorted({(T, 0 if alone[T] else t) for T, t in zip(table["T"], table["t"], strict=True)}, key=_first)
@@ -114,14 +117,15 @@ def latents_figure(table: pd.DataFrame) -> "Figure":
         shared = [w for w in first if all(w in others for others in rest)]
         for _, own in here.groupby(["run_id", "t"]):
             row, tag, seed, own_t = own[["divergence", "tag", "seed", "t"]].iloc[0]
-            ax.plot(own["images"], own["share"], color=COLOURS[row], ls="--" if seed else "-", lw=1.3)
+            style = ":" if re.search(OTHERWISE, tag) else "--" if seed else "-"
+            ax.plot(own["images"], own["share"], color=COLOURS[row], ls=style, lw=1.3)
             name = ", ".join([label_of(row), *(w for w in words[tag] if w not in shared)])
             name += f", seed {seed}" if seed else ""
             name = f"t = {own_t}{_which(int(own_t), T)}" if alone[T] else name
             ends.append((float(own["images"].iloc[-1]), float(own["share"].iloc[-1]), name, COLOURS[row]))
         title = f"T = {T}, " + (label_of(row) if alone[T] else f"step t = {t}{_which(t, T)}")
         title += f"\n{', '.join(shared)}" * bool(shared)
-        ax.set(xlim=(0, None), ylim=(0, 1), xlabel="million images", title=title)
+        ax.set(xlim=(0, None), ylim=(0, MOST), xlabel="million images", title=title)
         ax.set_ylabel("share of the variance drawn by z")
         label_ends(ax, ends)
     if not parts:
