@@ -85,7 +85,7 @@ def _time() -> str:
     minutes: dict[str, list[float]] = {}
     for run in runs.all_runs(damaged=True):
         if trained_here(run) and run.status["state"] == "done" and run.status.get("device") == here:
-            minutes.setdefault(f"{run.config.preset} {run.config.method}", []).append(run.status["seconds"] / 60)
+            minutes.setdefault(f"{run.config.preset} {run.config.method}", []).append(run.status.get("seconds", 0) / 60)
     took = [f"{name} {statistics.median(each):.0f} minutes" for name, each in minutes.items()]
     tables = sorted((runs.results_dir() / "tables").glob("bench_*.csv"))
     done = [p.stem for p in tables if here in set(read_table(p).get("device", ()))]

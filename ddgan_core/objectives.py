@@ -3,6 +3,7 @@
 All return one loss per image, so that the history can keep them apart by t; callers take the mean.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -43,8 +44,8 @@ def log_ratio_line(row: Divergence) -> tuple[float, float]:
     Raises UserError for rows of which it is no line.
     """
     if row.log_ratio is not None:
-        at_0, at_1, at_2 = row.log_ratio(torch.arange(3.0)).tolist()
-        if at_1 - at_0 == at_2 - at_1:
+        at_0, at_1, at_2 = row.log_ratio(torch.arange(3, dtype=torch.float64)).tolist()
+        if math.isclose(at_1 - at_0, at_2 - at_1, rel_tol=1e-9):
             return at_1 - at_0, at_0
     raise UserError(
         f"row {row.name!r} cannot be compared through its critic's logit, no multiple of the log ratio: choose one "

@@ -239,7 +239,10 @@ def test_differences_are_decided_by_intervals_alone():
     assert set(table.index) == {"kl", "pearson"}, "real images are no row to be beaten"
     assert table.loc["pearson", "verdict"] == "not decided"
     assert not len(anatomy.differences(pd.DataFrame(rows), "wasserstein"))
-    for change in ({"run_id": "kl_s1"}, {"n": 160}):
+    for change in ({"run_id": "kl_s1"}, {"n": 160}, {"features": "pixels"}):
+        rows = [{"features": "inception"} | line for line in rows]
         mixed = pd.DataFrame(rows + [rows[8 + g] | change for g in range(8)])
         with pytest.raises(UserError, match="one run a row, at one n"):
             anatomy.differences(mixed, "reverse_kl")
+    with pytest.raises(UserError, match="modes of several features"):
+        anatomy.reach(mixed)

@@ -38,6 +38,8 @@ def test_every_loop_is_timed(results: Path, uncompiled: None) -> None:
         bench_training(8, preset="cpu", updates=3)
     with pytest.raises(UserError, match="batch_size = 6: a multiple of the critic's groups of 4 images"):
         bench_training(6, preset="smoke", updates=1)
+    with pytest.raises(UserError, match="batch_size = 2000: digits has 1500 training images"):
+        bench_training(2000, preset="smoke", updates=1)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """How many images a critic's loss needs: closed forms, and critics that are fitted to many made-up sets of images."""
 
 import lzma
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,6 +26,7 @@ from ddgan_core.notebook.efficiency import (
     images_needed,
     learnt,
 )  # fmt: skip
+from ddgan_core.objectives import log_ratio_line
 from ddgan_core.runs import HISTORY, Run, write_atomic
 from ddgan_core.study import SMOOTH, configure
 
@@ -115,6 +117,14 @@ def test_what_is_said_of_them_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_without_a_log_ratio_are_refused() -> None:
     with pytest.raises(UserError, match="total_variation"):
         images_needed(get_divergence("total_variation"), 1.0)
+
+
+@pytest.mark.parametrize(("slope", "level"), [(1.0, 0.1), (0.7, 0.2), (0.1, 0.3)])
+def test_any_line_is_a_log_ratio(slope: float, level: float) -> None:
+    row = replace(get_divergence("kl"), log_ratio=lambda v: slope * v + level)
+    assert log_ratio_line(row) == pytest.approx((slope, level), rel=1e-12)
+    with pytest.raises(UserError, match="no multiple of the log ratio"):
+        log_ratio_line(replace(row, log_ratio=lambda v: slope * v + level + 1e-3 * v**2))
 
 
 def test_gaps_are_of_log_ratios_at_the_end_of_a_training(results) -> None:

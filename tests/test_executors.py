@@ -68,11 +68,22 @@ def test_it_gives_up_after_so_many_tries() -> None:
     assert local(["job"], lambda job: command, workers=1) == {"job": -9}
 
 
-def test_when_time_is_up_no_more_are_started() -> None:
+def test_when_time_is_up_no_more_are_started(capfd: pytest.CaptureFixture[str]) -> None:
     commands = {"a": python("0"), "b": None, "c": python("0")}
     assert local(list(commands), commands.__getitem__, workers=1) == {"a": 0}
     killed = iter([python("import os; os.kill(os.getpid(), 9)"), None])
-    assert local(["a"], lambda job: next(killed), workers=1) == {"a": -9}, "and is not tried again"
+    assert local(["a"], lambda job: next(killed), workers=1) == {}, "nor again: it goes on another time"
+    assert "started again" not in capfd.readouterr().err
+
+
+def test_a_reader_that_has_gone_stops_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a pipe holds, and nobody to hear it: as by `| head`."""
+
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(executors, "print", gone, raising=False)
+    assert local(["a"], lambda job: python("print('x' * 200_000); [print(k) for k in range(9999)]"), 1) == {"a": 0}
 
 
 def test_processes_are_spread_over_the_places_that_are_free(capfd: pytest.CaptureFixture[str]) -> None:

@@ -64,11 +64,11 @@ def test_missing_parameter_is_named():
         check_parameters({"preset": "cpu", "compute": False}, **RULES)
 
 
-@pytest.mark.parametrize("content", [None, "{not json"])
+@pytest.mark.parametrize("content", [None, b"{not json", b"\x89PNG\r\n"])
 def test_not_a_notebook(content, tmp_path):
     path = tmp_path / "n.ipynb"
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content)
     with pytest.raises(UserError, match=r"n\.ipynb"):
         execution.execute(path, tmp_path / "out.ipynb")
     assert not (tmp_path / "out.ipynb").exists()

@@ -1,12 +1,20 @@
 """Which scores may share an axis, and what bounds it."""
 
+from pathlib import Path
+
 import pandas as pd
+import pytest
 
-from ddgan_core.evaluation.scores import bounds, one_axis, studied
-from ddgan_core.evaluation.scoring import NEAREST
-from ddgan_core.study import SCORES
+from ddgan_core import UserError
+from ddgan_core.evaluation import scoring
+from ddgan_core.evaluation.scores import COLUMNS, add_evaluation, bounds, one_axis, studied
+from ddgan_core.evaluation.scoring import NEAREST, evaluate
+from ddgan_core.metrics.features import EXTRACTORS, INCEPTION_HASH
+from ddgan_core.notebook import rows
+from ddgan_core.runs import Run
+from ddgan_core.study import SCORES, configure
 
-WAY = {"features_hash": "0a", "reference": "test", "reference_n": 10_000}
+WAY = {"features_hash": "0a", "reference": "test", "reference_n": 10_000, "sample_seed": 0}
 
 
 def scored(run_id: str, features: str, n: int, frechet: float = 1.0, tag: str = "", sampler: str = "ddgan") -> dict:
@@ -36,10 +44,38 @@ def test_bounds_are_those_measured_alike() -> None:
     base = [
         scored("real", "pixels", 200, 0.1, sampler="real"), scored("noise", "pixels", 300, 9.0, sampler="noise"),
         scored("noise", "inception", 200, 300.0, sampler="noise"),
+        scored("real", "pixels", 200, 0.2, sampler="real") | {"sample_seed": 1},
     ]  # fmt: skip
     runs = pd.DataFrame([scored("a", "pixels", 200, 2.0), scored("b", "pixels", 200, 3.0)])
     assert bounds(pd.concat([pd.DataFrame(base), runs]), runs) == {"floor": 0.1}, "noise was measured at another N"
     assert bounds(pd.DataFrame(base), runs.iloc[:0]) == {}
+
+
+def test_scores_of_another_feature_network_or_reference_are_not_comparable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of most runs are."""
+    _, _, features, n = rows.SCORES["smoke"]["ddgan"][0]
+    lines = [scored(run, features, n, 2.0) | {"protocol": "as_trained"} for run in ("a", "b", "c")]
+    lines += [lines[0] | {"features_hash": "0b"}, lines[1] | {"reference_n": 500}]
+    monkeypatch.setattr(rows, "load_evaluations", lambda *_: pd.DataFrame(lines))
+    assert rows.comparable("smoke").index.tolist() == [0, 1, 2]
+
+
+def test_a_score_that_is_there_is_read_without_data_and_without_the_file_of_inception(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise UserError("to be downloaded")
+
+    monkeypatch.setattr(scoring, "load_images", missing)
+    monkeypatch.setitem(EXTRACTORS, "inception", missing)
+    run = Run.create(configure("smoke", T=2))
+    row = dict.fromkeys(COLUMNS, "") | scored(run.config.run_id, "inception", 20, 7.0)
+    row |= {"features_hash": INCEPTION_HASH, "steps": 2, "protocol": "as_trained", "weights": "ema"}
+    add_evaluation(run.path / "evaluations.csv", row)
+    assert evaluate(run, n=20, features="inception")["frechet"].tolist() == [7.0]
+    for other in ({"n": 21}, {"force": True}):
+        with pytest.raises(UserError, match="to be downloaded"):
+            evaluate(run, **{"n": 20, "features": "inception"} | other)
 
 
 def test_a_study_is_of_the_first_draw_of_each_run_as_it_was_trained() -> None:

@@ -202,6 +202,12 @@ def test_each_row_is_set_beside_js(results: Path) -> None:
         assert rows_table("cpu")["T = 2, longer"].tolist() == ["–", said]
 
 
+def test_the_table_of_rows_is_of_small_networks(results: Path) -> None:
+    for preset in ("smoke", "full"):
+        with pytest.raises(UserError, match=f"preset '{preset}': the table of rows is of .* short and cpu"):
+            rows_table(preset)
+
+
 def test_the_fid_of_a_row_is_its_first_seeds_by_as_many_images_as_all_have(results: Path) -> None:
     reverse_kl = GAN | {"divergence": "reverse_kl", "recall": 0.5, "coverage": 0.25}
     add(results, "reverse_kl_T04_s0_cpu", 10_000, 5.0, **reverse_kl)
@@ -248,8 +254,8 @@ def test_what_stands_under_a_mark_is_of_the_preset_that_it_names(
     page.write_text(f"{begin}\nall curves\n{end}\n")
     assert main(["study", "table", "--of", "curves", "--preset", "cpu", "--write", str(page)]) == 2
     assert "the marks of curves are of short" in capsys.readouterr().err
-    assert main(["study", "table", "--of", "rows", "--preset", "full"]) == 2
-    assert "no scores of rows of preset 'full'" in capsys.readouterr().err
+    assert main(["study", "table", "--of", "rows", "--preset", "short"]) == 2
+    assert "no scores of rows of preset 'short'" in capsys.readouterr().err
     assert "all curves" in page.read_text()
 
 

@@ -2,6 +2,7 @@
 
 import lzma
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def test_hashes_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
 def test_writers_at_once_lose_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with time enough, between what it reads and what it writes, for the others."""
 
-    def slowly(path: Path) -> pd.DataFrame:
-        there = read_table(path)
+    def slowly(path: Path, needs: Sequence[str]) -> pd.DataFrame:
+        there = read_table(path, needs)
         time.sleep(0.01)
         return there
 
@@ -55,3 +56,6 @@ def test_what_is_no_table_is_one_line_that_names_it(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"{name} is damaged \(.+\): restore it") as caught:
             read_table(tmp_path / name)
         assert "\n" not in str(caught.value)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"other.csv is damaged \(it has no column n\): restore it"):
+        replace_rows(tmp_path / "other.csv", {"a": 1, "n": 2}, pd.DataFrame({"a": [1], "n": [2]}))

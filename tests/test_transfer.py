@@ -16,11 +16,12 @@ from transferred import CONFIGS, A, B, imported
 
 from ddgan_core import UserError
 from ddgan_core.__main__ import main
-from ddgan_core.checkpoints import read_weights
+from ddgan_core.checkpoints import read_weights, trained_here
 from ddgan_core.evaluation.scoring import evaluate
-from ddgan_core.locks import alone
+from ddgan_core.locks import alone, is_held
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
+from ddgan_core.study import transfer
 from ddgan_core.study.transfer import export_runs, import_runs
 
 
@@ -66,6 +67,35 @@ def test_what_arrives_is_what_left(made: Path, tmp_path: Path) -> None:
         for name, value in whole.items():
             torch.testing.assert_close(rounded[name], value, rtol=1 / 256, atol=1e-6)
         evaluate(copy, n=100, features="pixels", steps=config.T)  # it can be worked with
+
+
+def test_an_export_replaces_no_file_of_another(made: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "out" / "runs-3-of-3.zip"
+    kept.parent.mkdir()
+    kept.write_bytes(b"of another machine")
+    with pytest.raises(UserError, match="runs-3-of-3.zip is of an export before: import it, or delete it, or choose"):
+        export_runs(tmp_path / "out")
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    assert kept.read_bytes() == b"of another machine"
+
+
+def test_an_import_ends_a_run_that_stopped_here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoint would let the other machine's pace pass for this one's."""
+    paths, _ = export_runs(tmp_path / "out")
+    with results_in(tmp_path / "elsewhere"):
+        train_run(CONFIGS[0], minutes=0, progress=False)
+        run = Run.open(A)
+        assert run.status["state"] == "running"
+        assert trained_here(run)
+        merge = transfer._merge
+
+        def alone_with(arrived: Run) -> str:
+            assert is_held(Run(arrived.config).lock), "nobody begins to train it meanwhile"
+            return merge(arrived)
+
+        monkeypatch.setattr(transfer, "_merge", alone_with)
+        assert import_runs(paths) == {A: "new", B: "new"}
+        assert not trained_here(run)
 
 
 def test_a_second_import_changes_nothing(made: Path, tmp_path: Path) -> None:

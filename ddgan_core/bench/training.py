@@ -83,6 +83,8 @@ def bench_training(
     if batch_size % STD_GROUP:
         raise UserError(f"batch_size = {batch_size}: a multiple of the critic's groups of {STD_GROUP} images")
     images, _ = load_images(config.dataset)
+    if batch_size > len(images):
+        raise UserError(f"batch_size = {batch_size}: {config.dataset} has {len(images)} training images")
     loops = {name: loop for name, loop in (LOOPS | TRIED).items() if compiled or not loop.compiled}
     steps: dict[str, Callable[[], None]] = {
         name: loop_step(config, images, loop, device) for name, loop in loops.items()

@@ -35,6 +35,8 @@ LEAST = 30  # images of a class, below which its medians are left out
 SEED = 0  # of the samples, and of the noise of a last step
 DDIM_STEPS = 10  # a DDPM is looked at as its fast sampler leaves it
 SMOOTH = 128  # real images that `last_step` starts from
+RULER = ["n", "sample_seed", "features"]  # piles measured alike in these compare
+ONE = "give those of one run a row, at one n, sample_seed and features"
 REACH = ("precision", "recall", "coverage")  # scores of how far a pile reaches
 DIRECTIONS = ("horizontal", "vertical")  # of the stripes: rows differ, or columns do
 
@@ -44,11 +46,14 @@ def table(kind: str, dataset: str, runs: Sequence[Run] | None = None) -> pd.Data
 
     runs: only these, as they are now configured, and real images; by default all, whatever their T, seed and tag.
     """
-    known = read_table(_path(kind, dataset))
+    known = read_table(_path(kind, dataset), ["run_id", "hash", *RULER])
     if runs is None or not len(known):
         return known
     wanted = known["hash"].isin({run.config.hash for run in runs})
-    return known[wanted | (known["run_id"] == "real")] if wanted.any() else known.iloc[:0]
+    if not wanted.any():
+        return known.iloc[:0]
+    ruler = known[RULER].apply(tuple, axis=1)
+    return known[wanted | ((known["run_id"] == "real") & ruler.isin(set(ruler[wanted])))]
 
 
 def measure(
@@ -227,6 +232,7 @@ def reach(modes: pd.DataFrame) -> pd.DataFrame:
     """
     if not len(modes):
         return pd.DataFrame()
+    _refuse_several_rulers(modes)
     return pd.DataFrame([
         {"row": row, "score": score} | _around(groups[score])
         for row, groups in modes.groupby("row", sort=False) for score in REACH
@@ -239,8 +245,9 @@ def differences(modes: pd.DataFrame, row: str) -> pd.DataFrame:
     All comparisons of one call share a level of 95 % (Bonferroni). One trained network stands for each row: the
     intervals cover draws of samples, and say nothing about another seed of training.
     """
-    if len(modes) and (modes.groupby("row")["run_id"].nunique().max() > 1 or modes["n"].nunique() > 1):
-        raise UserError("modes of several runs of a row, or of several n: give those of one run a row, at one n")
+    if len(modes) and modes.groupby("row")["run_id"].nunique().max() > 1:
+        raise UserError(f"modes of several runs of a row: {ONE}")
+    _refuse_several_rulers(modes)
     piles = {name: groups.set_index("group") for name, groups in modes.groupby("row", sort=False)} if len(modes) else {}
     others = [name for name in piles if name not in (row, "real")]
     if row not in piles or not others:
@@ -265,12 +272,18 @@ def _classes(images: Tensor, dataset: str) -> Tensor | None:
 
 
 def _size(key: dict[str, Any]) -> dict[str, Any]:
-    return {name: key[name] for name in ("n", "sample_seed", "features")}
+    return {name: key[name] for name in RULER}
 
 
 def _path(kind: str, dataset: str) -> Path:
     get_dataset(dataset)
     return results_dir() / "tables" / f"{kind}_{dataset}.csv.xz"
+
+
+def _refuse_several_rulers(modes: pd.DataFrame) -> None:
+    several = [name for name in RULER if name in modes and modes[name].nunique() > 1]
+    if several:
+        raise UserError(f"modes of several {' and '.join(several)}: {ONE}")
 
 
 def _there(known: pd.DataFrame, key: dict[str, Any]) -> bool:
@@ -283,4 +296,5 @@ def _add(kind: str, dataset: str, key: dict[str, Any], rows: list[dict[str, Any]
     made: provenance, no part of the key; rows of before it was noted are known without.
     """
     new = pd.DataFrame([key | row | made for row in rows])
-    replace_rows(_path(kind, dataset), {"run_id": key["run_id"]}, new)
+    same = {"run_id": key["run_id"]} | (_size(key) if key["run_id"] == "real" else {})  # a control for each ruler
+    replace_rows(_path(kind, dataset), same, new)

@@ -38,7 +38,8 @@ def draw_pile(
     """Images 0 .. n - 1, by `draw(start, count)` or from the cache, and the seconds an image took when it was drawn.
 
     facts: all that decides the images but for the source, which is added here; anything json can write. deadline: of
-    time.monotonic(); when a batch as slow as the slowest would end later, TimeIsUp is raised and the next call goes on.
+    time.monotonic(); a call draws one batch at least; when another as slow as the slowest would end later, TimeIsUp is
+    raised and the next call goes on.
     """
     images, seconds, slowest = [], 0.0, 0.0
     unkept: dict[Path, tuple[Tensor, float]] = {}

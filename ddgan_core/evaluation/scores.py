@@ -96,7 +96,8 @@ def bounds(evaluations: pd.DataFrame, measured: pd.DataFrame) -> dict[str, float
     evaluations: with the baselines, as `load_evaluations` gives them. measured: rows of one axis.
     """
     names = {"real": "floor", "noise": "ceiling"}
-    alike = evaluations[evaluations["sampler"].isin(names)].merge(measured[list(AXIS)].drop_duplicates())
+    first = evaluations[evaluations["sampler"].isin(names) & (evaluations["sample_seed"] == 0)]
+    alike = first.merge(measured[list(AXIS)].drop_duplicates())
     return {names[row.sampler]: row.frechet for row in alike.itertuples()}
 
 

@@ -24,7 +24,7 @@ from ddgan_core.metrics.distances import (
     kernel_distance,
     precision_recall,
 )
-from ddgan_core.metrics.features import class_probabilities, classify, load_extractor
+from ddgan_core.metrics.features import INCEPTION_HASH, class_probabilities, classify, load_extractor
 from ddgan_core.metrics.intervals import GROUPS, class_errors, frechet_interval, kernel_interval, neighbour_intervals
 from ddgan_core.provenance import provenance
 from ddgan_core.runs import Run, RunConfig, results_dir
@@ -44,7 +44,7 @@ def evaluate(
     Rows are added to the run's evaluations.csv; what is there already is read, not computed, unless `force` is set.
     features: one name of features.EXTRACTORS or several, which then share the samples. Frechet distances compare only
     at one n, reference and feature network.
-    deadline: of time.monotonic(); raises piles.TimeIsUp rather than draw past it, and the next call goes on.
+    deadline: of time.monotonic(); raises piles.TimeIsUp rather than draw a second batch past it; the next call goes on.
     """
     sampler, steps = resolve_sampler(run, sampler, steps)
     config, path = run.config, run.path / "evaluations.csv"
@@ -59,9 +59,9 @@ def evaluate(
         return sample_pile(run, sampler, steps, n, seed, device, deadline)
 
     names = [features] if isinstance(features, str) else list(features)
-    check_features(names, config.dataset, device)
-    how = {"weights": "ema", "sample_seed": seed, "n": n, "reference": reference}
-    rows = [_row(path, whose | how, name, draw, device, force) for name in names]
+    row = whose | {"weights": "ema", "sample_seed": seed, "n": n, "reference": reference}
+    check_features([name for name in names if force or not len(_there(path, row, name))], config.dataset, device)
+    rows = [_row(path, row, name, draw, device, force) for name in names]
     return pd.concat(rows, ignore_index=True)
 
 
@@ -136,13 +136,11 @@ def _row(
     """The table's row with this row's key; computed from the images of `draw()` and added if it is not there."""
     if row["n"] < 2:
         raise UserError(f"n = {row['n']}: a covariance needs 2 images or more")
+    if not force and len(known := _there(path, row, features)):
+        return known
     extractor = load_extractor(features, device)
     target, _ = load_images(row["dataset"], row["reference"])
     row = row | {"features": features, "features_hash": extractor.hash, "reference_n": len(target)}
-    there = read_evaluations(path)
-    there = there[same_key(there, row)]
-    if len(there) and not force:
-        return there.reset_index(drop=True)
     row |= provenance(device)  # of the code that draws: files may change meanwhile
     # First, for it refuses features that the images do not fit, and statistics of others; drawing may take hours.
     moments = reference_moments(row["dataset"], row["reference"], target, extractor)
@@ -173,6 +171,13 @@ def _row(
         errors |= class_errors(probabilities) if enough else {}
     row |= {f"{name}_error": value for name, value in errors.items()}
     return add_evaluation(path, row | {"seconds_per_image": seconds})
+
+
+def _there(path: Path, row: dict[str, Any], features: str) -> pd.DataFrame:
+    """The table's row with this row's key, told without images and without Inception's file, whose hash is known."""
+    known, table = INCEPTION_HASH if features == "inception" else load_extractor(features).hash, read_evaluations(path)
+    row = row | {"features": features, "features_hash": known, "reference_n": table["reference_n"]}
+    return table[same_key(table, row)].reset_index(drop=True)
 
 
 def _check_same_kind(images: Tensor, target: Tensor) -> None:

@@ -73,8 +73,12 @@ def comparable(preset: str) -> pd.DataFrame:
     table = load_evaluations(configure(preset).dataset, preset)
     if not len(table):
         return table
-    table = table[(table["features"] == features) & (table["n"] == n)]
-    return table[(table["reference"] == "test") & (table["sample_seed"] == 0) & (table["protocol"] != "control")]
+    table = table[(table["features"] == features) & (table["n"] == n) & (table["reference"] == "test")]
+    table = table[(table["sample_seed"] == 0) & (table["protocol"] != "control")]
+    if not (runs := table[table["method"] != ""]).empty:  # of several networks or references that of most runs
+        ruler = ["features_hash", "reference_n"]
+        table = table[(table[ruler] == list(runs[ruler].value_counts().index[0])).all(axis=1)]
+    return table
 
 
 def kin(preset: str, row: str | None = None) -> list[str]:

@@ -12,7 +12,7 @@ from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled
-from ddgan_core.notebook.rows import TRAINED_LONGER
+from ddgan_core.notebook.rows import SAME_NETWORKS, TRAINED_LONGER
 from ddgan_core.notebook.seeds import by_seed, spread
 from ddgan_core.study import PAPER_ROWS, SWEEP_SEED, configure
 
@@ -96,6 +96,8 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
     counted alone. Every cell is text.
     """
     dataset = configure(preset).dataset
+    if preset not in SAME_NETWORKS:
+        raise UserError(f"preset {preset!r}: the table of rows is of the small networks' presets, short and cpu")
     seeds = {T: spread(by_seed(preset, T)) for T in (1, 2, 4)}
     settings = paired(preset)
     few = settings["T"] <= FEW

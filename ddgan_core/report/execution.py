@@ -104,7 +104,7 @@ def _read(path: Path) -> Any:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: name a notebook of notebooks/") from None
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0][:200]}") from None
 
 

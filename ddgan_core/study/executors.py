@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ddgan_core import UserError
 
@@ -23,16 +23,16 @@ LAST_LINES = 5.0  # seconds to print what an ended process left; a child of its 
 def local(
     jobs: Sequence[str], command: Callable[[str], list[str] | None], workers: int, places: Sequence[list[str]] = ([],)
 ) -> dict[str, int]:
-    """Run `command(job)` for each job, `workers` processes at a time, in order; {job: exit status} of those started.
+    """Run `command(job)` for each job, `workers` processes at a time, in order; {job: exit status} of those that ended.
 
     A process that a signal killed is started again, RETRIES times. A command of None means that time is up: no more
-    are started. places: words added to the command, of a place that fewest of the processes have at that time. What
-    the processes print is printed line by line. On SIGTERM or Ctrl-C the processes get SIGTERM, leave their
-    checkpoints, and are waited for.
+    are started, nor started again. places: words added to the command, of a place that fewest of the processes have at
+    that time. What the processes print is printed line by line. On SIGTERM or Ctrl-C the processes get SIGTERM, leave
+    their checkpoints, and are waited for.
     """
     if workers < 1:
         raise UserError(f"workers = {workers}: 1 or more")
-    waiting, tries = list(dict.fromkeys(jobs)), dict.fromkeys(jobs, 0)
+    waiting, killed = list(dict.fromkeys(jobs)), {job: list[int]() for job in jobs}  # by which signals
     running: dict[str, tuple[subprocess.Popen[str], threading.Thread, list[str]]] = {}
     ended: dict[str, int] = {}
     with _sigterm_as_exit():
@@ -43,6 +43,8 @@ def local(
                     if (words := command(job)) is None:
                         waiting.clear()
                         break
+                    if killed[job]:
+                        print(f"{job}: killed by signal {killed[job][-1]}, started again", file=sys.stderr, flush=True)
                     taken = [place for *_, place in running.values()]
                     place = min(places, key=taken.count)
                     running[job] = (*_start([*words, *place]), place)
@@ -51,11 +53,11 @@ def local(
                         continue
                     reader.join(LAST_LINES)
                     del running[job]
-                    ended[job] = code
-                    if code < 0 and tries[job] < RETRIES:
-                        tries[job] += 1
-                        print(f"{job}: killed by signal {-code}, started again", file=sys.stderr, flush=True)
+                    if code < 0 and len(killed[job]) < RETRIES:
+                        killed[job].append(-code)
                         waiting.insert(0, job)
+                    else:
+                        ended[job] = code
                 time.sleep(0.05)
         finally:
             for process, *_ in running.values():
@@ -74,8 +76,9 @@ def _start(words: list[str]) -> "tuple[subprocess.Popen[str], threading.Thread]"
     )  # fmt: skip
 
     def show() -> None:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
+        for line in process.stdout or ():  # to its end, heard or not: a full pipe would stop the process
+            with suppress(BrokenPipeError):
+                print(line, end="", flush=True)
 
     reader = threading.Thread(target=show, daemon=True)
     reader.start()

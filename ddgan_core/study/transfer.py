@@ -8,6 +8,7 @@ run can read it, that what is there already is the same.
 import contextlib
 import io
 import lzma
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -21,7 +22,7 @@ from ddgan_core import UserError
 from ddgan_core.checkpoints import run_weights
 from ddgan_core.data import get_dataset
 from ddgan_core.evaluation.scores import KEY, add_evaluation, read_evaluations, same_key
-from ddgan_core.locks import is_held
+from ddgan_core.locks import alone, is_held
 from ddgan_core.networks import make_model
 from ddgan_core.packing import PACKED, pack
 from ddgan_core.runs import HISTORY, Run, RunConfig, all_runs, read_object, results_dir, write_atomic
@@ -45,7 +46,8 @@ def export_runs(
 
     Everything but weights goes first, then weights while there is room. run_ids, dataset: only these, by default every
     run. Returns the files, and {run id: what of it found no room}; "ID of DATASET" where two datasets have one of that
-    id. Raises UserError for an unknown dataset or id, and for one of a run that has not ended.
+    id. Raises UserError for an unknown dataset or id, for one of a run that has not ended, and for a folder that holds
+    such files already.
     """
     if dataset is not None:
         get_dataset(dataset)
@@ -53,6 +55,8 @@ def export_runs(
     for run in named:
         if run.status["state"] not in ENDED:
             raise UserError(f"run {run.config.run_id} has not ended ({run.status['state']}): go on with it first")
+    if left := sorted(folder.glob("runs-*-of-*.zip")):
+        raise UserError(f"{left[0]} is of an export before: import it, or delete it, or choose another folder")
     runs = named or [run for run in all_runs(dataset, damaged=True) if run.status["state"] in ENDED]
     room, packed = int(megabytes * 1e6), list[dict[str, bytes]]()
 
@@ -85,8 +89,6 @@ def export_runs(
             for name, content in members.items():
                 archive.writestr(name, content)
         write_atomic(path, buffer.getvalue())
-    for left in set(folder.glob("runs-*-of-*.zip")) - set(paths) if paths else ():  # of an export before
-        left.unlink()
     return paths, left_out
 
 
@@ -125,7 +127,8 @@ def import_runs(paths: Iterable[Path]) -> dict[str, str]:
         words: dict[str, str] = {}
         for run in arrived:
             name = _name(run, arrived)
-            words[name] = max(_merge(run), words.get(name, "same"), key=WORDS.index)
+            with alone(Run(run.config).lock, f"run {run.config.run_id}"):
+                words[name] = max(_merge(run), words.get(name, "same"), key=WORDS.index)
     return words
 
 
@@ -162,6 +165,7 @@ def _merge(arrived: Run) -> str:
     if state == "done":
         return "merged" if gained else "same"
     (run.path / "ema.safetensors").unlink(missing_ok=True)  # of a training that was killed as it ended
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # of one that stopped
     for name in reversed(RUN_FILES):  # the configuration and "done" come last: half an import is none
         if (arrived.path / name).exists():
             write_atomic(run.path / name, (arrived.path / name).read_bytes())

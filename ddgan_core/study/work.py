@@ -23,7 +23,7 @@ from ddgan_core.evaluation.samples import sample
 from ddgan_core.evaluation.scores import load_evaluations, read_evaluations
 from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.figures.grids import write_png_grid
-from ddgan_core.locks import Held, is_held
+from ddgan_core.locks import Held, is_held, locked
 from ddgan_core.packing import PACKED
 from ddgan_core.provenance import device_name
 from ddgan_core.runner import default_device, train_run
@@ -119,7 +119,8 @@ def _seconds_per_update() -> dict[tuple[Any, ...], float]:
     found: dict[tuple[Any, ...], list[float]] = {}
     for run in all_runs():
         now = run.status
-        if trained_here(run) and str(now.get("device")).partition(",")[0] == here and now.get("step", 0) > 0:
+        timed = now.get("step", 0) > 0 and "seconds" in now and str(now.get("device")).partition(",")[0] == here
+        if timed and trained_here(run):
             found.setdefault(_size(run.config), []).append(now["seconds"] / now["step"])
     return {size: statistics.median(paces) for size, paces in found.items()}
 
@@ -287,10 +288,11 @@ def score(run: Run, device: str | None = None, deadline: float | None = None) ->
 def write_tables() -> list[Path]:
     """results/tables/evaluations_<dataset>.csv.xz: all scores of runs and baselines, rebuilt from their own files."""
     paths = []
-    for dataset in DATASETS:
-        if len(table := load_evaluations(dataset)):
-            paths.append(results_dir() / "tables" / f"evaluations_{dataset}.csv.xz")
-            write_atomic(paths[-1], lzma.compress(table.to_csv(index=False, float_format="%.6g").encode()))
+    with locked(results_dir() / "tables"):  # who reads first writes first: what is written last is the newest
+        for dataset in DATASETS:
+            if len(table := load_evaluations(dataset)):
+                paths.append(results_dir() / "tables" / f"evaluations_{dataset}.csv.xz")
+                write_atomic(paths[-1], lzma.compress(table.to_csv(index=False, float_format="%.6g").encode()))
     return paths
 
 
