@@ -1,7 +1,6 @@
 """Getting one run done, whatever happens: budgets, checkpoints, progress, a lock, signals."""
 
 import json
-import lzma
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from ddgan_core.checkpoints import load_checkpoint, save_checkpoint, write_weigh
 from ddgan_core.data import load_images, to_float
 from ddgan_core.locks import alone
 from ddgan_core.networks import Classifier, tensors_hash
-from ddgan_core.packing import as_named
+from ddgan_core.packing import as_named, pack_text
 from ddgan_core.progress import Progress
 from ddgan_core.provenance import code_version, device_name
 from ddgan_core.runs import HISTORY, Run, RunConfig, write_atomic
@@ -87,7 +86,7 @@ def _train(run: Run, trainer: Trainer, minutes: float | None, progress: bool, st
         if state == "running":
             save_checkpoint(folder, trainer.step, trainer.state() | {"history": history, "seconds": spent})
         records = pd.DataFrame(history).to_csv(index=False, float_format="%.4g")
-        write_atomic(run.path / HISTORY, lzma.compress(records.encode()))
+        write_atomic(run.path / HISTORY, pack_text(records))
         run.set_status(
             state, reason, step=trainer.step, seconds=round(spent, 1), device=device_name(trainer.device),
             weights_hash=tensors_hash(trainer.ema.state_dict()), torch=torch.__version__, commit=code_version(),

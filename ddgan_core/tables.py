@@ -9,7 +9,7 @@ import pandas as pd
 
 from ddgan_core import UserError
 from ddgan_core.locks import locked
-from ddgan_core.packing import refuse_cut
+from ddgan_core.packing import pack_text, refuse_cut
 from ddgan_core.runs import write_atomic
 
 TEXT = ("hash", "features_hash", "commit", "classes", "settings", "t", "answer")  # what may look like a number
@@ -43,4 +43,4 @@ def replace_rows(path: Path, same: Mapping[str, Any], new: pd.DataFrame) -> None
             there = there[(there[list(same)] != pd.Series(same)).any(axis=1)]
         everything = pd.concat([there, new], ignore_index=True) if len(there) else new
         text = everything.to_csv(index=False, float_format="%.6g")
-        write_atomic(path, lzma.compress(text.encode()) if path.suffix == ".xz" else text)
+        write_atomic(path, pack_text(text) if path.suffix == ".xz" else text)

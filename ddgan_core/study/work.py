@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import lzma
 import math
 import statistics
 import sys
@@ -24,7 +23,7 @@ from ddgan_core.evaluation.scores import load_evaluations, read_evaluations
 from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.figures.grids import write_png_grid
 from ddgan_core.locks import Held, is_held, locked
-from ddgan_core.packing import PACKED
+from ddgan_core.packing import PACKED, pack_text
 from ddgan_core.provenance import device_name
 from ddgan_core.runner import default_device, train_run
 from ddgan_core.runs import Run, RunConfig, all_runs, results_dir, write_atomic
@@ -292,7 +291,7 @@ def write_tables() -> list[Path]:
         for dataset in DATASETS:
             if len(table := load_evaluations(dataset)):
                 paths.append(results_dir() / "tables" / f"evaluations_{dataset}.csv.xz")
-                write_atomic(paths[-1], lzma.compress(table.to_csv(index=False, float_format="%.6g").encode()))
+                write_atomic(paths[-1], pack_text(table.to_csv(index=False, float_format="%.6g")))
     return paths
 
 

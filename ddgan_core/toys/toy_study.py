@@ -22,6 +22,7 @@ from ddgan_core import UserError
 from ddgan_core.diffusion import random_generator, vp_schedule
 from ddgan_core.divergences import Divergence, get_divergence
 from ddgan_core.locks import locked
+from ddgan_core.packing import pack_text
 from ddgan_core.runs import results_dir, write_atomic
 from ddgan_core.shapes import Tensor
 from ddgan_core.tables import read_table
@@ -272,4 +273,4 @@ def _put(cell: ToyCell, path: Path, new: pd.DataFrame) -> None:
         new = pd.concat([old[(old["row"] != cell.row) | (old["T"] != cell.T)], new], ignore_index=True)
     for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed
         left.unlink()
-    write_atomic(path, lzma.compress(new.to_csv(index=False, float_format="%.4g").encode()))
+    write_atomic(path, pack_text(new.to_csv(index=False, float_format="%.4g")))
