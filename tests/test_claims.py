@@ -116,6 +116,20 @@ def test_the_eye_that_hardly_follows_proves_nothing_and_the_other_way_refutes(or
     assert judged("C4", distances=distances, shares=shares, answers=100)[0] == verdict
 
 
+@pytest.mark.parametrize(("order", "strong"), [((2, 3, 1, 5, 6, 4), False), ((3, 2, 1, 5, 4, 6), True)])
+def test_a_rank_correlation_is_strong_from_seven_tenths_on(order: tuple[int, ...], strong: bool) -> None:
+    """0.66 and 0.71, in every rule that asks for a strong one."""
+    T = (1, 2, 4, 6, 8, 10)
+    rank = dict(zip(T, order, strict=True))
+    falling, rising = (dict.fromkeys(PAPER_ROWS, lambda t, _, s=sign: 9.0 + s * rank[t]) for sign in (-1, 1))
+    parting = {row: lambda *_: 1.0 for row in PAPER_ROWS} | {"reverse_kl": lambda t, _: 1.0 + rank[t]}
+    distances = pd.Series(range(6), list("abcdef"), dtype=float)
+    found = [judged(claim, ddgan=ddgans(rows, T))[0] for claim, rows in (("C3", falling), ("C3", rising))]
+    found.append(judged("C4", distances=distances, shares=1 - pd.Series(order, distances.index) / 10, answers=100)[0])
+    found.append(judged("C7", ddgan=ddgans(parting, T))[0])
+    assert found == ([SUPPORTED, CONTRADICTED, SUPPORTED, CONTRADICTED] if strong else [UNDECIDED] * 4)
+
+
 @pytest.mark.parametrize(("sign", "verdict"), [(-1, SUPPORTED), (1, CONTRADICTED)])
 def test_the_eye_is_peoples(sign: int, verdict: str) -> None:
     distances = pd.Series({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0})
@@ -187,9 +201,12 @@ def test_a_row_that_diverges_whenever_it_is_tried_is_not_stable(failed: int) -> 
     assert judged("C5", swept=table)[0] == SUPPORTED
 
 
-@pytest.mark.parametrize(("steps", "verdict"), [(1000, SUPPORTED), (10, CONTRADICTED)])
-def test_speed_counts_at_equal_quality(steps: int, verdict: str) -> None:
-    timed = {("ddgan", 10): 98.0, ("ddim", steps): 1000 / steps, ("ancestral", 1000): 1.0}
+@pytest.mark.parametrize(
+    ("fast", "steps", "verdict"),
+    [(98.0, 1000, SUPPORTED), (32.0, 1000, SUPPORTED), (31.0, 1000, CONTRADICTED), (98.0, 10, CONTRADICTED)],
+)
+def test_speed_counts_at_equal_quality_from_32_times_on(fast: float, steps: int, verdict: str) -> None:
+    timed = {("ddgan", 10): fast, ("ddim", steps): 1000 / steps, ("ancestral", 1000): 1.0}
     times = pd.DataFrame({"speedup": timed, "speedup_low": timed, "speedup_high": timed})
     runs = ddgans({"kl": lambda *_: 5.0, "reverse_kl": lambda *_: 9.5})  # the best row is to be reached
     scores = ddpm(("ddim", 4, 9.0), ("ddim", steps, 5.0), ("ancestral", 1000, 2.0))
