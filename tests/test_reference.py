@@ -23,7 +23,7 @@ from ddgan_core.evaluation.reference import (
 )
 from ddgan_core.metrics.distances import Moments, frechet_distance
 from ddgan_core.metrics.features import Extractor, load_extractor
-from ddgan_core.packing import PACKED
+from ddgan_core.packing import PACKED, read_tensors
 
 needs_fashion = pytest.mark.skipif(not at_hand("fashion_mnist", "test"), reason="no FashionMNIST in DDGAN_DATA")
 needs_weights = pytest.mark.skipif(
@@ -181,6 +181,23 @@ def test_sixteen_bits_of_the_root_do_not_move_the_distance(d: int) -> None:
     scale = real.covariance.abs().max() / (2 ** (BITS - 1) - 1)
     naive = Moments(real.n, real.mean, (real.covariance / scale).round() * scale * (real.n - 1))
     assert abs(frechet_distance(fake, naive) - frechet_distance(fake, real)) > 10 * moved
+
+
+def root_of(packed: dict[str, torch.Tensor]) -> torch.Tensor:
+    rows, columns = torch.triu_indices(2048, 2048, 1)
+    upper = torch.zeros(2048, 2048, dtype=torch.float64)
+    upper[rows, columns] = packed["upper"].double() * packed["scale"].double()
+    return upper + upper.T + packed["diagonal"].double().diag()
+
+
+def test_inceptions_moments_as_shipped_are_within_3e_4_of_the_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the bound in `pack_moments`. For exact ones: the mean of both splits' roots, on neither's grid."""
+    paths = reference.SHIPPED.glob(f"fashion_mnist-*-inception-*{PACKED}")
+    train, test = (root_of(read_tensors(path)[0]) for path in paths)
+    root = (train + test) / 2
+    monkeypatch.setattr(Moments, "root", root)  # known: eigenvalues of this many features take long
+    packed = pack_moments(Moments(2, torch.zeros(2048, dtype=torch.float64), root @ root))
+    assert float((root_of(packed) - root).square().sum()) < 3e-4
 
 
 def test_statistics_are_shipped() -> None:
