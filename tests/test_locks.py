@@ -1,6 +1,7 @@
 """Locks: of two at one folder one waits, who trains there may add to it, and a disk without locks is called that."""
 
 import errno
+import fcntl
 import threading
 import time
 from pathlib import Path
@@ -52,6 +53,25 @@ def test_who_is_alone_in_a_runs_folder_may_add_to_it(results: Path) -> None:
     refused = pytest.raises(UserError, match="it is being trained by another")
     with alone(run.lock, ""), locked(run.path), refused, alone(run.lock, "it"):
         pass
+
+
+def test_who_only_asks_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """With the lock that `is_held` takes."""
+    lock, asking = tmp_path / ".lock", threading.Event()
+    lock.touch()
+
+    def ask() -> None:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            asking.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asking.wait(10)
+    with alone(lock, "it"):
+        assert is_held(lock)
+    thread.join(10)
 
 
 def test_a_disk_without_locks_is_not_another_process(
