@@ -33,6 +33,8 @@ def test_minutes_left_are_this_devices_own(results: Path) -> None:
     assert table.state.tolist() == ["done", "missing"]
     trained.set_status("done", seconds=120.0, **facts | {"device": "CPU, 64 threads"})
     assert status(whole).minutes_left.tolist() == [0, 4]
+    trained.set_status("running", seconds=30.0, **facts | {"step": 1})
+    assert status(whole).minutes_left.tolist() == [1.5, 4], "a stopped run's pace is that of the updates it made"
     trained.set_status("done", seconds=120.0, **facts | {"device": "another"})
     assert status(whole).minutes_left.isna()[1]
     trained.set_status("done", seconds=120.0, **facts)
