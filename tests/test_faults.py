@@ -25,6 +25,7 @@ from ddgan_core import UserError, runner, training
 from ddgan_core.checkpoints import save_checkpoint, write_weights
 from ddgan_core.data import load_images
 from ddgan_core.evaluation.samples import sample
+from ddgan_core.provenance import device_name
 from ddgan_core.runner import train_run
 from ddgan_core.runs import Run
 from ddgan_core.study import Study, configure, run, ship, status
@@ -69,6 +70,17 @@ def test_with_every_checkpoint_damaged_it_starts_anew(results: Path) -> None:
         path.write_bytes(b"no checkpoint")
     train_run(config, progress=False)
     assert outcome(results, config) == expected
+
+
+def test_a_run_that_goes_on_on_another_device_says_so(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = CONFIGS["ddgan"]
+    for _ in range(2):
+        begun = train_run(config, minutes=1e-9, progress=False)
+    assert "goes on" not in capsys.readouterr().out
+    begun.set_status(**begun.status | {"device": "another"})
+    train_run(config, minutes=1e-9, progress=False)
+    said = f"{config.run_id}: goes on on {device_name('cpu')}, begun on another: the weights depend on both\n"
+    assert said in capsys.readouterr().out
 
 
 def test_a_full_disk_stops_it_loudly_and_keeps_the_last_checkpoint(results: Path) -> None:
