@@ -16,7 +16,7 @@ from transferred import CONFIGS, A, B, imported
 
 from ddgan_core import UserError
 from ddgan_core.__main__ import main
-from ddgan_core.checkpoints import read_weights, trained_here
+from ddgan_core.checkpoints import read_weights, trained_here, write_weights
 from ddgan_core.evaluation.scoring import evaluate
 from ddgan_core.locks import alone, is_held
 from ddgan_core.runner import train_run
@@ -75,7 +75,6 @@ def test_an_export_replaces_no_file_of_another(made: Path, tmp_path: Path) -> No
     kept.write_bytes(b"of another machine")
     with pytest.raises(UserError, match="runs-3-of-3.zip is of an export before: import it, or delete it, or choose"):
         export_runs(tmp_path / "out")
-    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
     assert kept.read_bytes() == b"of another machine"
 
 
@@ -85,7 +84,6 @@ def test_an_import_ends_a_run_that_stopped_here(made: Path, tmp_path: Path, monk
     with results_in(tmp_path / "elsewhere"):
         train_run(CONFIGS[0], minutes=0, progress=False)
         run = Run.open(A)
-        assert run.status["state"] == "running"
         assert trained_here(run)
         merge = transfer._merge
 
@@ -128,6 +126,17 @@ def test_an_unfinished_run_stays_and_is_replaced_by_the_finished_one(made: Path,
     paths, _ = export_runs(tmp_path / "out")
     assert imported(paths, there) == {A: "new", B: "new"}
     assert Run(CONFIGS[0], there).status["state"] == "done"
+
+
+def test_weights_of_a_training_that_was_killed_as_it_ended_give_way(made: Path, tmp_path: Path) -> None:
+    paths, _ = export_runs(tmp_path / "out", [A])
+    there = tmp_path / "elsewhere"
+    with results_in(there):
+        killed = train_run(CONFIGS[0], minutes=1e-9, progress=False)
+    write_weights(killed.path / "ema.safetensors", {"other": torch.zeros(1)}, CONFIGS[0].hash)
+    assert imported(paths, there) == {A: "new"}
+    assert not (killed.path / "ema.safetensors").exists()
+    evaluate(Run(CONFIGS[0], there), n=50, features="pixels")  # by those that arrived
 
 
 NO_OBJECTS = (b"[]", b"null", b"{", b"\xff\xff", b"[" * 100_000)
