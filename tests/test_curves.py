@@ -202,7 +202,7 @@ def test_scores_are_listed_by_T(monkeypatch):
 def test_rows_are_shown_by_what_their_critics_see(monkeypatch):
     scored = [("kl", "", 4.0), ("kl", "plain", 5.0), ("wasserstein", "", 6.0), ("jeffreys", "plain", 7.0)]
     common = {"features": "pixels", "n": 200, "reference": "test", "sample_seed": 0, "protocol": ""}
-    common |= {"sampler": "ddgan", "T": 2, "seed": 0}
+    common |= {"sampler": "ddgan", "method": "ddgan", "T": 2, "seed": 0, "features_hash": "0a", "reference_n": 100}
     table = pd.DataFrame([
         common | {"run_id": row + tag, "divergence": row, "tag": tag, "frechet": value} for row, tag, value in scored
     ])  # fmt: skip
@@ -284,7 +284,7 @@ def test_chains_cut_short_stand_beside_the_whole_one(monkeypatch):
     assert due == [("ddgan", 4, features, n)] + [("truncated", t, features, n) for t in (1, 2, 3)]
     assert len(scores_due(config.changed(seed=1))) == len(scores_due(config.changed(tag="plain"))) == 1
     common = {"features": features, "n": n, "reference": "test", "sample_seed": 0, "tag": ""}
-    common |= {"method": "ddgan", "protocol": "as_trained", "T": 4}
+    common |= {"method": "ddgan", "protocol": "as_trained", "T": 4, "features_hash": "0a", "reference_n": 100}
     scored = [{"run_id": "kl", "divergence": "kl", "sampler": s, "steps": t, "frechet": 10.0 - t} for s, t, *_ in due]
     scored[1:] = [row | {"protocol": "as_published"} for row in scored[1:]]
     scored += [{"run_id": "js", "divergence": "js", "sampler": "ddgan", "steps": 4, "frechet": 1.0}]

@@ -21,6 +21,7 @@ ROWS = [  # sampler, steps, row, tag, features, distance
 def scored(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     table = pd.DataFrame(ROWS, columns=["sampler", "steps", "divergence", "tag", "features", "frechet"])
     table = table.assign(T=3, seed=0, preset="smoke", n=200, reference="test", sample_seed=0, features_hash="")
+    table = table.assign(method=["" if s == "real" else "ddgan" for s in table["sampler"]])
     table = table.assign(reference_n=200, protocol=["control" if s == "diffused" else "" for s in table["sampler"]])
     for module in (handover, rows):
         monkeypatch.setattr(module, "load_evaluations", lambda *_: table)

@@ -83,8 +83,9 @@ def table(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
             same | {"features": "inception", "n": 10_000, "frechet": 35.0 + i, "kernel": 0.01},
         ]
     scores = pd.DataFrame(lines).assign(
-        sampler="ddgan", reference="test", sample_seed=0, protocol="as_trained", frechet_error=0.5, recall=0.4
-    )
+        sampler="ddgan", reference="test", sample_seed=0, protocol="as_trained", frechet_error=0.5, recall=0.4,
+        method="ddgan", features_hash="0a", reference_n=100,
+    )  # fmt: skip
     for other in (module, rows):
         monkeypatch.setattr(other, "load_evaluations", lambda *_: scores)
     monkeypatch.setattr(module, "all_runs", lambda *_: [SimpleNamespace(config=c) for c in cells])

@@ -57,6 +57,7 @@ def test_scores_stand_beside_what_is_drawn_at_the_end(recorded: pd.DataFrame, mo
     ]  # fmt: skip
     table = pd.DataFrame(lines, columns=["features", "n", "sampler", "protocol", "frechet"])
     table = table.assign(run_id=name, reference="test", sample_seed=0, frechet_error=0.5, **quality)
+    table = table.assign(method="ddgan", features_hash="0a", reference_n=100)
     others = ({"reference": "train"}, {"sample_seed": 1})
     table = pd.concat([table, *(table.assign(frechet=1.0, **other) for other in others)], ignore_index=True)
     for module in (latents, rows):
