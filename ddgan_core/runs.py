@@ -29,8 +29,8 @@ METHODS, PRECISIONS, HISTORY = ("ddgan", "ddpm"), ("fp32", "bf16"), "history.csv
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Every number a training depends on, flat. Same config and thread count: same weights, bit for bit on a CPU; on
-    a GPU up to rounding, which training enlarges."""
+    """Every number a training depends on, flat. Same config and thread count: same weights, bit for bit on a CPU of one
+    kind; on a GPU up to rounding, which training enlarges."""
 
     # what is trained
     dataset: str = "fashion_mnist"
