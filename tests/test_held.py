@@ -57,19 +57,22 @@ def test_r1_is_made_as_hard_on_one_row_as_on_another() -> None:
     js, hellinger, reverse_kl = (
         c for c in make_study("budget", "cpu").cells if (c.tag, c.T, c.seed) == ("b64-bf16", 2, 0)
     )
-    as_js, as_hellinger, too, again, *at_1 = make_study("penalty", "cpu").cells
+    as_hellinger, as_js, too, again, *at_1 = make_study("penalty", "cpu").cells
     assert hardness(as_js) == pytest.approx(hardness(js)) == pytest.approx(hardness(too)) == pytest.approx(0.04)
     assert hardness(as_hellinger) == pytest.approx(hardness(hellinger)) == pytest.approx(0.01)
     for cell, twin in ((as_js, hellinger), (as_hellinger, js), (too, reverse_kl)):
         assert cell.changed(tag=twin.tag, penalty_weight=twin.penalty_weight) == twin
     assert again.changed(seed=0) == too != again
-    assert [cell.changed(T=2) for cell in at_1] == [as_js, too, as_js.changed(seed=1)]
+    assert [cell.changed(T=2) for cell in at_1[:3]] == [as_js, too, as_js.changed(seed=1)]
+    of_two = {cell.changed(seed=2) for cell in make_study("crossed", "cpu").cells if cell.T == 1}
+    assert {cell.tag for cell in at_1[3:]} == {"x2-r1x2", "x2-r1x4"}
+    assert set(at_1[3:]) < of_two
 
 
 @pytest.fixture
 def table(results, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """Twins of one row, one of another, one by JS's critic; and of another length, T, or other networks."""
-    cells = [*make_study("penalty", "smoke").cells[:2], configure("smoke", T=2, tag="b64-bf16")]
+    cells = [*reversed(make_study("penalty", "smoke").cells[:2]), configure("smoke", T=2, tag="b64-bf16")]
     crossed = {"divergence": "reverse_kl", "critic_divergence": "non_saturating_js", "tag": "b64-bf16-js-critic"}
     cells.append(configure("smoke", T=2, **crossed))
     cells += [configure("smoke", T=2), configure("smoke", T=4, tag="b64"), configure("smoke", T=2, tag="b64-wide")]

@@ -116,17 +116,16 @@ def schedule_study(preset: str = "cpu") -> Study:
 def budget_study(preset: str = "cpu") -> Study:
     """JS trained twice or half as long as the preset's runs: does T count, or the updates that each step gets?
 
-    At T = 1 the smooth rows twice as long by two seeds: the nearest T, where short runs do not tell them apart. A DDPM
+    At T = 1 the smooth rows twice as long by three seeds: the nearest, where short runs do not tell them apart. A DDPM
     five times as long, by two seeds: what is still to be had from it. JS by batches twice as large, 2.2 times the
     images; the longest run, four times the images, in bfloat16. The smooth rows by the larger batches in bfloat16, at
     T = 2 by two seeds, where JS uses its latent, and at T = 1, JS by two. JS at T = 4 so, by a critic twice as wide.
     """
     cells = []
-    lengths = [(SMOOTH[:1], 2, 2.0), (SMOOTH, 1, 2.0), (SMOOTH[:1], 1, 0.5), (SMOOTH[:1], 4, 2.0)]
-    for row, T, times in ((row, T, times) for rows, T, times in lengths for row in rows):
-        usual = configure(preset, divergence=row, T=T, tag=f"x{times:g}")
+    for T, times in ((2, 2.0), (1, 0.5), (4, 2.0)):
+        usual = configure(preset, divergence=SMOOTH[0], T=T, tag=f"x{times:g}")
         cells.append(usual.changed(updates=max(1, round(times * usual.updates))))
-    cells += [cell.changed(seed=1) for cell in cells if (cell.T, cell.tag) == (1, "x2")]
+    cells += [_twice(preset, row, seed) for seed in (0, 1, 2) for row in SMOOTH]
     usual = configure(preset, method="ddpm", tag="x5")
     cells += [usual.changed(updates=5 * usual.updates, seed=seed) for seed in (0, 1)]
     cells += [_later(preset, "fp32", T=T) for T in (4, 8, 2, 1)]
@@ -136,6 +135,12 @@ def budget_study(preset: str = "cpu") -> Study:
     cells += [_later(preset, divergence=row, T=T, seed=seed) for T, seed, row in later]
     cells.append(usual.changed(tag=f"{usual.tag}-wide-critic", critic_widths=tuple(2 * w for w in usual.critic_widths)))
     return Study(f"budget-{preset}", tuple(cells))
+
+
+def _twice(preset: str, row: str, seed: int) -> RunConfig:
+    """In one step, twice as long as the preset's runs."""
+    usual = configure(preset, divergence=row, T=1, seed=seed, tag="x2")
+    return usual.changed(updates=2 * usual.updates)
 
 
 def _later(preset: str, precision: str = "bf16", **chosen: Any) -> RunConfig:
@@ -156,8 +161,7 @@ def minimax_study(preset: str = "cpu") -> Study:
     cells = [configure(preset, divergence="jensen_shannon", T=T, seed=seed) for T in (4, 2) for seed in (0, 1, 2)]
     js, *others = SMOOTH
     crossed = [_later(preset, divergence=row, T=2) for row in others]
-    twice = {"updates": 2 * PRESETS[preset]["updates"], "tag": "x2"}
-    crossed += [configure(preset, divergence=row, T=1, seed=seed, **twice) for seed in (0, 1) for row in others]
+    crossed += [_twice(preset, row, seed) for seed in (0, 1) for row in others]
     crossed = [cell.changed(tag=f"{cell.tag}-js-critic", critic_divergence=js) for cell in crossed]
     return Study(f"minimax-{preset}", (*cells, _later(preset, divergence="jensen_shannon", T=2), *crossed))
 
@@ -168,14 +172,14 @@ def penalty_study(preset: str = "cpu") -> Study:
     R1 has the same weight in every row's own logit. In the log ratio, as a share of the curvature of the critic's loss,
     that is four times as much for JS as for squared Hellinger and twice as much as for reverse KL. So each of the two
     held as JS is (reverse KL by two seeds) and JS held as squared Hellinger is, beside the budget study's at T = 2;
-    and the two held as JS is at T = 1 (squared Hellinger by two seeds), where by their usual weight they lose modes.
+    and at T = 1 (squared Hellinger by two seeds), where by their usual weight they lose modes; there, twice as long as
+    usual, by a third seed beside the crossed study's.
     """
-    js, hellinger, reverse_kl = SMOOTH
-    held = [(hellinger, 2, 4.0, 0), (js, 2, 0.25, 0), (reverse_kl, 2, 2.0, 0), (reverse_kl, 2, 2.0, 1)]
-    cells = []
-    for row, T, times, seed in (*held, (hellinger, 1, 4.0, 0), (reverse_kl, 1, 2.0, 0), (hellinger, 1, 4.0, 1)):
-        usual = _later(preset, divergence=row, T=T, seed=seed)
-        cells.append(usual.changed(tag=f"{usual.tag}-r1x{times:g}", penalty_weight=times * usual.penalty_weight))
+    js = _later(preset, T=2)
+    cells = [js.changed(tag=f"{js.tag}-r1x0.25", penalty_weight=js.penalty_weight / 4)]
+    later = (("sh", 2, 0), ("rkl", 2, 0), ("rkl", 2, 1), ("sh", 1, 0), ("rkl", 1, 0), ("sh", 1, 1))
+    cells += [_taught(_later(preset, divergence=OF_CRITIC[own], T=T, seed=seed), own) for own, T, seed in later]
+    cells += [_taught(_twice(preset, OF_CRITIC[own], 2), own) for own in ("rkl", "sh")]
     return Study(f"penalty-{preset}", tuple(cells))
 
 
@@ -189,16 +193,13 @@ def crossed_study(preset: str = "cpu") -> Study:
     cells = []
     for apart in (0, 1, 2):  # a row's generator by its own critic, by the next one's, by the one before
         for seed, (place, row) in ((seed, at) for seed in (0, 1) for at in enumerate(SMOOTH)):
-            usual = configure(preset, divergence=row, T=1, seed=seed, tag="x2")
-            usual = usual.changed(updates=2 * usual.updates)
-            cells.append(_taught(usual, list(OF_CRITIC)[(place + apart) % len(SMOOTH)]))
-    for seed in (0, 1):
-        cells += [_taught(_later(preset, divergence=SMOOTH[0], T=2, seed=seed), critic) for critic in ("rkl", "sh")]
+            cells.append(_taught(_twice(preset, row, seed), list(OF_CRITIC)[(place + apart) % len(SMOOTH)]))
+    cells += [_taught(_later(preset, T=2, seed=seed), critic) for seed in (0, 1) for critic in ("rkl", "sh")]
     return Study(f"crossed-{preset}", tuple(cells))
 
 
 def _taught(usual: RunConfig, critic: str) -> RunConfig:
-    """By the critic of a row of OF_CRITIC, which R1 holds as hard as JS's, as in the penalty study."""
+    """By the critic of a row of OF_CRITIC, which R1 holds as hard as JS's."""
     times, row = {"js": 1.0, "sh": 4.0, "rkl": 2.0}[critic], OF_CRITIC[critic]
     own = row == usual.divergence
     tag = usual.tag + ("" if own else f"-{critic}-critic") + (f"-r1x{times:g}" if times != 1 else "")
@@ -244,8 +245,7 @@ def headline_study(preset: str = "cpu") -> Study:
         wide = tuple(4 * width for width in usual.critic_widths)
         usual = usual.changed(tag=f"{usual.tag}-wide-critic4", critic_widths=wide)
         cells.append(usual.changed(updates=PRESETS[preset]["updates"] * 17 // 10))
-    for usual in [cell for cell in cells if cell.T == 4]:
-        cells.append(usual.changed(tag=f"{usual.tag}-slow", lr_critic=usual.lr_critic / 4))
+    cells += [cell.changed(tag=f"{cell.tag}-slow", lr_critic=cell.lr_critic / 4) for cell in cells if cell.T == 4]
     return Study(f"headline-{preset}", tuple(cells))
 
 
@@ -262,8 +262,8 @@ def causes_study(preset: str = "cpu") -> Study:
     the other smooth rows: by a critic four times as wide, in bfloat16, at the usual rate and at a quarter of it.
     """
     held = {"divergence": "total_variation", "tag": "level", "level_weight": 1e-3}
-    cells = [configure(preset, T=8, tag="critic4", critic_steps=4), configure(preset, T=4, seed=1, **held)]
-    cells += [configure(preset, T=10, **held)]
+    cells = [configure(preset, T=8, tag="critic4", critic_steps=4)]
+    cells += [configure(preset, T=T, seed=seed, **held) for T, seed in ((4, 1), (10, 0))]
     for steps in (2, 4):
         usual = configure(preset, T=8, tag=f"critic{steps}-time", critic_steps=steps)
         cells.append(usual.changed(updates=round(usual.updates / (1 + CRITIC_SHARE * (steps - 1)))))
