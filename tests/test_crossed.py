@@ -223,7 +223,6 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
     others = table[~by_others].drop([*js.index, *crossed.index])
     hellinger, reverse_kl = crossed.set_index("divergence").loc[["squared_hellinger", "reverse_kl"]].itertuples()
     keeps, loses, again_loses = table[by_others].sort_values(["divergence", "critic", "seed"], key=_place).itertuples()
-    usual = [table.loc[f"reverse_kl_T02_s{seed}_cpu_b64-bf16", "FID"] for seed in (0, 1)]
     own, again_own = (table.loc[f"non_saturating_js_T02_s{seed}_cpu_b64-bf16"] for seed in (0, 1))
     rule = 40  # of FID, in results/LOG.md before the second seed
     assert rule < again_loses.FID < rule + again_loses.FID_error, "just"
@@ -245,8 +244,6 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
     costs = {row: beside_js(kept, "FID").loc[("critic", row)].round(1).tolist() for row in SMOOTH[1:]}
     ratios = [beside_js(kept, "distance").loc[("critic", row), "estimate"] for row in SMOOTH[1:]]
     assert min(variance_parts(kept, name)["p"].min() for name in ("FID", "distance")) > 0.05
-    by_own = kept[kept["divergence"] == kept["critic"]].set_index("divergence")
-    (rkl, other), (hell, second) = (by_own.loc[row].itertuples() for row in ("reverse_kl", "squared_hellinger"))
     for claim in (
         f"squared Hellinger's generator by reverse KL's critic ran away by both seeds (FID {first.FID:.0f} and "
         f"{again.FID:.0f}), which is all that the analysis planned for the {len(every)} runs finds",
@@ -254,13 +251,7 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
         "squared Hellinger's costs {:.1f} of FID ({:.1f} to {:.1f})".format(*costs[SMOOTH[1]]).replace("0.", "."),
         "reverse KL's {:.1f} ({:.1f} to {:.1f}); ".format(*costs[SMOOTH[2]])
         + "distances are {:.2f} and {:.2f} times as large".format(*ratios),
-        f"reverse KL is as near ({rkl.distance:.1f} and {other.distance:.1f}; FID {rkl.FID:.1f} and {other.FID:.1f}), "
-        f"squared Hellinger is not ({hell.distance:.1f} and {second.distance:.1f}; "
-        f"{hell.FID:.1f} and {second.FID:.1f})",
-        "JS has distance {0.distance:.1f} and FID {0.FID:.1f}, squared Hellinger {1.distance:.1f} and {1.FID:.1f}",
-        "reverse KL, held as hard as JS, {2.distance:.1f} and {3.distance:.1f} by two seeds, as near as JS, and FID "
-        f"{{2.FID:.1f}} both (at the usual weight {usual[0]:.1f} and {usual[1]:.1f}; "
-        f"JS {own.FID:.1f} and {again_own.FID:.1f}",
+        "by a quarter of the weight, JS has distance {0.distance:.1f} and FID {0.FID:.1f}",
         f"{number[len(js) - 1]} trainings of JS and one of minimax JS have {spans(js['distance'])} and FID "
         f"{spans(js['FID'])}",
         f"{number[len(others)]} of the other two rows {spans(others['distance'])} and {spans(others['FID'])}",

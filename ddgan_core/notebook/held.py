@@ -1,8 +1,10 @@
 """How hard R1 holds each row's critic, and what becomes of rows when it holds them alike (study `penalty`)."""
 
 import math
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ddgan_core import UserError
@@ -11,10 +13,11 @@ from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import CRITICS, label_ends, label_of, say
 from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
 from ddgan_core.notebook.latents import inception_scores
+from ddgan_core.notebook.pairs import CROSSED
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.objectives import blind_curvature, make_row
 from ddgan_core.runs import RunConfig, all_runs
-from ddgan_core.study import configure
+from ddgan_core.study import SMOOTH, SWEEP_SEED, configure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,6 +68,41 @@ def held(preset: str, T: int = 2, tags: str = AS_LONG) -> pd.DataFrame:
         .reset_index()[columns]
         .sort_values(["divergence", "hardness", "seed"], ignore_index=True)
     )
+
+
+class Setting(NamedTuple):
+    """Runs that differ in the smooth row and the seed alone, once R1's weight is the usual one or made as hard."""
+
+    preset: str
+    tag: str
+    T: int
+    held: bool  # R1 as hard on each row as on JS; else of the weight that is usual there
+    images: int  # seen by the critic
+    distances: dict[str, pd.DataFrame]  # by row, a line for each seed: the preset's comparable scores
+    fids: dict[str, pd.DataFrame]
+
+
+def settings(preset: str) -> list[Setting]:
+    """Every setting of a preset in which each smooth row was trained by its own critic, the sweep's left out."""
+    dataset = configure(preset).dataset
+    table, fid = comparable(preset), inception_scores(load_evaluations(dataset, preset)).reset_index()
+    configs = {run.config.run_id: run.config for run in all_runs(dataset)}
+    if len(table):
+        own = table["run_id"].isin(configs) & (table["sampler"] == "ddgan") & (table["seed"] != SWEEP_SEED)
+        table = table[own & ~table["tag"].str.fullmatch(CROSSED)]
+        table = table.assign(hardness=[hardness(configs[run_id]) for run_id in table["run_id"]])
+    found = []
+    for (T, tag), usual in table.groupby(["T", "tag"]) if len(table) else ():
+        js = usual[usual["divergence"] == SMOOTH[0]]
+        again = table[(table["T"] == T) & table["tag"].str.fullmatch(rf"{re.escape(tag)}(-r1x[\d.]+)?")]
+        as_js = again[np.isclose(again["hardness"], js["hardness"].mean())]
+        for held, chosen in ((False, usual), (True, as_js)):
+            rows = {row: chosen[chosen["divergence"] == row] for row in SMOOTH}
+            if len(js) and all(map(len, rows.values())):
+                of_one = configs[js["run_id"].iloc[0]]
+                fids = {row: fid[fid["run_id"].isin(each["run_id"])] for row, each in rows.items()}
+                found.append(Setting(preset, tag, int(T), held, of_one.updates * of_one.batch_size, rows, fids))
+    return found
 
 
 def first_of_loss(row: str) -> str:

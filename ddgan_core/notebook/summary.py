@@ -6,15 +6,17 @@ import pandas as pd
 
 from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations, one_axis, studied
-from ddgan_core.figures.labels import label_of, tag_label
+from ddgan_core.figures.labels import label_of, tag_label, training_label
 from ddgan_core.figures.plots import sampler_label
 from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.breakdowns import broken
+from ddgan_core.notebook.held import settings
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled
 from ddgan_core.notebook.rows import SAME_NETWORKS, TRAINED_LONGER
 from ddgan_core.notebook.seeds import by_seed, spread
-from ddgan_core.study import PAPER_ROWS, SWEEP_SEED, configure
+from ddgan_core.runs import PRESETS
+from ddgan_core.study import PAPER_ROWS, SMOOTH, SWEEP_SEED, configure
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
 MEASURES = (
@@ -99,9 +101,9 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
     if preset not in SAME_NETWORKS:
         raise UserError(f"preset {preset!r}: the table of rows is of the small networks' presets, short and cpu")
     seeds = {T: spread(by_seed(preset, T)) for T in (1, 2, 4)}
-    settings = paired(preset)
-    few = settings["T"] <= FEW
-    ratios = {f"T = 1 to {FEW}": pooled(settings[few]), f"T = {FEW + 1} to 10": pooled(settings[~few])}
+    pairs = paired(preset)
+    few = pairs["T"] <= FEW
+    ratios = {f"T = 1 to {FEW}": pooled(pairs[few]), f"T = {FEW + 1} to 10": pooled(pairs[~few])}
     scores = load_evaluations(dataset, preset)
     drawn = (scores["sampler"] == "ddgan") & (scores["reference"] == "test") & (scores["sample_seed"] == 0)
     scores = scores[drawn]
@@ -119,6 +121,26 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
         lines.append(line)
     if not lines:
         raise UserError(f"no scores of rows of preset {preset!r} on {dataset} yet: {_run(preset)}")
+    return pd.DataFrame(lines)
+
+
+def smooth_table(preset: str = "cpu") -> pd.DataFrame:
+    """One line for each of `held.settings` of up to `FEW` steps, fewest images first: where does JS lead?
+
+    Of all presets of this one's dataset. Columns, in text: training; T; R1; for each row the squared distance (recall),
+    and its FID, as in `rows_table`. Raises UserError where there is no such setting.
+    """
+    dataset = configure(preset).dataset
+    found = [one for name in PRESETS if configure(name).dataset == dataset for one in settings(name) if one.T <= FEW]
+    lines = []
+    for one in sorted(found, key=lambda one: (one.images, one.T)):
+        line = {"training": training_label(one.preset, one.tag), "T": str(one.T)}
+        line["R1"] = "as JS's" if one.held else "usual"
+        for row, own in one.distances.items():
+            line[label_of(row)] = f"{_over_seeds(own, 2)} ({own['recall'].mean():.2f})"
+        lines.append(line | {f"{label_of(row)}, FID": _over_seeds(own, 1) for row, own in one.fids.items()})
+    if not lines:
+        raise UserError(f"no setting on {dataset} has scores of all of {', '.join(SMOOTH)} yet: {_run(preset)}")
     return pd.DataFrame(lines)
 
 
