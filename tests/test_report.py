@@ -253,9 +253,9 @@ def test_the_front_page_begins_as_the_readme_does(tmp_path):
 
 
 def test_links_of_the_front_page_lead_somewhere(tmp_path):
-    save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), tmp_path / "figures" / "08_held")
+    save(image_grid(np.zeros((1, 1, 8, 8), np.uint8)), tmp_path / "figures" / "08_settings")
     links = (
-        "results/figures/08_held.png",
+        "results/figures/08_settings.png",
         "notebooks/00_x.ipynb",
         "FINDINGS.md#so",
         "README.md#at",
@@ -265,14 +265,14 @@ def test_links_of_the_front_page_lead_somewhere(tmp_path):
     (tmp_path / "README.md").write_text("# T\n\n" + " ".join(f"[to {link}]({link})" for link in links))
     begun = opening(tmp_path / "README.md")
     assert re.findall('href="(.*?)"', begun) == [
-        "index.html#08_held",
+        "index.html#08_settings",
         "00_x.html",
         "findings.html#so",
         "index.html",
         "https://a.org/b.png",
     ]
     assert "to #below" in begun
-    assert '<figure id="08_held">' in index("T", [], tmp_path, {}, {}, {}, begun)
+    assert '<figure id="08_settings">' in index("T", [], tmp_path, {}, {}, {}, begun)
 
 
 def test_the_front_page_shows_a_commit_as_it_is_written(tmp_path):

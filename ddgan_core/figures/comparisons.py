@@ -156,7 +156,7 @@ def pairs_figure(pairs: pd.DataFrame, pooled: pd.DataFrame, other: str) -> "Figu
     import matplotlib.pyplot as plt
 
     settings = list(dict.fromkeys(pairs["setting"]))
-    figure, axes = plt.subplots(1, 3, figsize=(14, 1.6 + 0.5 * max(3, len(settings) + 1)), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(14, 1.6 + 0.38 * max(3, len(settings) + 1)), sharey=True)
     if not settings:
         for ax in axes:
             finish(ax, [], False)

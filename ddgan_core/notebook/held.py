@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,13 +11,15 @@ import pandas as pd
 from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES, get_divergence
 from ddgan_core.evaluation.scores import load_evaluations
-from ddgan_core.figures.labels import CRITICS, label_ends, label_of, say
-from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, panels
+from ddgan_core.figures.labels import CRITICS, label_of, say, training_label
+from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, MARKERS, plain_numbers
+from ddgan_core.metrics.intervals import geometric_mean
+from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.pairs import CROSSED
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.objectives import blind_curvature, make_row
-from ddgan_core.runs import RunConfig, all_runs
+from ddgan_core.runs import PRESETS, RunConfig, all_runs
 from ddgan_core.study import SMOOTH, SWEEP_SEED, configure
 
 if TYPE_CHECKING:
@@ -82,8 +85,17 @@ class Setting(NamedTuple):
     fids: dict[str, pd.DataFrame]
 
 
-def settings(preset: str) -> list[Setting]:
-    """Every setting of a preset in which each smooth row was trained by its own critic, the sweep's left out."""
+def settings(preset: str, most: int = 4) -> list[Setting]:
+    """Every setting of up to `most` steps in which each smooth row was trained by its own critic, without the sweep.
+
+    Of all presets of this one's dataset; fewest images first. By default those steps whose critics see something.
+    """
+    names = [name for name in PRESETS if configure(name).dataset == configure(preset).dataset]
+    found = [one for name in names for one in _settings(name) if most >= one.T]
+    return sorted(found, key=lambda one: (one.images, one.T))
+
+
+def _settings(preset: str) -> list[Setting]:
     dataset = configure(preset).dataset
     table, fid = comparable(preset), inception_scores(load_evaluations(dataset, preset)).reset_index()
     configs = {run.config.run_id: run.config for run in all_runs(dataset)}
@@ -105,40 +117,44 @@ def settings(preset: str) -> list[Setting]:
     return found
 
 
+def settings_figure(found: list[Setting]) -> "Figure":
+    """FID and distance of each smooth row, a line for each of `settings`: geometric means and ranges over seeds.
+
+    A single training has its 95 % interval over draws; what broke down is left out.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(13, 1.4 + 0.42 * max(4, len(found))), sharey=True)
+    for ax, measure in zip(axes, MEASURES, strict=True):
+        for place, one in enumerate(found):
+            scores = one.fids if measure == "FID" else one.distances
+            for k, (row, every) in enumerate(scores.items()):
+                if not len(own := every[~broken(every)]):
+                    continue
+                mean, error, at = geometric_mean(own["frechet"]), own["frechet_error"].iloc[0], place + 0.22 * (k - 1)
+                ends = (own["frechet"].min(), own["frechet"].max()) if len(own) > 1 else (mean - error, mean + error)
+                ax.hlines(at, *ends, color=COLOURS[row], lw=1.6)
+                ax.plot(mean, at, MARKERS[row], color=COLOURS[row], ms=6, mec="white", mew=0.4)
+        ax.set(xscale="log", xlabel="lower is better")
+        plain_numbers(ax.xaxis)
+        if found:
+            features = "inception" if measure == "FID" else found[0].distances[SMOOTH[0]]["features"].iloc[0]
+            ax.set_title(FEATURE_LABELS[features])
+        else:
+            say(ax, "not run yet")
+    alike = [", R1 as hard on all" if one.held else "" for one in found]
+    names = [f"T = {one.T}, {training_label(one.preset, one.tag)}{a}" for one, a in zip(found, alike, strict=True)]
+    axes[0].set_yticks(range(len(names)), [textwrap.fill(name, 36) for name in names])
+    axes[0].invert_yaxis()
+    for row in SMOOTH:
+        axes[0].plot([], [], MARKERS[row], color=COLOURS[row], label=label_of(row))
+    axes[0].legend(loc="upper right")
+    return figure
+
+
 def first_of_loss(row: str) -> str:
     """The first row of the table with its critic's loss; itself where it is not in the table (`register`)."""
     if row not in DIVERGENCES:
         return row
     loss = get_divergence(row).critic
     return next(name for name, other in DIVERGENCES.items() if other.critic is loss)
-
-
-def held_figure(table: pd.DataFrame) -> "Figure":
-    """FID and distance against `hardness`: a point for each run, runs of one row and hardness a little apart.
-
-    Generators by another row's critic are left out.
-    """
-    table = table[table["critic"] == table["divergence"].map(first_of_loss)]
-    figure, axes = panels(2, 4.4)
-    for ax, measure in zip(axes, MEASURES, strict=True):
-        ends = []
-        for row, own in table.groupby("divergence", sort=False):
-            x = own["hardness"] * (1 + 0.04 * own.groupby("hardness").cumcount())
-            y, error = own[measure].to_numpy(), own[f"{measure}_error"].to_numpy()
-            ax.errorbar(x.to_numpy(), y, error, fmt="o", color=COLOURS[row])
-            means = own.groupby("hardness")[measure].mean()
-            ax.plot(means.index, means, color=COLOURS[row], lw=1)
-            ends.append((float(x.iloc[-1]), float(own[measure].iloc[-1]), label_of(row), COLOURS[row]))
-        ax.set_xscale("log")
-        levels = sorted(table["hardness"].round(6).unique())
-        ax.set_xticks(levels, [f"{level:g}" for level in levels], minor=False)
-        ax.minorticks_off()
-        if len(levels):
-            ax.set_xlim(levels[0] / 1.5, levels[-1] * 1.5)
-        label_ends(ax, ends)
-        ax.set(xlabel="weight of R1 over the curvature of the critic's loss", ylabel="lower is better")
-        if len(table):
-            ax.set_title(FEATURE_LABELS["inception" if measure == "FID" else table["features"].iloc[0]])
-        else:
-            say(ax, "not run yet")
-    return figure

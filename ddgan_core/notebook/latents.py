@@ -3,7 +3,6 @@
 Older histories do not; of finished models `evaluation.latent` says more.
 """
 
-import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -26,7 +25,7 @@ RECORDED = "variance_by_latent"  # of `Trainer.look`
 FID_IMAGES = 2_000  # as many as there is time for on a CPU
 RUN = ["run_id", "divergence", "tag", "seed", "T"]
 COLUMNS = [*RUN, "t", "images", "share"]
-OTHERWISE = rf"-({'|'.join(CRITICS)})-critic|-r1x"  # in tags of runs by another row's critic or weight of R1
+BY_ANOTHER = rf"-(?:{'|'.join(CRITICS)})-critic"  # in tags of runs by another row's critic
 MOST = 1.05  # shown of a share, which may be beyond 1: of one batch
 
 
@@ -104,9 +103,11 @@ def inception_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def latents_figure(table: pd.DataFrame) -> "Figure":
     """`over_training`: a panel for each T and t, t = T first, a line for each run, dashed for other seeds than 0.
 
-    Dotted: another weight of R1 than usual, or another row's critic. What the tags of a panel's runs share is in its
-    title, the rest beside the lines. A T of one run is one panel, with a line for each t.
+    Dotted: another weight of R1 than usual; runs by another row's critic are left out, they would crowd it. What the
+    tags of a panel's runs share is in its title, the rest beside the lines. A T of one run is one panel, with a line
+    for each t.
     """
+    table = table[~table["tag"].str.contains(BY_ANOTHER)]
     alone = table.groupby("T")["run_id"].nunique().eq(1)
     parts = sorted({(T, 0 if alone[T] else t) for T, t in zip(table["T"], table["t"], strict=True)}, key=_first)
     figure, axes = panels(len(parts), 3.8)
@@ -117,7 +118,7 @@ def latents_figure(table: pd.DataFrame) -> "Figure":
         shared = [w for w in first if all(w in others for others in rest)]
         for _, own in here.groupby(["run_id", "t"]):
             row, tag, seed, own_t = own[["divergence", "tag", "seed", "t"]].iloc[0]
-            style = ":" if re.search(OTHERWISE, tag) else "--" if seed else "-"
+            style = ":" if "-r1x" in tag else "--" if seed else "-"
             ax.plot(own["images"], own["share"], color=COLOURS[row], ls=style, lw=1.3)
             name = ", ".join([label_of(row), *(w for w in words[tag] if w not in shared)])
             name += f", seed {seed}" if seed else ""

@@ -15,7 +15,6 @@ from ddgan_core.notebook.held import settings
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled
 from ddgan_core.notebook.rows import SAME_NETWORKS, TRAINED_LONGER
 from ddgan_core.notebook.seeds import by_seed, spread
-from ddgan_core.runs import PRESETS
 from ddgan_core.study import PAPER_ROWS, SMOOTH, SWEEP_SEED, configure
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
@@ -125,21 +124,20 @@ def rows_table(preset: str = "cpu") -> pd.DataFrame:
 
 
 def smooth_table(preset: str = "cpu") -> pd.DataFrame:
-    """One line for each of `held.settings` of up to `FEW` steps, fewest images first: where does JS lead?
+    """One line for each of `held.settings` of up to `FEW` steps: where does JS lead?
 
-    Of all presets of this one's dataset. Columns, in text: training; T; R1; for each row the squared distance (recall),
-    and its FID, as in `rows_table`. Raises UserError where there is no such setting.
+    Columns, in text: training; T; R1; for each row the squared distance (recall), and its FID, as in `rows_table`.
+    Raises UserError where there is no such setting.
     """
-    dataset = configure(preset).dataset
-    found = [one for name in PRESETS if configure(name).dataset == dataset for one in settings(name) if one.T <= FEW]
     lines = []
-    for one in sorted(found, key=lambda one: (one.images, one.T)):
+    for one in settings(preset, FEW):
         line = {"training": training_label(one.preset, one.tag), "T": str(one.T)}
         line["R1"] = "as JS's" if one.held else "usual"
         for row, own in one.distances.items():
             line[label_of(row)] = f"{_over_seeds(own, 2)} ({own['recall'].mean():.2f})"
         lines.append(line | {f"{label_of(row)}, FID": _over_seeds(own, 1) for row, own in one.fids.items()})
     if not lines:
+        dataset = configure(preset).dataset
         raise UserError(f"no setting on {dataset} has scores of all of {', '.join(SMOOTH)} yet: {_run(preset)}")
     return pd.DataFrame(lines)
 
