@@ -1,6 +1,5 @@
 """How hard R1 holds a critic, by closed forms and by linear critics; runs side by side, by made-up scores."""
 
-import json
 import math
 import re
 from pathlib import Path
@@ -13,18 +12,8 @@ import torch
 from ddgan_core.divergences import get_divergence
 from ddgan_core.notebook import held as module
 from ddgan_core.notebook import rows
-from ddgan_core.notebook.held import (
-    AS_LONG,
-    TWICE,
-    Setting,
-    first_of_loss,
-    hardness,
-    held,
-    settings,
-    settings_figure,
-)
-from ddgan_core.runs import write_atomic
-from ddgan_core.study import SMOOTH, configure, make_study
+from ddgan_core.notebook.held import AS_LONG, TWICE, first_of_loss, hardness, held
+from ddgan_core.study import configure, make_study
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,30 +113,8 @@ def test_another_T_or_length_has_runs_of_its_own(table: pd.DataFrame) -> None:
     assert {tag: bool(re.fullmatch(AS_LONG, tag)) for tag in others} == others
 
 
-def test_each_setting_has_a_line_and_each_row_its_mark(results) -> None:
-    one = {"frechet": [2.0, 8.0], "frechet_error": 0.5, "features": "pixels", "dataset": "digits"}
-    runs = [configure("smoke", T=1, tag="x2", seed=seed) for seed in (0, 1)]
-    for run in runs:
-        text = json.dumps(json.loads(run.to_json()) | {"hash": run.hash})
-        write_atomic(results / "runs" / "digits" / run.run_id / "config.json", text)
-    seeds = pd.DataFrame(one | {"run_id": [run.run_id for run in runs]})
-    js, hellinger, reverse_kl = SMOOTH
-    scores = {js: seeds, hellinger: seeds[:1], reverse_kl: seeds[:0]}
-    fid, distance = settings_figure([Setting("smoke", "x2", 1, held, 9, scores, scores) for held in (False, True)]).axes
-    assert [t.get_text() for t in fid.get_yticklabels()] == [
-        "T = 1, smoke, 2 × updates", "T = 1, smoke, 2 × updates, R1 as\nhard on all",
-    ]  # fmt: skip
-    for ax in (fid, distance):
-        marks = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
-        assert marks == pytest.approx([4, 2, 4, 2]), "means of seeds; none of a row without a score"
-        ends = [bar.get_segments()[0][:, 0].tolist() for bar in ax.collections]
-        assert ends == [[2.0, 8.0], [1.5, 2.5]] * 2, "the range of seeds, the interval of a single run"
-
-
 def test_without_runs_it_says_so(results) -> None:
     assert not len(held("smoke"))
-    assert settings("smoke") == []
-    assert {t.get_text() for ax in settings_figure([]).axes for t in ax.texts} == {"not run yet"}
 
 
 def test_a_row_of_a_notebooks_own_stands_for_itself() -> None:

@@ -1,46 +1,21 @@
 """The results in one table: from a table of scores made up here, and in the README from those of the project."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from scored import GAN, add
 
 from ddgan_core import UserError
 from ddgan_core.__main__ import main
-from ddgan_core.evaluation.scores import add_evaluation
 from ddgan_core.metrics.features import CLASSIFIER_FILE
 from ddgan_core.notebook.claims import gather
 from ddgan_core.notebook.documents import TABLES, claims_table, markdown, marks, write_table
-from ddgan_core.notebook.summary import (
-    curves_table,
-    results_table,
-    rows_table,
-    sampling_seconds,
-    sampling_times,
-    smooth_table,
-)
+from ddgan_core.notebook.summary import curves_table, results_table, rows_table, sampling_seconds, sampling_times
 from ddgan_core.packing import read_tensors
-from ddgan_core.runs import HISTORY, RunConfig, write_atomic
-from ddgan_core.study import SMOOTH, configure
+from ddgan_core.runs import HISTORY, write_atomic
 
 ROOT = Path(__file__).parent.parent
-GAN = {"method": "ddgan", "divergence": "kl", "T": 4, "sampler": "ddgan", "steps": 4}
-
-
-def add(results: Path, run_id: str, n: int, frechet: float, **more: object) -> None:
-    """A score of a run, or of a baseline."""
-    baseline = run_id in ("real", "noise")
-    row = {"dataset": "fashion_mnist", "run_id": run_id, "features": "fashion_classifier", "reference": "test", "n": n}
-    row |= {"frechet": frechet, "preset": "" if baseline else "cpu", "device": "CPU, 1 threads", "commit": "abc+"}
-    row |= {"steps": 0, "T": 0, "seed": 0, "sample_seed": 0, "reference_n": 10_000, "sampler": run_id}
-    row |= {"protocol": "", "features_hash": "", "weights": "", "tag": ""} | more
-    folder = results / "runs" / "fashion_mnist" / run_id
-    add_evaluation(results / "baselines" / "fashion_mnist.csv" if baseline else folder / "evaluations.csv", row)
-    if not baseline:
-        told = {name: row[name] for name in ("method", "divergence", "T", "seed", "tag") if name in more}
-        config = RunConfig(preset="cpu", **{"divergence": "kl", "T": 4} | told)
-        write_atomic(folder / "config.json", json.dumps(json.loads(config.to_json()) | {"hash": config.hash}))
 
 
 def test_a_table_of_few_scores(results: Path) -> None:
@@ -230,43 +205,6 @@ def test_the_fid_of_a_row_is_its_first_seeds_by_as_many_images_as_all_have(resul
         add(results, f"reverse_kl_T{T:02d}_s0_cpu_b64-bf16", n, frechet, **inception | later)
     (line,) = rows_table("cpu").to_dict("records")
     assert (line["FID, T = 4, long"], line["FID, T = 2, longer"]) == ("40.0", "25.0")
-
-
-def test_smooth_rows_stand_side_by_side_wherever_all_were_trained(results: Path) -> None:
-    """At R1's usual weight, and as hard on all as on JS: a setting each, and none without one of the rows."""
-    with pytest.raises(UserError, match="no setting on fashion_mnist has scores of all of non_saturating_js, squared"):
-        smooth_table("cpu")
-
-    def trained(row: str, frechet: float, T: int = 2, **settings: object) -> None:
-        cell = configure("cpu", divergence=row, T=T, **settings)
-        told = {"method": "ddgan", "divergence": row, "T": T, "seed": cell.seed, "tag": cell.tag, "sampler": "ddgan"}
-        told |= {"steps": T, "frechet_error": 0.25, "recall": 0.5}
-        add(results, cell.run_id, 10_000, frechet, **told)
-        add(results, cell.run_id, 2_000, 10 * frechet, **told, features="inception")
-        text = json.dumps(json.loads(cell.to_json()) | {"hash": cell.hash})
-        write_atomic(results / "runs" / "fashion_mnist" / cell.run_id / "config.json", text)
-
-    js, hellinger, reverse_kl = SMOOTH
-    for row, frechet, seed in ((js, 2.0, 0), (js, 8.0, 1), (hellinger, 5.0, 0), (reverse_kl, 7.0, 0)):
-        trained(row, frechet, seed=seed)
-    for row, frechet, tag, weight in (
-        (js, 3.0, "x2", 0.02), (js, 9.0, "x2-r1x0.25", 0.005),
-        (hellinger, 4.0, "x2", 0.02), (hellinger, 6.0, "x2-r1x4", 0.08), (reverse_kl, 5.0, "x2", 0.02),
-    ):  # fmt: skip
-        trained(row, frechet, T=1, tag=tag, updates=9, penalty_weight=weight)
-    trained(js, 1.0, T=4)
-    trained(hellinger, 1.0, T=4)
-    trained(reverse_kl, 1.0, T=4, tag="js-critic", critic_divergence=js)
-    table = smooth_table("cpu")
-    assert table.iloc[:, :3].to_numpy().tolist() == [["long, 2 × updates", "1", "usual"], ["long", "2", "usual"]]
-    assert table["JS (non-saturating)"].tolist() == ["3.00 ± 0.25 (0.50)", "4.00 [2.00 to 8.00] (0.50)"]
-    assert table["Squared Hellinger, FID"].tolist() == ["40.0 ± 0.2", "50.0 ± 0.2"]
-    trained(reverse_kl, 2.0, T=1, tag="x2-r1x2", updates=9, penalty_weight=0.04)
-    held = smooth_table("cpu").iloc[1]
-    assert held.tolist() == [
-        "long, 2 × updates", "1", "as JS's", "3.00 ± 0.25 (0.50)", "6.00 ± 0.25 (0.50)", "2.00 ± 0.25 (0.50)",
-        "30.0 ± 0.2", "60.0 ± 0.2", "20.0 ± 0.2",
-    ]  # fmt: skip
 
 
 def test_each_claim_stands_beside_its_verdict(results: Path) -> None:

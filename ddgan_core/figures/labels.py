@@ -48,8 +48,8 @@ def tag_label(tag: str) -> str:
 def training_label(preset: str, tag: str) -> str:
     """How long a run is trained, as the README names it, and what else tells it from others of its preset."""
     length = {"cpu": "long"}.get(preset, preset)
-    if (preset, tag) == ("cpu", "long"):
-        return "longest"
+    if named := {("cpu", "long"): "longest", ("short", "x2"): "twice as long"}.get((preset, tag)):
+        return named
     if preset == "full" and (larger := re.fullmatch(r"b128-bf16-wide-critic4(-slow)?", tag)):
         return "larger networks" + (", critic's rate a quarter" if larger[1] else "")
     if preset == "cpu" and (larger := re.fullmatch(r"b64(-.+)?", tag)):  # twice the images

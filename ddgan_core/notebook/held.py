@@ -16,11 +16,10 @@ from ddgan_core.figures.plots import COLOURS, FEATURE_LABELS, MARKERS, plain_num
 from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook.breakdowns import broken
 from ddgan_core.notebook.latents import inception_scores
-from ddgan_core.notebook.pairs import CROSSED
 from ddgan_core.notebook.rows import comparable
 from ddgan_core.objectives import blind_curvature, make_row
 from ddgan_core.runs import PRESETS, RunConfig, all_runs
-from ddgan_core.study import SMOOTH, SWEEP_SEED, configure
+from ddgan_core.study import SMOOTH, configure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +29,8 @@ OF_OTHERS = rf"(-({'|'.join(CRITICS)})-critic)?"
 AS_LONG = rf"b\d+(-bf16)?{OF_OTHERS}(-r1x[\d.]+)?"
 TWICE = r"x2(-js-critic)?"  # the same of runs twice as long as their preset's
 MEASURES = ("FID", "distance")
+R1_WEIGHED = r"-r1x[\d.]+$"  # in tags of runs by another weight of R1 than usual
+FEW = 4  # T up to which these critics see something (notebook 08)
 
 
 def hardness(config: RunConfig) -> float:
@@ -74,21 +75,24 @@ def held(preset: str, T: int = 2, tags: str = AS_LONG) -> pd.DataFrame:
 
 
 class Setting(NamedTuple):
-    """Runs that differ in the smooth row and the seed alone, once R1's weight is the usual one or made as hard."""
+    """The smooth rows' runs of one preset, tag and T, R1 at its usual weight or, `held`, as hard on all as on JS.
+
+    distances, fids: by row the scores of its seeds, of one feature network and N each.
+    """
 
     preset: str
     tag: str
     T: int
-    held: bool  # R1 as hard on each row as on JS; else of the weight that is usual there
-    images: int  # seen by the critic
-    distances: dict[str, pd.DataFrame]  # by row, a line for each seed: the preset's comparable scores
+    held: bool
+    images: int  # in all updates together
+    distances: dict[str, pd.DataFrame]
     fids: dict[str, pd.DataFrame]
 
 
-def settings(preset: str, most: int = 4) -> list[Setting]:
-    """Every setting of up to `most` steps in which each smooth row was trained by its own critic, without the sweep.
+def settings(preset: str, most: int = FEW) -> list[Setting]:
+    """Every setting of up to `most` steps in which each smooth row is scored against the test images.
 
-    Of all presets of this one's dataset; fewest images first. By default those steps whose critics see something.
+    Of all presets of this one's dataset, fewest images first; the sweep is scored against the training images.
     """
     names = [name for name in PRESETS if configure(name).dataset == configure(preset).dataset]
     found = [one for name in names for one in _settings(name) if most >= one.T]
@@ -98,22 +102,23 @@ def settings(preset: str, most: int = 4) -> list[Setting]:
 def _settings(preset: str) -> list[Setting]:
     dataset = configure(preset).dataset
     table, fid = comparable(preset), inception_scores(load_evaluations(dataset, preset)).reset_index()
-    configs = {run.config.run_id: run.config for run in all_runs(dataset)}
+    by_own = {run.config.run_id: run.config for run in all_runs(dataset) if not run.config.critic_divergence}
     if len(table):
-        own = table["run_id"].isin(configs) & (table["sampler"] == "ddgan") & (table["seed"] != SWEEP_SEED)
-        table = table[own & ~table["tag"].str.fullmatch(CROSSED)]
-        table = table.assign(hardness=[hardness(configs[run_id]) for run_id in table["run_id"]])
+        table = table[(table["sampler"] == "ddgan") & table["run_id"].isin(by_own)]
+        table = table.assign(hardness=[hardness(by_own[run_id]) for run_id in table["run_id"]])
     found = []
     for (T, tag), usual in table.groupby(["T", "tag"]) if len(table) else ():
-        js = usual[usual["divergence"] == SMOOTH[0]]
-        again = table[(table["T"] == T) & table["tag"].str.fullmatch(rf"{re.escape(tag)}(-r1x[\d.]+)?")]
-        as_js = again[np.isclose(again["hardness"], js["hardness"].mean())]
-        for held, chosen in ((False, usual), (True, as_js)):
+        js = usual.loc[usual["divergence"] == SMOOTH[0], ["run_id", "hardness"]]
+        if not len(js) or re.search(R1_WEIGHED, tag):
+            continue
+        again = table[(table["T"] == T) & (table["tag"].str.replace(R1_WEIGHED, "", regex=True) == tag)]
+        as_js = again[np.isclose(again["hardness"], js["hardness"].iloc[0])]
+        of_js = by_own[js["run_id"].iloc[0]]
+        for alike, chosen in ((False, usual), (True, as_js)):
             rows = {row: chosen[chosen["divergence"] == row] for row in SMOOTH}
-            if len(js) and all(map(len, rows.values())):
-                of_one = configs[js["run_id"].iloc[0]]
-                fids = {row: fid[fid["run_id"].isin(each["run_id"])] for row, each in rows.items()}
-                found.append(Setting(preset, tag, int(T), held, of_one.updates * of_one.batch_size, rows, fids))
+            if all(map(len, rows.values())):
+                fids = {row: fid[fid["run_id"].isin(own["run_id"])] for row, own in rows.items()}
+                found.append(Setting(preset, tag, int(T), alike, of_js.updates * of_js.batch_size, rows, fids))
     return found
 
 

@@ -12,7 +12,7 @@ from ddgan_core.evaluation.information import error_at, path_of
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.figures.labels import CRITICS, label_ends, label_of, say, tag_label
 from ddgan_core.figures.plots import COLOURS, panels
-from ddgan_core.notebook.rows import comparable
+from ddgan_core.notebook.rows import comparable, one_ruler
 from ddgan_core.runs import all_runs
 from ddgan_core.study import configure
 from ddgan_core.tables import read_table
@@ -97,7 +97,7 @@ def used(preset: str) -> pd.DataFrame:
 def inception_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Of all scores those of whole chains in Inception's features, by FID_IMAGES and the test images. Index: run_id."""
     own = scores[(scores["features"] == "inception") & (scores["n"] == FID_IMAGES) & (scores["sampler"] == "ddgan")]
-    return own[(own["reference"] == "test") & (own["sample_seed"] == 0)].set_index("run_id")
+    return one_ruler(own[(own["reference"] == "test") & (own["sample_seed"] == 0)]).set_index("run_id")
 
 
 def latents_figure(table: pd.DataFrame) -> "Figure":

@@ -75,10 +75,15 @@ def comparable(preset: str) -> pd.DataFrame:
         return table
     table = table[(table["features"] == features) & (table["n"] == n) & (table["reference"] == "test")]
     table = table[(table["sample_seed"] == 0) & (table["protocol"] != "control")]
-    if not (runs := table[table["method"] != ""]).empty:  # of several networks or references that of most runs
-        ruler = ["features_hash", "reference_n"]
-        table = table[(table[ruler] == list(runs[ruler].value_counts().index[0])).all(axis=1)]
-    return table
+    return one_ruler(table)
+
+
+def one_ruler(table: pd.DataFrame) -> pd.DataFrame:
+    """Of scores by several feature networks or references those by that of most runs."""
+    ruler = ["features_hash", "reference_n"]
+    if (runs := table[table["method"] != ""]).empty:
+        return table
+    return table[(table[ruler] == list(runs[ruler].value_counts().index[0])).all(axis=1)]
 
 
 def kin(preset: str, row: str | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from ddgan_core.figures.plots import sampler_label
 from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.breakdowns import broken
-from ddgan_core.notebook.held import settings
+from ddgan_core.notebook.held import FEW, settings
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled
 from ddgan_core.notebook.rows import SAME_NETWORKS, TRAINED_LONGER
 from ddgan_core.notebook.seeds import by_seed, spread
@@ -24,7 +24,6 @@ MEASURES = (
     ("pixels, N = 200", "pixels", 200, 2),  # of preset smoke
 )  # fmt: skip
 LATER = "b64-bf16"  # tag of the smooth rows' runs at T = 2 that go on until JS uses its latent
-FEW = 4  # T up to which these critics see something (notebook 08)
 
 
 def results_table(preset: str = "cpu") -> pd.DataFrame:
@@ -130,12 +129,15 @@ def smooth_table(preset: str = "cpu") -> pd.DataFrame:
     Raises UserError where there is no such setting.
     """
     lines = []
-    for one in settings(preset, FEW):
+    for one in settings(preset):
         line = {"training": training_label(one.preset, one.tag), "T": str(one.T)}
         line["R1"] = "as JS's" if one.held else "usual"
         for row, own in one.distances.items():
-            line[label_of(row)] = f"{_over_seeds(own, 2)} ({own['recall'].mean():.2f})"
-        lines.append(line | {f"{label_of(row)}, FID": _over_seeds(own, 1) for row, own in one.fids.items()})
+            line[label_of(row)] = _over_seeds(own, 2, "recall")
+        for row, own in one.fids.items():
+            part = f" ({len(own)} of {len(one.distances[row])} seeds)" * (0 < len(own) < len(one.distances[row]))
+            line[f"{label_of(row)}, FID"] = _over_seeds(own, 1) + part
+        lines.append(line)
     if not lines:
         dataset = configure(preset).dataset
         raise UserError(f"no setting on {dataset} has scores of all of {', '.join(SMOOTH)} yet: {_run(preset)}")
@@ -149,16 +151,20 @@ def _seeds(line: pd.Series) -> str:
     return said + (f"; {line['broke down']:.0f} broke down" if line["broke down"] else "")
 
 
-def _over_seeds(rows: pd.DataFrame, digits: int) -> str:
-    """The only distance with its error, or the geometric mean of several, lowest and highest; how many broke down."""
+def _over_seeds(rows: pd.DataFrame, digits: int, beside: str = "") -> str:
+    """The only distance with its error, or the geometric mean of several, lowest and highest; how many broke down.
+
+    beside: a column whose mean over the same runs is to follow in parentheses.
+    """
     whole = rows[~broken(rows)]
     fell = f"{len(rows) - len(whole)} broke down"
     if len(whole) < len(rows):
-        return f"{_over_seeds(whole, digits)}; {fell}" if len(whole) else fell
+        return f"{_over_seeds(whole, digits, beside)}; {fell}" if len(whole) else fell
+    more = f" ({rows[beside].mean():.2f})" if beside else ""
     if len(rows) < 2:
-        return _with_error(rows, "frechet", digits)
+        return _with_error(rows, "frechet", digits) + more
     mean, lowest, highest = geometric_mean(rows["frechet"]), rows["frechet"].min(), rows["frechet"].max()
-    return f"{mean:.{digits}f} [{lowest:.{digits}f} to {highest:.{digits}f}]"
+    return f"{mean:.{digits}f} [{lowest:.{digits}f} to {highest:.{digits}f}]{more}"
 
 
 def _ratio(table: pd.DataFrame, row: str) -> str:
@@ -215,9 +221,10 @@ def _model(row: pd.Series) -> str:
         return "real training images" if row["run_id"] == "real" else "noise"
     if row["method"] == "ddpm":
         name = f"DDPM, {sampler_label(row['sampler'])}"
+        name += f", {tag_label(row['tag'])}" if row["tag"] else ""
     else:
         name = f"DDGAN, {label_of(row['divergence'])}"
-    name += f", {tag_label(row['tag'])}" if row["tag"] else ""
+        name += f", {training_label(row['preset'], row['tag'])}" if row["tag"] else ""
     return name + (f", seed {row['seed']}" if row["seed"] else "")
 
 

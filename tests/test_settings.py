@@ -1,0 +1,112 @@
+"""The smooth rows side by side in every setting in which all were trained: as a table, and as a figure."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scored import GAN, add
+
+from ddgan_core import UserError
+from ddgan_core.evaluation.scores import load_evaluations
+from ddgan_core.notebook.held import Setting, settings, settings_figure
+from ddgan_core.notebook.latents import inception_scores
+from ddgan_core.notebook.summary import smooth_table
+from ddgan_core.runs import HISTORY, write_atomic
+from ddgan_core.study import SMOOTH, configure
+
+
+def test_smooth_rows_stand_side_by_side_wherever_all_were_trained(results: Path) -> None:
+    """At R1's usual weight, and as hard on all as on JS: a setting each, and none without one of the rows."""
+    with pytest.raises(UserError, match="no setting on fashion_mnist has scores of all of non_saturating_js, squared"):
+        smooth_table("cpu")
+    number = iter(range(100))
+
+    def trained(row: str, frechet: float, T: int = 2, preset: str = "cpu", **settings: object) -> Path:
+        cell = configure(preset, divergence=row, T=T, **settings)
+        told = {"method": "ddgan", "divergence": row, "T": T, "seed": cell.seed, "tag": cell.tag, "sampler": "ddgan"}
+        told |= {"steps": T, "preset": preset, "frechet_error": 0.25}
+        add(results, cell.run_id, 10_000, frechet, **told, recall=next(number) / 100)
+        add(results, cell.run_id, 2_000, 10 * frechet, **told, features="inception")
+        folder = results / "runs" / "fashion_mnist" / cell.run_id
+        write_atomic(folder / "config.json", json.dumps(json.loads(cell.to_json()) | {"hash": cell.hash}))
+        return folder
+
+    js, hellinger, reverse_kl = SMOOTH
+    for row, frechet, seed in ((js, 2.0, 0), (js, 8.0, 1), (hellinger, 5.0, 0), (reverse_kl, 7.0, 0)):
+        trained(row, frechet, seed=seed)  # recalls .00 to .03
+    for row, frechet, tag, weight in (
+        (js, 3.0, "x2", 0.02), (js, 9.0, "x2-r1x0.25", 0.005),
+        (hellinger, 4.0, "x2", 0.02), (hellinger, 6.0, "x2-r1x4", 0.08), (hellinger, 1.0, "x2-r1x2", 0.04),
+        (hellinger, 1.0, "x2-r1x8", 0.16), (reverse_kl, 5.0, "x2", 0.02), (hellinger, 1.0, "x3-r1x4", 0.08),
+    ):  # fmt: skip
+        trained(row, frechet, T=1, tag=tag, updates=9, penalty_weight=weight)  # .04 to .11
+    for row in SMOOTH:
+        trained(row, 1.0, T=8)
+        trained(row, 1.0, tag="x2-js-critic", critic_divergence="kl")
+    trained(js, 1.0, T=4)
+    trained(hellinger, 1.0, T=4)
+    table = smooth_table("cpu")
+    assert table.iloc[:, :3].to_numpy().tolist() == [["long, 2 × updates", "1", "usual"], ["long", "2", "usual"]]
+    assert table["JS (non-saturating)"].tolist() == ["3.00 ± 0.25 (0.04)", "4.00 [2.00 to 8.00] (0.01)"]
+    assert table["Reverse KL"].tolist() == ["5.00 ± 0.25 (0.10)", "7.00 ± 0.25 (0.03)"]
+    assert table["JS (non-saturating), FID"].tolist() == ["30.0 ± 0.2", "40.0 [20.0 to 80.0]"]
+
+    trained(reverse_kl, 2.0, T=1, tag="x2-r1x2", updates=9, penalty_weight=0.04)  # .20
+    for row in SMOOTH:
+        trained(row, 1.0, T=4, preset="short", updates=8, batch_size=40)  # 320 images, where those at T = 1 saw 288
+    table = smooth_table("cpu")
+    assert table.iloc[:, :3].to_numpy().tolist() == [
+        ["long, 2 × updates", "1", "usual"], ["long, 2 × updates", "1", "as JS's"],
+        ["short", "4", "usual"], ["long", "2", "usual"],
+    ]  # fmt: skip
+    assert table.iloc[1, 3:].tolist() == [
+        "3.00 ± 0.25 (0.04)", "6.00 ± 0.25 (0.07)", "2.00 ± 0.25 (0.20)", "30.0 ± 0.2", "60.0 ± 0.2", "20.0 ± 0.2",
+    ]  # fmt: skip
+
+    broken = trained(js, 99.0, seed=2)
+    sizes = pd.DataFrame({"step": range(20), "gradient_generator": [1.0] * 17 + [1e-5] * 3})
+    sizes.to_csv(broken / HISTORY, index=False)
+    scores = pd.read_csv(broken.parent / "non_saturating_js_T02_s1_cpu" / "evaluations.csv")
+    scores[scores["features"] != "inception"].to_csv(
+        broken.parent / "non_saturating_js_T02_s1_cpu" / "evaluations.csv", index=False
+    )
+    last = smooth_table("cpu").iloc[-1]
+    assert last["JS (non-saturating)"] == "4.00 [2.00 to 8.00] (0.01); 1 broke down", "its recall is not counted"
+    assert last["JS (non-saturating), FID"] == "20.0 ± 0.2; 1 broke down (2 of 3 seeds)"
+
+
+def test_an_fid_by_another_network_is_no_seed(results: Path) -> None:
+    of_run = GAN | {"divergence": "reverse_kl", "features": "inception"}
+    for seed, frechet, of in ((0, 40.0, "one"), (0, 90.0, "another"), (1, 50.0, "one")):
+        name = f"reverse_kl_T04_s{seed}_cpu"
+        add(results, name, 2_000, frechet, **of_run, seed=seed, features_hash=of)
+    scores = load_evaluations("fashion_mnist", "cpu")
+    assert inception_scores(scores)["frechet"].to_dict() == {
+        "reverse_kl_T04_s0_cpu": 40.0, "reverse_kl_T04_s1_cpu": 50.0,
+    }  # fmt: skip
+
+
+def test_each_setting_has_a_line_and_each_row_its_mark(results) -> None:
+    one = {"frechet": [2.0, 8.0], "frechet_error": 0.5, "features": "pixels", "dataset": "digits"}
+    runs = [configure("smoke", T=1, tag="x2", seed=seed) for seed in (0, 1)]
+    for run in runs:
+        text = json.dumps(json.loads(run.to_json()) | {"hash": run.hash})
+        write_atomic(results / "runs" / "digits" / run.run_id / "config.json", text)
+    seeds = pd.DataFrame(one | {"run_id": [run.run_id for run in runs]})
+    js, hellinger, reverse_kl = SMOOTH
+    scores = {js: seeds, hellinger: seeds[:1], reverse_kl: seeds[:0]}
+    fid, distance = settings_figure([Setting("smoke", "x2", 1, held, 9, scores, scores) for held in (False, True)]).axes
+    assert [t.get_text() for t in fid.get_yticklabels()] == [
+        "T = 1, smoke, 2 × updates", "T = 1, smoke, 2 × updates, R1 as\nhard on all",
+    ]  # fmt: skip
+    for ax in (fid, distance):
+        marks = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
+        assert marks == pytest.approx([4, 2, 4, 2]), "means of seeds; none of a row without a score"
+        ends = [bar.get_segments()[0][:, 0].tolist() for bar in ax.collections]
+        assert ends == [[2.0, 8.0], [1.5, 2.5]] * 2, "the range of seeds, the interval of a single run"
+
+
+def test_without_runs_there_is_no_setting(results) -> None:
+    assert settings("smoke") == []
+    assert {t.get_text() for ax in settings_figure([]).axes for t in ax.texts} == {"not run yet"}
