@@ -242,7 +242,9 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
         assert (away.divergence, away.critic) == ("squared_hellinger", "reverse_kl")
     assert max(variance_parts(every, name)["p"].max() for name in ("FID", "distance")) < 0.001
     costs = {row: beside_js(kept, "FID").loc[("critic", row)].round(1).tolist() for row in SMOOTH[1:]}
-    ratios = [beside_js(kept, "distance").loc[("critic", row), "estimate"] for row in SMOOTH[1:]]
+    by_distance = beside_js(kept, "distance").loc["critic"].round(2)
+    first_ratio, ratio = ([f"{value:.2f}".removeprefix("0") for value in by_distance.loc[row]] for row in SMOOTH[1:])
+    ratios = "{} ({} to {})".format(*first_ratio), "{} times ({} to {})".format(*ratio)
     assert min(variance_parts(kept, name)["p"].min() for name in ("FID", "distance")) > 0.05
     for claim in (
         f"squared Hellinger's generator by reverse KL's critic ran away by both seeds (FID {first.FID:.0f} and "
@@ -250,10 +252,10 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
         f"The other {len(kept)}, not planned, do not tell critics apart, nor generators",
         "squared Hellinger's costs {:.1f} of FID ({:.1f} to {:.1f})".format(*costs[SMOOTH[1]]).replace("0.", "."),
         "reverse KL's {:.1f} ({:.1f} to {:.1f}); ".format(*costs[SMOOTH[2]])
-        + "distances are {:.2f} and {:.2f} times as large".format(*ratios),
+        + "distances are {} and {} as large".format(*ratios),
         "by a quarter of the weight, JS has distance {0.distance:.1f} and FID {0.FID:.1f}",
-        f"{number[len(js) - 1]} trainings of JS and one of minimax JS have {spans(js['distance'])} and FID "
-        f"{spans(js['FID'])}",
+        f"{number[len(js) - 1]} trainings of JS (two seeds, one in float32, one with a quarter of R1's weight) and one "
+        f"of minimax JS have {spans(js['distance'])} and FID {spans(js['FID'])}",
         f"{number[len(others)]} of the other two rows {spans(others['distance'])} and {spans(others['FID'])}",
         f"keeps its scores (distance {keeps.distance:.1f}, FID {keeps.FID:.1f}; one training)",
         f"has FID {loses.FID:.1f} and {again_loses.FID:.1f} by two seeds, where its own gives {own.FID:.1f} and "
@@ -261,10 +263,11 @@ def test_what_is_said_of_them_is_in_the_committed_tables(monkeypatch: pytest.Mon
         f"{again_own.distance:.1f}); a rule written between the two asked for {rule} in both",
         f"JS's generator goes from FID {own.FID:.1f} and {again_own.FID:.1f} to {loses.FID:.1f} and "
         f"{again_loses.FID:.1f} by reverse KL's critic, and from {own.FID:.1f} to {keeps.FID:.1f} by",
+        f"reverse KL's generator has FID {reverse_kl.FID:.1f} by JS's critic (by its own, held alike, "
+        f"{{2.FID:.1f}} twice) and is no nearer ({reverse_kl.distance:.1f}; {{2.distance:.1f}} and {{3.distance:.1f}})",
         "(from {1.distance:.1f} and {1.FID:.1f}, held alike, "
         f"to {hellinger.distance:.1f} and {hellinger.FID:.1f}; one training each). "
-        f"Reverse KL's has {reverse_kl.distance:.1f} and {reverse_kl.FID:.1f} by it. "
-        "Both FIDs are better than all seven by those rows' own critics and behind the five above",
+        "Both FIDs by JS's critic are better than all seven by those rows' own critics and behind the five above",
     ):
         assert claim.format(*alike) in said, claim
 

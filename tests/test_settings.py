@@ -9,11 +9,13 @@ from scored import GAN, add
 
 from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations
-from ddgan_core.notebook.held import Setting, settings, settings_figure
+from ddgan_core.notebook.held import Setting, firsts, settings, settings_figure
 from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.summary import smooth_table
 from ddgan_core.runs import HISTORY, write_atomic
 from ddgan_core.study import SMOOTH, configure
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_smooth_rows_stand_side_by_side_wherever_all_were_trained(results: Path) -> None:
@@ -105,6 +107,44 @@ def test_each_setting_has_a_line_and_each_row_its_mark(results) -> None:
         assert marks == pytest.approx([4, 2, 4, 2]), "means of seeds; none of a row without a score"
         ends = [bar.get_segments()[0][:, 0].tolist() for bar in ax.collections]
         assert ends == [[2.0, 8.0], [1.5, 2.5]] * 2, "the range of seeds, the interval of a single run"
+
+
+def test_the_first_of_three_is_counted_seed_by_seed(results) -> None:
+    """JS is first in two blocks of three; a seed that a row lacks, and one in which a run broke down, are no blocks."""
+    scores = {}
+    for row, distances in zip(
+        SMOOTH, ((1.0, 5.0, 1.0, 1.0, 1.0), (2.0, 4.0, 2.0, 9.0), (3.0, 6.0, 3.0, 9.0)), strict=True
+    ):
+        cells = [configure("cpu", divergence=row, T=2, seed=seed) for seed in range(len(distances))]
+        for cell, frechet in zip(cells, distances, strict=True):
+            add(results, cell.run_id, 10_000, frechet, **GAN | {"divergence": row, "T": 2, "seed": cell.seed})
+        lines = [(cell.run_id, "fashion_mnist", cell.seed) for cell in cells]
+        scores[row] = pd.DataFrame(lines, columns=["run_id", "dataset", "seed"]).assign(frechet=distances)
+    sizes = pd.DataFrame({"step": range(20), "gradient_generator": [1.0] * 17 + [1e-5] * 3})
+    sizes.to_csv(results / "runs" / "fashion_mnist" / scores[SMOOTH[1]]["run_id"].iloc[3] / HISTORY, index=False)
+    found = firsts([Setting("cpu", "", 2, False, 9, scores, {row: own[:1] for row, own in scores.items()})])
+    assert found["blocks"].tolist() == [1, 3, 0, 0]
+    assert found["first"].tolist() == [1, 2, 0, 0]
+    assert found["chance"].tolist() == pytest.approx([1 / 3, 3 * 1 / 9 * 2 / 3 + 1 / 27, 1, 1])
+
+
+def test_what_is_said_of_firsts_is_in_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
+    found = firsts(settings("cpu"))
+    (by_fid, by_distance), (fid_held, held) = (found.xs(r1).itertuples() for r1 in ("usual", "as JS's"))
+    leads = f"in {by_distance.first} of {by_distance.blocks}", f"in {by_fid.first} of {by_fid.blocks}"
+    assert by_distance.chance < 1e-6
+    for document, claims in {
+        "FINDINGS.md": (
+            f"the nearest of the three {leads[0]} and has the best FID {leads[1]}",
+            f"nearest {leads[0]} less than once in a million times, and have the best FID {leads[1]} once in "
+            f"{1 / by_fid.chance:.0f}.",
+            f"first in {held.first} of {held.blocks} by distance and in {fid_held.first} of {fid_held.blocks} by FID",
+        ),
+        "README.md": (f"{leads[0]} comparisons", f"has the best FID (N = 2,000 samples) {leads[1]}"),
+    }.items():
+        for claim in claims:
+            assert claim in (ROOT / document).read_text(encoding="utf-8"), claim
 
 
 def test_without_runs_there_is_no_setting(results) -> None:

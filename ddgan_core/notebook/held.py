@@ -122,6 +122,28 @@ def _settings(preset: str) -> list[Setting]:
     return found
 
 
+def firsts(found: list[Setting]) -> pd.DataFrame:
+    """How often JS is the best of the smooth rows, of `settings` by seed (blocks) in which each row has a score.
+
+    A line for each of MEASURES, R1 at its usual weight and as hard on all. Columns: blocks; first: those that JS leads;
+    chance: of so many or more if in each block each row were first as easily. Runs that broke down are in no block.
+    """
+    from scipy.stats import binom
+
+    lines = {}
+    for held, measure in ((held, measure) for held in (False, True) for measure in MEASURES):
+        blocks = [pd.DataFrame(columns=SMOOTH, dtype=float)]
+        for one in (one for one in found if one.held == held):
+            scores = one.fids if measure == "FID" else one.distances
+            whole = {row: own[~broken(own)].set_index("seed")["frechet"] for row, own in scores.items()}
+            blocks.append(pd.concat(whole, axis=1).dropna())
+        every = pd.concat(blocks)
+        first = int(every.min(axis=1).eq(every[SMOOTH[0]]).sum())
+        chance = binom.sf(first - 1, len(every), 1 / len(SMOOTH))
+        lines["as JS's" if held else "usual", measure] = {"blocks": len(every), "first": first, "chance": chance}
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["R1", "measure"])
+
+
 def settings_figure(found: list[Setting]) -> "Figure":
     """FID and distance of each smooth row, a line for each of `settings`: geometric means and ranges over seeds.
 
