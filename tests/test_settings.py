@@ -11,7 +11,7 @@ from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.notebook.held import Setting, firsts, settings, settings_figure
 from ddgan_core.notebook.latents import inception_scores
-from ddgan_core.notebook.summary import smooth_table
+from ddgan_core.notebook.summary import smooth_table, steps_table
 from ddgan_core.runs import HISTORY, write_atomic
 from ddgan_core.study import SMOOTH, configure
 
@@ -76,6 +76,27 @@ def test_smooth_rows_stand_side_by_side_wherever_all_were_trained(results: Path)
     last = smooth_table("cpu").iloc[-1]
     assert last["JS (non-saturating)"] == "4.00 [2.00 to 8.00] (0.01); 1 broke down", "its recall is not counted"
     assert last["JS (non-saturating), FID"] == "20.0 ± 0.2; 1 broke down (2 of 3 seeds)"
+
+
+def test_js_by_its_steps_has_a_line_for_each_length(results: Path) -> None:
+    with pytest.raises(UserError, match="no scores of JS with several numbers of steps on fashion_mnist"):
+        steps_table("cpu")
+    for preset, tag, T, seed, frechet in (
+        ("cpu", "", 1, 0, 2.0), ("cpu", "", 4, 0, 6.0), ("cpu", "", 3, 0, 1.0), ("cpu", "", 1, 100, 1.0),
+        ("cpu", "plain", 1, 0, 1.0), ("cpu", "plain", 2, 0, 1.0), ("cpu", "b64", 1, 0, 1.0),
+        ("short", "", 8, 0, 9.0), ("short", "", 2, 0, 4.0), ("short", "", 2, 1, 9.0), ("short", "", 2, 2, 6.0),
+    ):  # fmt: skip
+        cell = configure(preset, T=T, seed=seed, tag=tag)
+        told = {"method": "ddgan", "divergence": SMOOTH[0], "T": T, "seed": seed, "tag": tag, "steps": T}
+        told |= {"sampler": "ddgan", "preset": preset, "recall": T / 10}
+        add(results, cell.run_id, 10_000, frechet, **told)
+        add(results, cell.run_id, 2_000, 10 * frechet, **told, features="inception")
+        text = json.dumps(json.loads(cell.to_json()) | {"hash": cell.hash})
+        write_atomic(results / "runs" / "fashion_mnist" / cell.run_id / "config.json", text)
+    assert steps_table("cpu").to_numpy().tolist() == [
+        ["short", "–", "6.00 [4.00 to 9.00] (0.20)", "–", "9.00 (0.80)", "–", "60.0 [40.0 to 90.0]", "–", "90.0"],
+        ["long", "2.00 (0.10)", "–", "6.00 (0.40)", "–", "20.0", "–", "60.0", "–"],
+    ]  # fmt: skip
 
 
 def test_an_fid_by_another_network_is_no_seed(results: Path) -> None:

@@ -167,9 +167,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     this.add_argument("--write", type=Path, metavar="FILE", help="a markdown file with the two marks")
     this.add_argument(
-        "--of", choices=("results", "curves", "rows", "smooth", "claims", "larger"), default="results",
+        "--of", choices=("results", "curves", "rows", "smooth", "steps", "claims", "larger"), default="results",
         help="all models, best first; the GANs against T; each divergence beside JS; the smooth ones in each setting; "
-        "the claims, judged; or all models of preset full, best first",
+        "JS by its steps; the claims, judged; or all models of preset full, best first",
     )  # fmt: skip
 
     text = "Print a Slurm array script, an element for each run that `study run` would do."

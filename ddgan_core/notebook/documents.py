@@ -9,7 +9,7 @@ from ddgan_core import UserError
 from ddgan_core.divergences import DIVERGENCES
 from ddgan_core.figures.labels import label_of
 from ddgan_core.notebook.claims import gather, verdicts
-from ddgan_core.notebook.summary import curves_table, results_table, rows_table, smooth_table
+from ddgan_core.notebook.summary import curves_table, results_table, rows_table, smooth_table, steps_table
 from ddgan_core.runs import write_atomic
 from ddgan_core.study import configure
 
@@ -28,6 +28,7 @@ TABLES = {  # how it is made, of which preset, where it stands
     "rows": (rows_table, "cpu", "README.md"), "larger": (results_table, "full", "README.md"),
     "claims": (claims_table, "cpu", "FINDINGS.md"), "results": (results_table, "cpu", "FINDINGS.md"),
     "curves": (curves_table, "short", "FINDINGS.md"), "smooth": (smooth_table, "cpu", "FINDINGS.md"),
+    "steps": (steps_table, "cpu", "FINDINGS.md"),
 }  # fmt: skip
 
 

@@ -94,9 +94,13 @@ def settings(preset: str, most: int = FEW) -> list[Setting]:
 
     Of all presets of this one's dataset, fewest images first; the sweep is scored against the training images.
     """
-    names = [name for name in PRESETS if configure(name).dataset == configure(preset).dataset]
-    found = [one for name in names for one in _settings(name) if most >= one.T]
+    found = [one for name in presets_of(configure(preset).dataset) for one in _settings(name) if most >= one.T]
     return sorted(found, key=lambda one: (one.images, one.T))
+
+
+def presets_of(dataset: str) -> list[str]:
+    """The presets that are trained on a dataset."""
+    return [name for name in PRESETS if configure(name).dataset == dataset]
 
 
 def _settings(preset: str) -> list[Setting]:

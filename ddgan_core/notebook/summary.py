@@ -11,10 +11,12 @@ from ddgan_core.figures.plots import sampler_label
 from ddgan_core.metrics.intervals import geometric_mean
 from ddgan_core.notebook import speed
 from ddgan_core.notebook.breakdowns import broken
-from ddgan_core.notebook.held import FEW, settings
+from ddgan_core.notebook.held import FEW, presets_of, settings
+from ddgan_core.notebook.latents import inception_scores
 from ddgan_core.notebook.pairs import BESIDE, paired, pooled
-from ddgan_core.notebook.rows import SAME_NETWORKS, TRAINED_LONGER
+from ddgan_core.notebook.rows import SAME_NETWORKS, TRAINED_LONGER, comparable
 from ddgan_core.notebook.seeds import by_seed, spread
+from ddgan_core.runs import all_runs
 from ddgan_core.study import PAPER_ROWS, SMOOTH, SWEEP_SEED, configure
 
 # Heading, feature network, N and digits of the distances shown, the most telling first: each N has its own bias.
@@ -23,6 +25,7 @@ MEASURES = (
     ("classifier, N = 10,000", "fashion_classifier", 10_000, 2),
     ("pixels, N = 200", "pixels", 200, 2),  # of preset smoke
 )  # fmt: skip
+STEPS = (1, 2, 4, 8)  # as published for DDGANs
 LATER = "b64-bf16"  # tag of the smooth rows' runs at T = 2 that go on until JS uses its latent
 
 
@@ -144,6 +147,33 @@ def smooth_table(preset: str = "cpu") -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def steps_table(preset: str = "cpu") -> pd.DataFrame:
+    """One line for each length of JS's trainings that several of `STEPS` were given, fewest images first.
+
+    Of all presets of this one's dataset. Columns, in text: training; for each T the squared distance (recall), and the
+    FID, as in `rows_table`. Raises UserError where there is no such length.
+    """
+    dataset = configure(preset).dataset
+    configs = {run.config.run_id: run.config for run in all_runs(dataset)}
+    lines = []
+    for name in presets_of(dataset):
+        table, fid = comparable(name), inception_scores(load_evaluations(dataset, name)).reset_index()
+        own = table[table["run_id"].isin(configs) & (table["sampler"] == "ddgan")] if len(table) else table
+        own = own[own["divergence"].eq(BESIDE) & own["T"].isin(STEPS) & own["seed"].ne(SWEEP_SEED)] if len(own) else own
+        for tag, runs in own[own["tag"].str.fullmatch(rf"({TRAINED_LONGER}|x2)?")].groupby("tag") if len(own) else ():
+            if runs["T"].nunique() > 1:
+                line = {"training": training_label(name, tag)}
+                by_T = {T: runs[runs["T"] == T] for T in STEPS}
+                fids = {T: fid[fid["run_id"].isin(each["run_id"])] for T, each in by_T.items()}
+                line |= {f"T = {T}": _over_seeds(each, 2, "recall") for T, each in by_T.items()}
+                line |= {f"T = {T}, FID": _over_seeds(each, 1) for T, each in fids.items()}
+                seen = configs[runs["run_id"].iloc[0]]
+                lines.append((seen.updates * seen.batch_size, line))
+    if not lines:
+        raise UserError(f"no scores of JS with several numbers of steps on {dataset} yet: {_run(preset)}")
+    return pd.DataFrame([line for _, line in sorted(lines, key=lambda entry: entry[0])])
+
+
 def _seeds(line: pd.Series) -> str:
     whole = int(line["seeds"] - line["broke down"])
     said = f"{line['distance']:.1f}" if whole else ""
@@ -160,7 +190,7 @@ def _over_seeds(rows: pd.DataFrame, digits: int, beside: str = "") -> str:
     fell = f"{len(rows) - len(whole)} broke down"
     if len(whole) < len(rows):
         return f"{_over_seeds(whole, digits, beside)}; {fell}" if len(whole) else fell
-    more = f" ({rows[beside].mean():.2f})" if beside else ""
+    more = f" ({rows[beside].mean():.2f})" if beside and len(rows) else ""
     if len(rows) < 2:
         return _with_error(rows, "frechet", digits) + more
     mean, lowest, highest = geometric_mean(rows["frechet"]), rows["frechet"].min(), rows["frechet"].max()
