@@ -1,8 +1,8 @@
 """Rows at one T by several training seeds: what a seed is worth, and which rows differ by more than seeds do.
 
 Distances are compared as logarithms, and all rows together say how much a seed moves one, as if they scattered alike.
-At T = 4 nothing speaks against that; at T = 1 and 2 reverse KL scatters more than JS (`spread`). A run that broke down
-is counted as that: its distance says where it stopped.
+At T = 4 nothing speaks against that; at T = 2 reverse KL scatters more than JS, at T = 1, trained twice as long, less.
+A run that broke down is counted as that: its distance says where it stopped.
 """
 
 import math

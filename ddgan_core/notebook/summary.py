@@ -135,8 +135,10 @@ def smooth_table(preset: str = "cpu") -> pd.DataFrame:
     for one in settings(preset):
         line = {"training": training_label(one.preset, one.tag), "T": str(one.T)}
         line["R1"] = "as JS's" if one.held else "usual"
+        most = max(map(len, one.distances.values()))
         for row, own in one.distances.items():
-            line[label_of(row)] = _over_seeds(own, 2, "recall")
+            fewer = f"; {len(own)} of {most} seeds" if len(own) < most else ""
+            line[label_of(row)] = _over_seeds(own, 2, "recall") + fewer
         for row, own in one.fids.items():
             part = f" ({len(own)} of {len(one.distances[row])} seeds)" * (0 < len(own) < len(one.distances[row]))
             line[f"{label_of(row)}, FID"] = _over_seeds(own, 1) + part
