@@ -124,8 +124,10 @@ def test_each_setting_has_a_line_and_each_row_its_mark(results) -> None:
         "T = 1, smoke, 2 × updates", "T = 1, smoke, 2 × updates, R1 as\nhard on all",
     ]  # fmt: skip
     for ax in (fid, distance):
-        marks = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
-        assert marks == pytest.approx([4, 2, 4, 2]), "means of seeds; none of a row without a score"
+        marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
+        places = [mark.get_xdata()[0] for mark in marks]
+        assert places == pytest.approx([4, 2, 4, 2]), "means of seeds; none of a row without a score"
+        assert [mark.get_markerfacecolor() == "white" for mark in marks] == [False, True] * 2, "fewer seeds"
         ends = [bar.get_segments()[0][:, 0].tolist() for bar in ax.collections]
         assert ends == [[2.0, 8.0], [1.5, 2.5]] * 2, "the range of seeds, the interval of a single run"
 

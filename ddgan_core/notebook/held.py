@@ -151,7 +151,7 @@ def firsts(found: list[Setting]) -> pd.DataFrame:
 def settings_figure(found: list[Setting]) -> "Figure":
     """FID and distance of each smooth row, a line for each of `settings`: geometric means and ranges over seeds.
 
-    A single training has its 95 % interval over draws; what broke down is left out.
+    A single training has its 95 % interval over draws; what broke down is left out. Hollow: fewer seeds than another's.
     """
     import matplotlib.pyplot as plt
 
@@ -159,13 +159,15 @@ def settings_figure(found: list[Setting]) -> "Figure":
     for ax, measure in zip(axes, MEASURES, strict=True):
         for place, one in enumerate(found):
             scores = one.fids if measure == "FID" else one.distances
+            most = max(map(len, scores.values()))
             for k, (row, every) in enumerate(scores.items()):
                 if not len(own := every[~broken(every)]):
                     continue
                 mean, error, at = geometric_mean(own["frechet"]), own["frechet_error"].iloc[0], place + 0.22 * (k - 1)
                 ends = (own["frechet"].min(), own["frechet"].max()) if len(own) > 1 else (mean - error, mean + error)
                 ax.hlines(at, *ends, color=COLOURS[row], lw=1.6)
-                ax.plot(mean, at, MARKERS[row], color=COLOURS[row], ms=6, mec="white", mew=0.4)
+                look = {"mec": "white", "mew": 0.4} if len(every) == most else {"mfc": "white"}
+                ax.plot(mean, at, MARKERS[row], color=COLOURS[row], ms=6, **look)
         ax.set(xscale="log", xlabel="lower is better")
         plain_numbers(ax.xaxis)
         if found:
