@@ -308,6 +308,7 @@ def test_chains_cut_short_stand_beside_the_whole_one(monkeypatch):
     ("preset", "tag", "said"),
     [
         ("short", "", "short"), ("cpu", "", "long"), ("cpu", "long", "longest"), ("cpu", "b64", "longer"),
+        ("short", "x2", "twice as long"), ("cpu", "x2", "long, 2 × updates"),
         ("cpu", "b64-bf16-wide-critic", "longer, bfloat16, critic twice as wide"), ("smoke", "mine", "smoke, mine"),
         ("full", "b128-bf16-wide-critic4", "larger networks"), ("full", "b128", "full, batches of 128"),
         ("short", "b64-bf16", "short, batches of 64, bfloat16"), ("short", "long", "short, longest run"),

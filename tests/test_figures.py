@@ -262,6 +262,15 @@ def test_points_at_the_left_edge_are_named_beyond_it_and_in_their_order():
     assert min(box.x0 for box in boxes.values()) > ax.get_window_extent().x0, "on the axis"
 
 
+def test_a_line_without_an_end_is_not_named():
+    """A batch of few images has none at some of many t; with an arrow to nowhere the figure could not be drawn."""
+    figure, ax = plt.subplots()
+    ax.plot([1, 2, 3], [1, 2, 3])
+    label_ends(ax, [(3.0, 3.0, "named", "k"), (3.0, np.nan, "not named", "k")])
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in ax.texts] == ["named"]
+
+
 def test_a_chain_cut_short_ends_in_the_whole_one():
     _, ax = plt.subplots()
     whole = pd.concat([evaluations(T=4, seed=1).assign(frechet=30.0).iloc[2:], evaluations(T=4).iloc[2:]])

@@ -84,10 +84,12 @@ def with_room(ax: "Axes", ticks: Sequence[float]) -> list[float]:
 def label_ends(ax: "Axes", ends: Sequence[End]) -> None:
     """Write each (x, y, label, colour) beside the end (x, y) of its line; an x of NaN is the right edge of the axes.
 
+    A line without an end, whose y is NaN, is not named.
     What ends at the right edge is named outside of it, and what ends where the data begin to the left of them, for
     which the axis is made longer: at their heights or, where names would overlap, near them. What ends between is named
     at the first of a few places beside it where no line and no other name is.
     """
+    ends = [e for e in ends if math.isfinite(e[1])]
     ax.autoscale_view()
     first, last = _span(ax)
     left = [e for e in ends if first < last and _at(ax, *e[:2])[0] < _at(ax, first, e[1])[0] + EDGE]
