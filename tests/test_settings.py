@@ -11,6 +11,7 @@ from ddgan_core import UserError
 from ddgan_core.evaluation.scores import load_evaluations
 from ddgan_core.notebook.held import Setting, firsts, settings, settings_figure
 from ddgan_core.notebook.latents import inception_scores
+from ddgan_core.notebook.seeds import compared
 from ddgan_core.notebook.summary import smooth_table, steps_table
 from ddgan_core.runs import HISTORY, write_atomic
 from ddgan_core.study import SMOOTH, configure
@@ -168,6 +169,29 @@ def test_what_is_said_of_firsts_is_in_the_committed_tables(monkeypatch: pytest.M
     }.items():
         for claim in claims:
             assert claim in (ROOT / document).read_text(encoding="utf-8"), claim
+
+
+def test_the_ratios_of_one_setting_are_those_of_the_committed_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDGAN_RESULTS", str(ROOT / "results"))
+    usual = {(one.preset, one.tag, one.T): one for one in settings("cpu") if not one.held}
+
+    def over(scores: dict[str, pd.DataFrame]) -> list[str]:
+        table = pd.concat([own.assign(row=row, broken=False) for row, own in scores.items()])
+        told = compared(table).set_index(["row", "other"]).loc[SMOOTH[0]].loc[list(SMOOTH[1:])].to_numpy()
+        words = [[f"{value:.2f}".removeprefix("0") for value in line] for line in told]
+        return [f"{ratio} ({low} to {high})" for ratio, low, high in words]
+
+    two, four, twice, later = (
+        usual[at] for at in (("short", "", 2), ("short", "", 4), ("short", "x2", 1), ("cpu", "b64-bf16", 2))
+    )
+    said = (ROOT / "FINDINGS.md").read_text(encoding="utf-8")
+    hellinger, reverse_kl = over(twice.distances)
+    for claim in (
+        "with two {} and {}, with four {} and {}".format(*over(two.distances), *over(four.distances)),
+        f"2.2 for 2.6), {hellinger}, over reverse KL {reverse_kl}; FID {{}} and {{}}".format(*over(twice.fids)),
+        "two seeds, {} and {}; FID {} and {} times".format(*over(later.distances), *over(later.fids)),
+    ):
+        assert claim in said, claim
 
 
 def test_without_runs_there_is_no_setting(results) -> None:
